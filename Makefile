@@ -1,0 +1,90 @@
+# crkernel: each target sets up what it needs first; a second run finds all of it in place.
+#
+#   make demo    execute notebooks/tour.ipynb; the result and its HTML land in build/
+#   make test    all tests; ARGS='-k timeline' picks some
+#   make check   formatting, lints, types, the direction of imports
+#   make bench   the benchmarks' tables
+#   make setup   only what demo and test begin with: apt packages, .venv, image, kernelspec
+#   make clean   remove build/, caches and .venv (images stay: crkernel image rm)
+#
+# Root or sudo are needed only if apt packages are missing. PYTHON=... picks the interpreter.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+
+# program:apt package; what is there already is left alone
+PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
+
+.PHONY: demo test check bench setup image packages clean
+
+demo: setup
+	@mkdir -p build
+	$(BIN)/crkernel run notebooks/tour.ipynb -o build/tour.ipynb
+	$(BIN)/jupyter nbconvert --to html --log-level WARN build/tour.ipynb
+	echo "see build/tour.ipynb and build/tour.html"
+
+test: setup
+	@$(BIN)/pytest $(ARGS)
+
+check: .venv/ready
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m bench $(ARGS)
+
+setup: image .venv/registered
+
+image: .venv/ready
+	@$(BIN)/crkernel image build >/dev/null
+
+.venv/registered: .venv/ready $(wildcard kernelspec/*)
+	@$(BIN)/crkernel install --sys-prefix
+	touch $@
+
+.venv/ready: pyproject.toml | packages
+	@echo "setting up .venv with $$($(PYTHON) --version)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+packages:
+	@missing=()
+	for pair in $(PROGRAMS); do
+		command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}")
+	done
+	if [ -z "$(PYTHON)" ]; then
+		if command -v python3 >/dev/null; then
+			echo "crkernel needs Python 3.11 or newer: install one, then make PYTHON=/path/to/python3" >&2
+			exit 1
+		fi
+		missing+=(python3 python3-venv)
+	elif ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then
+		missing+=("$$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')")
+	fi
+	[ "$${#missing[@]}" -gt 0 ] || exit 0
+	if [ "$$(id -u)" = 0 ]; then
+		sudo=()
+	elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+		sudo=(sudo)
+	else
+		echo "missing: $${missing[*]}" >&2
+		echo "as root, run: apt-get update && apt-get install $${missing[*]}" >&2
+		exit 1
+	fi
+	echo "installing with apt: $${missing[*]}"
+	"$${sudo[@]}" apt-get update -qq
+	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
+clean:
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

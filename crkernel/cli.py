@@ -1,0 +1,173 @@
+"""The `crkernel` command: one function per verb.
+
+Exit codes: 0 done; 1 a check or a cell failed; 2 to 5 as in `errors`, 2 also for wrong usage; 130
+stopped by Ctrl-C. Imports are inside the verbs, so that `--version` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from crkernel import __version__
+from crkernel.errors import CRKernelError, UserError
+
+_PROGRAM = "crkernel"
+_COMPLETION_VARIABLE = "_CRKERNEL_COMPLETE"
+_COMPLETION_PLACES = {
+    "bash": "~/.local/share/bash-completion/completions/crkernel",
+    "zsh": "a file _crkernel in a folder of $fpath",
+    "fish": "~/.config/fish/completions/crkernel.fish",
+}
+
+
+def main() -> NoReturn:
+    """The console script: errors of our tree become two lines on stderr and an exit code."""
+    try:
+        code = cli.main(prog_name=_PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(f"{_PROGRAM}: stopped", err=True)
+        sys.exit(130)
+    except CRKernelError as error:
+        click.echo(f"{_PROGRAM}: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=_PROGRAM)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """A Jupyter kernel for JavaScript that rewinds to the state after any cell."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command()
+@click.option("--user", is_flag=True, help="For this user (the default outside of environments).")
+@click.option("--sys-prefix", is_flag=True, help="For this Python environment (its default).")
+@click.option("--prefix", type=click.Path(path_type=Path), help="Below PATH/share/jupyter.")
+@click.option("--name", default="crkernel", show_default=True, help="The kernel's name.")
+@click.option("--display-name", help="What front ends call it.")
+@click.option("--engine", help="Where sandboxes run: auto or local.")
+def install(
+    user: bool,
+    sys_prefix: bool,
+    prefix: Path | None,
+    name: str,
+    display_name: str | None,
+    engine: str | None,
+) -> None:
+    """Register the kernel with Jupyter and print where."""
+    from crkernel import registration
+
+    if user + sys_prefix + (prefix is not None) > 1:
+        raise UserError(
+            "more than one place to install to", hint="give one of --user, --sys-prefix, --prefix"
+        )
+    in_environment = sys.prefix != sys.base_prefix
+    if sys_prefix or (in_environment and not user and prefix is None):
+        prefix = Path(sys.prefix)
+    folder = registration.register(
+        name=name, display_name=display_name, engine=engine, user=prefix is None, prefix=prefix
+    )
+    click.echo(folder)
+
+
+@cli.command()
+@click.option("--name", default="crkernel", show_default=True, help="The kernel's name.")
+def uninstall(name: str) -> None:
+    """Remove the kernel's registration from where Jupyter finds it."""
+    from crkernel import registration
+
+    click.echo(f"removed {registration.unregister(name)}")
+
+
+@cli.command()
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where the executed notebook goes; by default beside it, as STEM.executed.ipynb.",
+)
+def run(notebook: Path, output: Path | None) -> int:
+    """Execute a notebook, unattended, and write it with its outputs.
+
+    Stops at the first cell that fails, with exit code 1; what was executed is written even then.
+    """
+    from crkernel.unattended import run_notebook
+
+    output = output or notebook.with_name(f"{notebook.stem}.executed.ipynb")
+    return 0 if run_notebook(notebook, output, lambda line: click.echo(line, err=True)) else 1
+
+
+@cli.command()
+def doctor() -> int:
+    """Check every prerequisite, and prove that checkpoints work here."""
+    from crkernel.doctor import examine
+
+    return 0 if examine(click.echo) else 1
+
+
+@cli.group("image")
+def image_group() -> None:
+    """The read-only root file system of the sandboxes: build, list, rm."""
+
+
+@image_group.command("build")
+@click.option("--force", is_flag=True, help="Build it even if it is up to date.")
+def image_build(force: bool) -> None:
+    """Build the image unless it is up to date; print its path."""
+    from crkernel import image
+
+    click.echo(image.build(lambda line: click.echo(line, err=True), force=force))
+
+
+@image_group.command("list")
+def image_list() -> None:
+    """List the images: digest, size, when built, path."""
+    import time
+
+    from crkernel import image
+
+    for info in image.images():
+        built = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created))
+        state = "current" if info.current else "old"
+        click.echo(f"{info.digest}  {info.size / 1e6:5.0f} MB  {built}  {state:7}  {info.path}")
+
+
+@image_group.command("rm")
+@click.argument("digest", required=False)
+@click.option("--all-old", is_flag=True, help="Remove all but the current recipe's image.")
+def image_rm(digest: str | None, all_old: bool) -> None:
+    """Remove one image, or all that the current recipe does not need."""
+    from crkernel import image
+
+    if (digest is None) != all_old:
+        raise UserError("which image?", hint="give a digest of `crkernel image list`, or --all-old")
+    doomed = [digest] if digest else [info.digest for info in image.images() if not info.current]
+    for name in doomed:
+        image.remove(name)
+        click.echo(f"removed {name}")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(sorted(_COMPLETION_PLACES)))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell."""
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)
+    assert script is not None
+    # On stderr, so that the script alone can be redirected.
+    click.echo(f"# put this into {_COMPLETION_PLACES[shell]}", err=True)
+    click.echo(script(cli, {}, _PROGRAM, _COMPLETION_VARIABLE).source())

@@ -1,0 +1,212 @@
+"""Checks every prerequisite of crkernel, one line each, and ends with a real dump and restore.
+
+A check returns what it saw, or raises the error that a kernel would raise, with the remedy as hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from crkernel import image
+from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing
+
+_KERNEL_NEEDED = (5, 9)  # clone3 with set_tid, CAP_CHECKPOINT_RESTORE
+_PYTHON_NEEDED = (3, 11)
+_CRIU_NEEDED = (4, 2)
+_MEMORY_NEEDED = 512  # MiB, for a kernel with its spare and some checkpoints
+
+# What can forbid user namespaces: sysctl, the value that does, the value that allows them.
+_SYSCTLS = (
+    ("user.max_user_namespaces", "0", "15000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
+
+# Run in a process of its own: makes a sandbox's namespaces and mounts, prints the step that fails.
+_NAMESPACES = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def do(step, result):
+    if result:
+        print(f"{step}: {os.strerror(ctypes.get_errno())}")
+        sys.exit(1)
+uid, gid = os.getuid(), os.getgid()
+do("user namespace", libc.unshare(0x10000000))
+for name, text in ("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"):
+    try:
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    except OSError as error:
+        sys.exit(print(f"{name}: {error.strerror}") or 1)
+for name, flag in (
+    ("mount", 0x20000), ("PID", 0x20000000), ("network", 0x40000000),
+    ("IPC", 0x8000000), ("UTS", 0x4000000), ("time", 0x80),
+):
+    do(f"{name} namespace", libc.unshare(flag))
+do("private mounts", libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None))
+do("mount of a tmpfs", libc.mount(b"none", b"/tmp", b"tmpfs", 0, None))
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.mkdir("/tmp/proc")
+do("mount of /proc", libc.mount(b"none", b"/tmp/proc", b"proc", 0, None))
+"""
+
+
+def examine(say: Callable[[str], None]) -> bool:
+    """Run all checks, saying a line for each; True if all of them pass."""
+    healthy = True
+    for name, check in CHECKS:
+        try:
+            if check is proof and not healthy:
+                raise EngineUnavailable("not tried, since a check above failed")
+            seen = check()
+        except CRKernelError as error:
+            healthy = False
+            fix = f" \N{EM DASH} fix: {error.hint}" if error.hint else ""
+            say(f"FAIL {name}: {error.message}{fix}")
+        else:
+            say(f"ok   {name}: {seen}")
+    return healthy
+
+
+def check_platform() -> str:
+    if sys.platform != "linux":
+        raise EngineUnavailable(
+            f"crkernel needs Linux, this is {sys.platform}", hint="use a Linux machine"
+        )
+    return f"Linux on {image.architecture()}"
+
+
+def check_python() -> str:
+    if sys.version_info < _PYTHON_NEEDED:
+        raise EngineUnavailable(
+            f"Python {sys.version.split()[0]} is too old",
+            hint=f"install Python {_PYTHON_NEEDED[0]}.{_PYTHON_NEEDED[1]} or newer",
+        )
+    return sys.version.split()[0]
+
+
+def check_kernel() -> str:
+    release = os.uname().release
+    needed = ".".join(map(str, _KERNEL_NEEDED))
+    if _version(release) < _KERNEL_NEEDED:
+        raise EngineUnavailable(
+            f"Linux {release} is older than {needed}", hint=f"boot Linux {needed} or newer"
+        )
+    return f"Linux {release}"
+
+
+def check_namespaces() -> str:
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _NAMESPACES], capture_output=True, text=True, check=False
+    )
+    if result.returncode == 0:
+        return "user, mount, PID, network, IPC, UTS, time"
+    failed = result.stdout.strip() or result.stderr.strip() or f"exit {result.returncode}"
+    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl))
+
+
+def namespaces_fix(failed: str, sysctl: Callable[[str], str | None]) -> str:
+    """The command that allows what failed: a sysctl, if one forbids it, or a container's option."""
+    for name, forbidding, allowing in _SYSCTLS:
+        if sysctl(name) == forbidding:
+            return f"sudo sysctl -w {name}={allowing}"
+    if "/proc" in failed:
+        return "in Docker, run the container with --security-opt systempaths=unconfined"
+    if "namespace" in failed or "mount" in failed:
+        return "in Docker, run the container with --security-opt seccomp=unconfined"
+    return "ask who runs this machine to allow user namespaces"
+
+
+def check_memory() -> str:
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) // 1024
+    if available < _MEMORY_NEEDED:
+        raise EngineUnavailable(
+            f"{available} MiB available, {_MEMORY_NEEDED} are needed", hint="close other programs"
+        )
+    return f"{available} MiB available"
+
+
+def check_image() -> str:
+    """Present and current; where it is not, also whether it can be built."""
+    try:
+        path = image.require_image()
+    except ImageMissing:
+        from crkernel.image_build import check_host
+
+        check_host(image.data_home())
+        raise
+    size = next(info.size for info in image.images() if info.path == path)
+    return f"{path} ({size / 1e6:.0f} MB)"
+
+
+def check_criu() -> str:
+    path = image.require_image()
+    result = subprocess.run(
+        [*image.enter_command(path), "criu", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise EngineUnavailable(
+            f"CRIU does not start: {result.stderr.strip()}", hint=f"{image.BUILD_COMMAND} --force"
+        )
+    version = result.stdout.partition("Version:")[2].split()[0]
+    if _version(version) < _CRIU_NEEDED:
+        raise EngineUnavailable(f"CRIU {version} is too old", hint=f"{image.BUILD_COMMAND} --force")
+    return f"CRIU {version}"
+
+
+def check_kernelspec() -> str:
+    from crkernel import registration
+
+    found = registration.find()
+    if found is None:
+        raise EngineUnavailable("not registered with Jupyter", hint="crkernel install")
+    if not Path(found.python).exists():
+        raise EngineUnavailable(
+            f"{found.folder} names a Python that is gone: {found.python}", hint="crkernel install"
+        )
+    return str(found.folder)
+
+
+def proof() -> str:
+    """Boot a guest, dump it, restore it in a second sandbox and find its state there."""
+    from crkernel import session
+
+    took = asyncio.run(session.prove())
+    return ", ".join(f"{step} {ms:.0f} ms" for step, ms in took.items())
+
+
+CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
+    ("platform", check_platform),
+    ("Python", check_python),
+    ("kernel", check_kernel),
+    ("namespaces", check_namespaces),
+    ("memory", check_memory),
+    ("image", check_image),
+    ("CRIU", check_criu),
+    ("kernelspec", check_kernelspec),
+    ("dump and restore", proof),
+)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version, e.g. (6, 1) of `6.1-rc2`."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, match.group().split("."))) if match else ()
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None  # this kernel does not have it

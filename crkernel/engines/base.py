@@ -1,0 +1,247 @@
+"""What the session knows of an engine, whatever it is: `Engine` makes sandboxes, a `Sandbox` speaks
+the wire protocol with its supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
+from crkernel.guest import wire
+from crkernel.guest.wire import Message, WireError
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 18
+ENTRY_POINTS = "crkernel.engines"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a sandbox may use. Bytes, but for `processes`."""
+
+    memory: int
+    processes: int
+    file_size: int
+    disk_size: int
+    staging_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What a dump cost: seconds, and bytes that it added; `strays` are processes it left out."""
+
+    seconds: float
+    frozen: float
+    memory: int
+    files: int
+    strays: tuple[str, ...]
+
+
+class Sandbox:
+    """The kernel's end of one sandbox.
+
+    `on_event` takes what the guest prints and shows while it lives, `on_exit` how it ended, once.
+    Every failure of the other side becomes an error of our tree here. Nothing that comes out of
+    the guest is trusted: what is no valid message ends the sandbox.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        end: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.on_event: Callable[[Message], None] = lambda _: None
+        self.on_exit: Callable[[Message], None] = lambda _: None
+        self._reader = reader
+        self._writer = writer
+        self._end = end
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._calls: dict[int, asyncio.Future[Message]] = {}
+        self._next_id = 0
+        self._death: Message | None = None
+        self._receiver = asyncio.create_task(self._receive())
+
+    @property
+    def death(self) -> Message | None:
+        """How the guest ended: {"code"}, {"signal"} or {"reason"}; None while it lives."""
+        return self._death
+
+    async def warm(self) -> None:
+        """Do beforehand what the first dump or restore would wait for."""
+        await self._request("warm")
+
+    async def boot(self, command: list[str], environment: dict[str, str], limits: Limits) -> Message:
+        """Start a guest and return its hello."""
+        rlimits = {
+            "data": limits.memory,
+            "nproc": limits.processes,
+            "fsize": limits.file_size,
+            "core": 0,
+        }
+        answer = await self._request(
+            "boot", command=command, environment=environment, limits=rlimits
+        )
+        return dict(answer["hello"])
+
+    async def call(self, op: str, **fields: Any) -> Message:
+        """Have the guest do something and return its reply. Raises SandboxDied."""
+        self._next_id += 1
+        number = self._next_id
+        reply = self._calls[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._request("call", call={"id": number, "op": op, **fields})
+            return await reply
+        finally:
+            self._calls.pop(number, None)
+
+    async def rested(self) -> bool:
+        """Whether the guest still is where its newest checkpoint left it."""
+        return bool((await self._request("rested"))["rested"])
+
+    async def dump(self, name: str) -> Dump:
+        """Take a checkpoint under a new name. Raises DumpRefused; the guest runs on either way."""
+        answer = await self._request("dump", name=name)
+        return Dump(
+            seconds=float(answer["seconds"]),
+            frozen=float(answer["frozen"]),
+            memory=int(answer["memory"]),
+            files=int(answer["files"]),
+            strays=tuple(answer["strays"]),
+        )
+
+    async def restore(self, name: str) -> float:
+        """Bring a checkpoint to life in this sandbox, which has had no guest yet; seconds that it
+        took. Raises RestoreFailed; then the sandbox is of no more use."""
+        return float((await self._request("restore", name=name))["seconds"])
+
+    async def kill_guest(self) -> None:
+        """End the guest at once; `on_exit` follows."""
+        await self._request("kill")
+
+    async def end(self) -> None:
+        """End the sandbox with everything in it. Safe to call twice."""
+        self.on_event = self.on_exit = lambda _: None
+        self._receiver.cancel()
+        self._writer.close()
+        self._fail({"reason": "its sandbox was ended"})
+        await self._end()
+
+    async def _request(self, op: str, **fields: Any) -> Message:
+        if self._death is not None and op != "kill":
+            raise died(self._death)
+        self._next_id += 1
+        number = self._next_id
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(wire.pack({"op": op, "id": number, **fields}))
+            message = await answer
+        finally:
+            self._waiting.pop(number, None)
+        if "error" in message:
+            raise from_wire(message["error"])
+        return message
+
+    async def _receive(self) -> None:
+        decoder = wire.Decoder()
+        how: Message = {"reason": "its sandbox ended"}
+        try:
+            while data := await self._reader.read(_CHUNK):
+                for body in decoder.feed(data):
+                    self._dispatch(body)
+        except (WireError, TypeError, KeyError, ValueError) as error:
+            how = {"reason": f"it sent what is no message: {error}"}
+            self._writer.close()
+        except ConnectionError as error:
+            how = {"reason": f"the connection to its sandbox broke: {error}"}
+        self._fail(how)
+
+    def _dispatch(self, body: bytes) -> None:
+        kind, rest = body[:1], body[1:]
+        if kind == wire.EVENT:
+            self.on_event(wire.parse(rest))
+            return
+        message = wire.parse(rest if kind == wire.REPLY else body)
+        if message.get("event") == "exited":
+            self._fail(message)
+        elif "event" in message:
+            self.on_event(message)
+        else:
+            futures = self._calls if kind == wire.REPLY else self._waiting
+            future = futures.get(message["id"])
+            if future is not None and not future.done():
+                future.set_result(message)
+
+    def _fail(self, how: Message) -> None:
+        if self._death is not None:
+            return
+        self._death = how
+        for future in (*self._calls.values(), *self._waiting.values()):
+            if not future.done():
+                future.set_exception(died(how))
+                future.exception()  # whoever waits gets it; nobody waiting is fine as well
+        self.on_exit(how)
+
+
+def died(how: Message) -> SandboxDied:
+    """The error for a guest that ended, in words."""
+    if "code" in how:
+        return SandboxDied(f"the guest exited with code {int(how['code'])}")
+    if "signal" in how:
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(int(how["signal"])).name
+            return SandboxDied(f"the guest was ended by {name} ({signal.strsignal(int(how['signal']))})")
+    return SandboxDied(f"the guest is gone: {how.get('reason', how)}")
+
+
+class Engine(ABC):
+    """Makes the sandboxes of one session. Found by entry point, named by the trait `engine`."""
+
+    name: str
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Make ready; raises EngineUnavailable or ImageMissing with the remedy."""
+
+    @abstractmethod
+    async def sandbox(self) -> Sandbox:
+        """A fresh one, without a guest."""
+
+    @abstractmethod
+    async def status(self) -> dict[str, Any]:
+        """For %status: what it is, which image, how full staging is."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End all sandboxes; nothing remains."""
+
+
+def open_engine(name: str, limits: Limits) -> Engine:
+    """The engine called `name`; `auto` takes the first that there is. Raises EngineUnavailable."""
+    if name in ("auto", "local"):  # ours, without a search through all that is installed
+        from crkernel.engines.local import LocalEngine
+
+        return LocalEngine(limits)
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        known = ", ".join(["auto", "local", *sorted(found)])
+        raise EngineUnavailable(f"there is no engine {name!r}", hint=f"engines: {known}")
+    engine: type[Engine] = found[name].load()
+    return engine(limits)
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,150 @@
+"""Sandboxes on this machine, without root: a nest per session, entered by user namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import crkernel.guest
+from crkernel import image
+from crkernel.engines.base import Engine, Limits, Sandbox
+from crkernel.errors import EngineError, EngineUnavailable, from_wire
+from crkernel.guest import wire
+
+_ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
+_DATAGRAM = 1 << 16
+_START_SECONDS = 20.0
+
+
+class LocalEngine(Engine):
+    """Owns the nest: its process and the datagram socket to it."""
+
+    name = "local"
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._image: Path | None = None
+        self._hold = -1
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._next_id = 0
+
+    async def start(self) -> None:
+        """Start the nest. Raises EngineUnavailable or ImageMissing."""
+        if not hasattr(os, "pidfd_open"):
+            raise EngineUnavailable("the local engine needs Linux", hint="run: crkernel doctor")
+        self._image = image.require_image()
+        self._hold = image.hold(self._image)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = {"image": str(self._image), "staging": self.limits.staging_size}
+        # -E -s -S: nothing of the user's Python set-up takes part.
+        command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
+        self._process = subprocess.Popen(
+            [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+        ours.setblocking(False)
+        self._control = ours
+        loop = asyncio.get_running_loop()
+        try:
+            first = await asyncio.wait_for(loop.sock_recv(ours, _DATAGRAM), _START_SECONDS)
+            hello = json.loads(first or b"{}")
+        except (TimeoutError, OSError, ValueError) as error:
+            raise EngineUnavailable(f"the nest did not start: {error!r}", hint=_DOCTOR) from error
+        if hello.get("ready") != wire.PROTOCOL:
+            reason = f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
+            raise EngineUnavailable(f"no sandbox can be made here: {reason}", hint=_DOCTOR)
+        loop.add_reader(ours.fileno(), self._on_answer)
+
+    async def sandbox(self) -> Sandbox:
+        """Fork a sandbox from the nest."""
+        ours, theirs = socket.socketpair()
+        try:
+            answer = await self._ask("sandbox", [theirs.fileno()], disk=self.limits.disk_size)
+        finally:
+            theirs.close()
+        pid = int(answer["pid"])
+
+        async def end() -> None:
+            with suppress(EngineError):  # the nest is gone, and with it the sandbox
+                await self._ask("end", pid=pid)
+
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        return Sandbox(reader, writer, end)
+
+    async def status(self) -> dict[str, Any]:
+        """Staging's fill, in bytes, and where things are."""
+        answer = await self._ask("status")
+        return {
+            "engine": self.name,
+            "image": str(self._image),
+            "staging used": int(answer["used"]),
+            "staging size": int(answer["size"]),
+        }
+
+    async def close(self) -> None:
+        """End the nest, which takes everything along."""
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+        self._lost()
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        if self._hold >= 0:
+            os.close(self._hold)
+            self._hold = -1
+
+    async def _ask(self, op: str, descriptors: list[int] | None = None, **fields: Any) -> dict[str, Any]:
+        if self._control is None:
+            raise EngineError("the nest is gone", hint="restart the kernel")
+        self._next_id += 1
+        number = self._next_id
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        request = json.dumps({"op": op, "id": number, **fields}).encode()
+        try:
+            socket.send_fds(self._control, [request], descriptors or [])
+            message = await answer
+        except OSError as error:
+            raise EngineError(f"the nest does not listen: {error}") from error
+        finally:
+            self._answers.pop(number, None)
+        if "error" in message:
+            raise from_wire(message["error"])
+        return message
+
+    def _on_answer(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+            self._lost()
+            return
+        message = json.loads(data)
+        future = self._answers.get(message["id"])
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _lost(self) -> None:
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(EngineError("the nest is gone", hint="restart the kernel"))
+
+
+_DOCTOR = "run: crkernel doctor"

@@ -1,0 +1,210 @@
+"""CRIU, driven over its RPC: one `criu swrk` process for each dump and each restore.
+
+The RPC (https://criu.org/RPC) tells the supervisor when the guest stands frozen, which a command
+line could only do by starting a script, and takes directories as descriptors, so that images can
+lie where no path of the sandbox leads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from . import protobuf
+from .protobuf import Field
+
+CRIU = "/usr/sbin/criu"
+SHIM = "/usr/lib/crkernel-shims/noseccomp.so"
+"""Makes CRIU read `Seccomp: 0` of every task, see docs/security.md."""
+
+_DUMP, _RESTORE, _CHECK, _NOTIFY = 1, 2, 3, 6  # enum criu_req_type
+_LOG_LEVEL = 2  # errors and warnings: what a refusal is explained from
+_IGNORE_CGROUPS, _SKIP_NETWORK_LOCK = 0, 3
+_GHOST_LIMIT = 64 << 20  # bytes of an unlinked file that is still open
+_RPC_FD, _FIRST_PIPE_FD = 3, 10
+_MAX_ANSWER = 1 << 16
+
+
+class CriuError(Exception):
+    """CRIU refused; the message is the reason in words."""
+
+
+@dataclass(frozen=True)
+class DumpTimes:
+    """Microseconds, as CRIU counts them."""
+
+    frozen: int
+    memory: int
+
+
+def dump(
+    pid: int,
+    images: int,
+    pipes: Sequence[int],
+    watched: Sequence[str],
+    when_frozen: Callable[[], None],
+    runtime: int,
+) -> DumpTimes:
+    """Write the process tree of `pid` into the directory descriptor `images`; it runs on.
+
+    `pipes` are the inodes of the pipes that it shares with the supervisor, `watched` the folders
+    where CRIU looks for files that it knows by handle only (inotify). `when_frozen` is called
+    while the tree is frozen. Raises CriuError.
+    """
+    options: list[Field] = [
+        (2, pid),
+        (3, True),  # leave_running
+        (64, _SKIP_NETWORK_LOCK),
+        (35, _GHOST_LIMIT),
+        *[(36, path) for path in watched],
+        *[(37, f"pipe[{inode}]") for inode in pipes],
+        *_common(images, images, "dump.log"),
+    ]
+    with _worker(runtime, ()) as rpc:
+        _send(rpc, _DUMP, options)
+        _result(rpc, images, "dump.log", {"post-dump": when_frozen})
+    return _times(images)
+
+
+def restore(
+    images: int, work: int, pipes: Sequence[tuple[int, int]], runtime: int
+) -> int:
+    """Bring a dumped tree back and return the process id of its root, a child of PID 1.
+
+    `pipes` are (inode when dumped, descriptor that takes its place). `work` takes CRIU's log.
+    Raises CriuError.
+    """
+    inherited = [
+        (27, protobuf.encode([(1, f"pipe:[{inode}]"), (2, _FIRST_PIPE_FD + i)]))
+        for i, (inode, _) in enumerate(pipes)
+    ]
+    options: list[Field] = [*inherited, *_common(images, work, "restore.log")]
+    with _worker(runtime, [descriptor for _, descriptor in pipes]) as rpc:
+        _send(rpc, _RESTORE, options)
+        answer = _result(rpc, work, "restore.log", {})
+    return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
+
+
+def check(runtime: int) -> None:
+    """Ask CRIU for nothing: it probes the machine and keeps what it finds in `runtime`."""
+    with _worker(runtime, ()) as rpc:
+        rpc.send(protobuf.encode([(1, _CHECK), (2, protobuf.encode([(1, runtime), (67, True)]))]))
+        rpc.recv(_MAX_ANSWER)
+
+
+def _common(images: int, work: int, log: str) -> list[Field]:
+    return [
+        (1, images),
+        (17, work),
+        (5, True),  # tcp_established
+        (7, True),  # shell_job
+        (8, True),  # file_locks
+        (9, _LOG_LEVEL),
+        (10, log),
+        (12, True),  # notify_scripts
+        (24, True),
+        (34, _IGNORE_CGROUPS),
+        (67, True),  # unprivileged
+    ]
+
+
+@contextmanager
+def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[socket.socket]:
+    """A `criu swrk` with its end of a socket as descriptor 3, reaped afterwards."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    quiet = (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)
+    actions = [quiet, (os.POSIX_SPAWN_DUP2, theirs.fileno(), _RPC_FD)]
+    actions += [(os.POSIX_SPAWN_DUP2, fd, _FIRST_PIPE_FD + i) for i, fd in enumerate(inherited)]
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin",
+        "LD_PRELOAD": SHIM,
+        # Where CRIU keeps what it found out about the kernel; without it each call takes 30 ms more.
+        "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
+    }
+    pid = os.posix_spawn(CRIU, ["criu", "swrk", str(_RPC_FD)], environment, file_actions=actions)
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def _send(rpc: socket.socket, kind: int, options: list[Field]) -> None:
+    rpc.send(protobuf.encode([(1, kind), (2, protobuf.encode(options))]))
+
+
+def _result(
+    rpc: socket.socket, work: int, log: str, hooks: dict[str, Callable[[], None]]
+) -> dict[int, int | bytes]:
+    """Serve CRIU's notifications until its answer comes."""
+    failure: Exception | None = None
+    while True:
+        data = rpc.recv(_MAX_ANSWER)
+        if not data:
+            raise CriuError(_reason(work, log) or "CRIU ended without an answer")
+        answer = dict(protobuf.decode(data))
+        if answer.get(1) != _NOTIFY:
+            break
+        notify = dict(protobuf.decode(bytes(answer[5])))  # type: ignore[arg-type]
+        hook = hooks.get(bytes(notify[1]).decode())  # type: ignore[arg-type]
+        try:
+            if hook and failure is None:
+                hook()
+        except Exception as error:  # told to CRIU, so that it lets the guest go, then raised
+            failure = error
+        rpc.send(protobuf.encode([(1, _NOTIFY), (3, failure is None)]))
+    if failure is not None:
+        raise failure
+    if not answer.get(2):
+        raise CriuError(_reason(work, log) or "CRIU gave no reason")
+    return answer
+
+
+def _times(images: int) -> DumpTimes:
+    """From CRIU's `stats-dump`: two magic numbers, a length, a stats_entry."""
+    with open(os.open("stats-dump", os.O_RDONLY, dir_fd=images), "rb") as file:
+        entry = dict(protobuf.decode(file.read()[12:]))
+    fields = dict(protobuf.decode(bytes(entry[1])))  # type: ignore[arg-type]
+    return DumpTimes(frozen=int(fields.get(2, 0)), memory=int(fields.get(3, 0)))
+
+
+# What CRIU's log says, and what it means to someone who wrote a notebook.
+_REASONS: tuple[tuple[str, str], ...] = (
+    (r"No space left on device", "staging is full (limit staging_size)"),
+    (r"Can't dump half of stream unix connection|External socket", "a Unix socket is connected to something outside of the guest"),
+    (r"Can't dump ghost file .* of (\d+) size", "a deleted file that is still open is too big (64 MiB are allowed); close it"),
+    (r"has bad size", "a file that is open changed its size meanwhile"),
+    (r"pty|tty|TTY", "a pseudo-terminal is open in a way that CRIU cannot take; end the program that uses it"),
+    (r"[Ss]eccomp", "a process put itself under a seccomp filter of its own; end it"),
+    (r"io_uring|anon_inode:\[io_uring\]", "a process uses io_uring, which CRIU cannot take"),
+    (r"packet socket|Unsupported.* socket|unsupported family", "a socket is of a kind that CRIU cannot take; close it"),
+    (r"anon_inode|Unknown (shit|fd)|Unsupported file type|Can't dump file .* of that type", "a descriptor is of a kind that CRIU cannot take; close it"),
+    (r"Can't lookup mount|mnt_id", "a descriptor lies on a file system that is not the sandbox's"),
+    (r"nested|namespace", "a process made namespaces of its own; end it"),
+    (r"ptrace|PTRACE|[Ss]eize|is traced", "a process is being traced by a debugger; detach it"),
+    (r"in-flight|in flight", "a message is still in flight between sockets; run the next cell"),
+    (r"memory|ENOMEM|Cannot allocate", "not enough memory for the dump"),
+)
+
+
+def _reason(work: int, log: str) -> str:
+    """The first error of a CRIU log, in words where it is a known one, else as CRIU says it."""
+    try:
+        with open(os.open(log, os.O_RDONLY, dir_fd=work), encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file if "Error (" in line]
+    except FileNotFoundError:
+        return ""
+    lines = [line for line in lines if "RLIMIT_NOFILE" not in line]
+    if not lines:
+        return ""
+    first = re.sub(r"^\([\d.]+\)\s*(\d+:)?\s*Error \([^)]*\):\s*", "", lines[0])
+    for line in lines:
+        for pattern, words in _REASONS:
+            if re.search(pattern, line):
+                return f"{words} (CRIU: {first})"
+    return f"CRIU: {first}"

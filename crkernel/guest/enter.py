@@ -1,0 +1,134 @@
+"""The way into a sandbox's world: from the host's Python to the image's.
+
+Started by an engine as `python3 enter.py CONFIG DESCRIPTOR` with the nest's control socket, it
+makes a user and a mount namespace, takes the image as its root and becomes `nest`. Nothing of
+the host stays in reach but a few device nodes and a view of /proc that the sandboxes' own needs
+to be allowed (and that each sandbox takes down).
+
+On a host where this runs as root it becomes an unprivileged user first, so that the guest's user
+id 0 is never the host's: /proc/sys trusts that one without asking for a capability.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+if __package__:
+    from . import syscalls as sc
+else:  # run as a script, by the host's Python, without the package around it
+    import syscalls as sc  # type: ignore[import-not-found,no-redef]
+
+CONTROL_FD = 3
+UNPRIVILEGED_ID = 900_000_017
+"""User and group id on a root host: outside of every range that /etc/subuid hands out."""
+
+CODE_FOLDER = "/usr/lib/crkernel"
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_START = f"import sys; sys.path.insert(0, {CODE_FOLDER!r}); from guest.nest import main; main()"
+
+
+def main() -> None:
+    """Enter, or tell over the control socket which step was refused, and why."""
+    os.dup2(int(sys.argv[2]), CONTROL_FD)
+    os.closerange(CONTROL_FD + 1, 1 << 16)
+    os.setsid()
+    step = "open the image"
+    try:
+        config = json.loads(sys.argv[1])
+        code = _read_folder(os.path.dirname(os.path.abspath(__file__)))
+        os.chdir(config["image"])  # the one place that is carried over into the new namespace
+        step = "make user and mount namespaces"
+        _new_user()
+        step = "build the mounts"
+        _mounts(code, int(config["staging"]))
+        step = "start the image's Python"
+        os.execve(
+            "/usr/bin/python3",
+            ["python3", "-I", "-S", "-c", _START],
+            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        )
+    except OSError as error:
+        with socket.socket(fileno=CONTROL_FD) as control:
+            control.send(json.dumps({"failed": step, "reason": str(error)}).encode())
+        sys.exit(1)
+
+
+def _new_user() -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(*[UNPRIVILEGED_ID] * 3)
+        os.setresuid(*[UNPRIVILEGED_ID] * 3)
+        sc.set_dumpable()
+    user, group = os.geteuid(), os.getegid()
+    sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"0 {user} 1")
+    _write("/proc/self/gid_map", f"0 {group} 1")
+    # Nobody in here makes further user namespaces, the classic first step out of a sandbox.
+    _write("/proc/sys/user/max_user_namespaces", "0")
+
+
+def _read_folder(folder: str) -> dict[str, bytes]:
+    """This package's files: sandboxes get a copy, so that an upgrade meanwhile cannot mix two."""
+    files = {}
+    for entry in os.scandir(folder):
+        if entry.name.endswith((".py", ".js")):
+            with open(entry.path, "rb") as file:
+                files[entry.name] = file.read()
+    return files
+
+
+def _mounts(code: dict[str, bytes], staging: int) -> None:
+    """The image (the working directory) as root, read-only; the code of this folder; /dev; staging
+    under /run, for the nest alone."""
+    sc.mount("none", "/", flags=sc.MS_REC | sc.MS_PRIVATE)
+    root = sc.clone_tree(".")
+    host_proc = sc.clone_tree("/proc", recursive=True)
+    devices = {name: sc.clone_tree(f"/dev/{name}") for name in _DEVICES}
+    sc.make_readonly(root)
+    sc.attach(root, ".")
+    os.fchdir(root)
+    flags = sc.MS_NOSUID | sc.MS_NODEV
+    sc.mount("tmpfs", f".{CODE_FOLDER}", "tmpfs", flags, "mode=755,size=4m")
+    os.mkdir(f".{CODE_FOLDER}/guest")
+    for name, data in code.items():
+        with open(f".{CODE_FOLDER}/guest/{name}", "wb") as file:
+            file.write(data)
+    _remount_readonly(f".{CODE_FOLDER}")
+    sc.attach(host_proc, "./proc")
+    sc.mount("tmpfs", "./dev", "tmpfs", sc.MS_NOSUID, "mode=755,size=64k")
+    for name, tree in devices.items():
+        os.close(os.open(f"./dev/{name}", os.O_CREAT | os.O_WRONLY))
+        sc.attach(tree, f"./dev/{name}")
+    for name, target in _DEVICE_LINKS.items():
+        os.symlink(target, f"./dev/{name}")
+    for name in ("pts", "shm"):
+        os.mkdir(f"./dev/{name}")
+    _remount_readonly("./dev")
+    sc.mount("tmpfs", "./run", "tmpfs", flags, "mode=700,size=1m")
+    os.mkdir("./run/staging")
+    sc.mount("tmpfs", "./run/staging", "tmpfs", flags, f"mode=700,size={staging}")
+    sc.pivot_here()
+
+
+def _remount_readonly(path: str) -> None:
+    sc.mount("none", path, flags=sc.MS_REMOUNT | sc.MS_BIND | sc.MS_RDONLY | sc.MS_NOSUID)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    main()

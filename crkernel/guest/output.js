@@ -1,0 +1,147 @@
+'use strict';
+// What the user's code shows: process.stdout, process.stderr, display() and clearOutput() become
+// event frames on fd 5, written at once and in program order.
+
+const { Writable } = require('node:stream');
+const { StringDecoder } = require('node:string_decoder');
+const { writeFrame } = require('./frames.js');
+
+const EVENTS = 5;
+const PIECE = 256 * 1024; // UTF-16 units of one stream frame: below 1 MiB of JSON text as UTF-8
+const { apply, ownKeys } = Reflect;
+const { slice, charCodeAt } = String.prototype;
+const { write: decode } = StringDecoder.prototype;
+const { parse, stringify } = JSON;
+const { from: bufferFrom } = Buffer;
+const { nextTick } = process;
+const DISPLAY = Symbol.for('Jupyter.display');
+
+function emit(event) {
+  writeFrame(EVENTS, event);
+}
+
+/** Sends text of a stream, cut into pieces that never split a surrogate pair. */
+function emitText(name, text) {
+  let start = 0;
+  while (text.length - start > PIECE) {
+    let end = start + PIECE;
+    const last = apply(charCodeAt, text, [end - 1]);
+    if (last >= 0xd800 && last <= 0xdbff) end -= 1;
+    emit({ event: 'stream', name, text: apply(slice, text, [start, end]) });
+    start = end;
+  }
+  const rest = start ? apply(slice, text, [start]) : text;
+  if (rest) emit({ event: 'stream', name, text: rest });
+}
+
+/** The text of a chunk that was written to a stream; bytes may end within a character. */
+function textOf(chunk, encoding, decoder) {
+  if (typeof chunk === 'string') {
+    const plain = encoding === undefined || encoding === null || encoding === 'utf8'
+      || encoding === 'utf-8';
+    return plain ? chunk : apply(decode, decoder, [bufferFrom(chunk, encoding)]);
+  }
+  if (ArrayBuffer.isView(chunk)) return apply(decode, decoder, [chunk]);
+  const error = new TypeError('The "chunk" argument must be of type string or an instance of '
+    + `Buffer, TypedArray, or DataView. Received ${chunk === null ? 'null' : typeof chunk}`);
+  error.code = 'ERR_INVALID_ARG_TYPE';
+  throw error;
+}
+
+/**
+ * Makes the stand-in for process.stdout or process.stderr; it never closes. Writes bypass the
+ * machinery of Writable: an interrupt in its midst would leave the stream "writing" for ever.
+ */
+function makeStream(name, fd) {
+  const decoder = new StringDecoder('utf8');
+  const send = (chunk, encoding) => emitText(name, textOf(chunk, encoding, decoder));
+  const stream = new Writable({
+    decodeStrings: false,
+    write(chunk, encoding, callback) {
+      send(chunk, encoding);
+      callback();
+    },
+    destroy(error, callback) {
+      callback(error);
+    },
+  });
+  stream.write = function write(chunk, encoding, callback) {
+    const done = typeof encoding === 'function' ? encoding : callback;
+    send(chunk, typeof encoding === 'function' ? undefined : encoding);
+    if (typeof done === 'function') nextTick(done);
+    return true;
+  };
+  stream.end = function end(chunk, encoding, callback) {
+    const last = [callback, encoding, chunk].find((argument) => typeof argument === 'function');
+    if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) {
+      send(chunk, typeof encoding === 'function' ? undefined : encoding);
+    }
+    if (last) nextTick(last);
+    return this;
+  };
+  return Object.assign(stream, {
+    fd, columns: 80, rows: 24, _type: 'pipe', _isStdio: true, destroySoon: stream.destroy,
+  });
+}
+
+/** Replaces process.stdout and process.stderr; called before anything has used them. */
+function installStreams() {
+  for (const [name, fd] of [['stdout', 1], ['stderr', 2]]) {
+    const value = makeStream(name, fd);
+    Object.defineProperty(process, name, {
+      configurable: true, enumerable: true, writable: true, value,
+    });
+  }
+}
+
+/** A copy of a MIME bundle that is plain JSON, or a TypeError that says what is wrong. */
+function cleanBundle(bundle) {
+  if (bundle === null || typeof bundle !== 'object') {
+    throw new TypeError('a MIME bundle must be an object like {"text/html": "<b>hi</b>"}');
+  }
+  const clean = {};
+  const mimes = ownKeys(bundle);
+  for (let i = 0; i < mimes.length; i++) {
+    const mime = mimes[i];
+    if (typeof mime !== 'string') continue;
+    const value = bundle[mime];
+    const text = typeof value === 'string' ? value : stringify(value);
+    if (text === undefined) {
+      throw new TypeError(`the value of "${mime}" in a MIME bundle must be a string or JSON`);
+    }
+    clean[mime] = typeof value === 'string' ? value : parse(text);
+  }
+  return clean;
+}
+
+/** The bundle of a value that brings its own presentation, else null. */
+function ownBundle(value) {
+  if (value === null || (typeof value !== 'object' && typeof value !== 'function')) return null;
+  const method = value[DISPLAY];
+  return typeof method === 'function' ? cleanBundle(apply(method, value, [])) : null;
+}
+
+/** Defines the globals display() and clearOutput(); `toText` renders a value as text. */
+function installDisplay(toText) {
+  function display(value, { mime, display_id: id, update = false, metadata = {} } = {}) {
+    const data = mime ? cleanBundle({ [mime]: value })
+      : (ownBundle(value) ?? { 'text/plain': typeof value === 'string' ? value : toText(value) });
+    emit({
+      event: 'display',
+      data,
+      metadata: cleanBundle(metadata),
+      transient: id === undefined ? {} : { display_id: `${id}` },
+      update: Boolean(update),
+    });
+  }
+  function clearOutput(wait = false) {
+    emit({ event: 'clear_output', wait: Boolean(wait) });
+  }
+  for (const f of [display, clearOutput]) {
+    Object.defineProperty(globalThis, f.name, {
+      configurable: true, writable: true, enumerable: false, value: f,
+    });
+  }
+}
+
+module.exports = { emit, installStreams, installDisplay, ownBundle };

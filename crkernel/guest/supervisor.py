@@ -1,0 +1,346 @@
+"""PID 1 of a sandbox: owns the guest, calls CRIU, speaks with the kernel.
+
+One loop over a socket and five pipes. Requests are served one after the other, because nothing can
+sensibly happen beside a dump or a restore. It has no signal handler: a guest of the same user
+could call one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from . import activity, criu, mounts, process, seccomp, wire
+from . import syscalls as sc
+from .activity import Activity, Times
+from .clock import Clock
+from .criu import CriuError
+from .process import Guest, GuestEnded, Pipes
+from .tree import Tree
+
+_HELLO_SECONDS = 20.0
+_SETTLE_SECONDS = 0.003
+"""After a dump the guest's threads finish the system calls that CRIU broke into."""
+_META = "crkernel.json"
+_WATCHED = (process.WORK, "/tmp")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Refused(Exception):
+    """An operation did not work; crosses the wire as data."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.data = {"kind": kind, "message": message}
+
+
+def main(kernel: socket.socket, disk: int) -> None:
+    """Be PID 1 until the kernel closes the socket."""
+    sc.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's only handler
+    tree, staging = mounts.build(disk)
+    mounts.loopback_up()
+    socket.sethostname("crkernel")
+    sc.no_new_privileges()
+    sc.install_seccomp(seccomp.program())
+    Supervisor(kernel, staging, tree).serve()
+
+
+class Supervisor:
+    """Serves one kernel over the socket `kernel`. Checkpoints lie in the directory descriptor
+    `staging`, the writable tree in `tree`."""
+
+    def __init__(self, kernel: socket.socket, staging: int, tree: int) -> None:
+        self._kernel = kernel
+        self._requests = wire.Decoder()
+        self._staging = staging
+        self._tree = Tree(tree, staging)
+        self._clock = Clock()
+        self._guest: Guest | None = None
+        self._worker = 0
+        self._activity = Activity(0)
+        self._rested: Times | None = None
+        self._settle_at: float | None = None
+        self._spoke = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(kernel, selectors.EVENT_READ, self._on_request)
+        self._operations: dict[str, Callable[[wire.Message], wire.Message]] = {
+            "boot": self._boot,
+            "call": self._call,
+            "dump": self._dump,
+            "kill": self._kill,
+            "restore": self._restore,
+            "rested": self._is_rested,
+            "warm": self._warm,
+        }
+        self._runtime = _open_directory(staging, "runtime")
+
+    def serve(self) -> None:
+        """Until the kernel is gone; then everything in the sandbox ends with PID 1."""
+        while True:
+            timeout = None
+            if self._settle_at is not None:
+                timeout = max(0.0, self._settle_at - time.monotonic())
+            for key, _ in self._selector.select(timeout):
+                key.data()
+            if self._settle_at is not None and time.monotonic() >= self._settle_at:
+                self._settle()
+            self._reap_orphans()
+
+    def _on_request(self) -> None:
+        data = self._kernel.recv(1 << 18)
+        if not data:
+            os._exit(0)
+        for body in self._requests.feed(data):
+            request = wire.parse(body)
+            try:
+                answer = self._operations[request["op"]](request)
+            except Refused as refused:
+                answer = {"error": refused.data}
+            except OSError as error:
+                answer = {"error": {"kind": "EngineError", "message": f"{request['op']}: {error}"}}
+            self._kernel.sendall(wire.pack({"id": request["id"]} | answer))
+
+    # -- operations
+
+    def _warm(self, _request: wire.Message) -> wire.Message:
+        """Have CRIU find out what this machine can do before anybody waits for it."""
+        criu.check(self._runtime)
+        return {}
+
+    def _boot(self, request: wire.Message) -> wire.Message:
+        if self._guest:
+            raise Refused("EngineError", "the sandbox has a guest already")
+        self._clock.enter()
+        pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
+        hello = self._adopt(Guest(pid, pipes, self._forward))
+        self._worker = int(hello.get("worker_tid", 0))
+        self._activity = Activity(self._worker)
+        return {"hello": hello}
+
+    def _call(self, request: wire.Message) -> wire.Message:
+        guest = self._living()
+        try:
+            guest.call(request["call"])
+        except GuestEnded as error:
+            raise Refused("SandboxDied", "the guest has just ended") from error
+        if guest.wants_to_write:
+            self._selector.register(guest.pipes.ours[3], selectors.EVENT_WRITE, self._on_room)
+        return {}
+
+    def _is_rested(self, _request: wire.Message) -> wire.Message:
+        """Whether the guest still is where its newest checkpoint left it."""
+        self._living().drain()
+        if self._settle_at is not None:
+            self._settle()
+        return {"rested": not self._spoke and self._activity.times() == self._rested}
+
+    def _dump(self, request: wire.Message) -> wire.Message:
+        guest, name = self._living(), str(request["name"])
+        start = time.monotonic()
+        self._rested = self._settle_at = None
+        meta: wire.Message = {"pipes": guest.pipes.inodes(), "worker": self._worker}
+        images = _open_directory(self._staging, name, make=True)
+
+        def when_frozen() -> None:
+            guest.drain()
+            snapshot = self._tree.snapshot(name, _shared_mappings())
+            meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
+            meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
+            self._spoke = False
+
+        try:
+            inodes = list(meta["pipes"].values())
+            times = criu.dump(guest.pid, images, inodes, _WATCHED, when_frozen, self._runtime)
+            _write_meta(images, meta)
+            size = _size(images)
+        except (CriuError, OSError, wire.WireError) as error:
+            shutil.rmtree(name, dir_fd=self._staging)
+            raise Refused("DumpRefused", _words(error)) from error
+        finally:
+            os.close(images)
+        self._settle_at = time.monotonic() + _SETTLE_SECONDS
+        return {
+            "seconds": time.monotonic() - start,
+            "frozen": times.frozen / 1e6,
+            "memory": size,
+            "files": meta["added"],
+            "strays": activity.strays(guest.pid),
+        }
+
+    def _restore(self, request: wire.Message) -> wire.Message:
+        if self._guest:
+            raise Refused("EngineError", "the sandbox has a guest already")
+        start = time.monotonic()
+        pipes = Pipes.make()
+        try:
+            with self._images(str(request["name"])) as (images, work):
+                meta = _read_meta(images)
+                self._tree.restore(meta["files"])
+                self._clock.enter(meta["monotonic"])
+                inherited = [(meta["pipes"][str(n)], fd) for n, fd in pipes.theirs.items()]
+                pid = criu.restore(images, work, inherited, self._runtime)
+        except (CriuError, OSError) as error:
+            pipes.close()
+            raise Refused("RestoreFailed", _words(error)) from error
+        pipes.hand_over()
+        process.set_next_pid(meta["last_pid"] + 1)
+        guest = Guest(pid, pipes, self._forward, meta["leftovers"])
+        guest.call({"id": 0, "op": "hello"})
+        self._worker = meta["worker"]
+        self._activity = Activity(self._worker)
+        self._adopt(guest)
+        self._spoke = False
+        return {"seconds": time.monotonic() - start}
+
+    def _kill(self, _request: wire.Message) -> wire.Message:
+        """End the guest at once; how it ended follows as an event."""
+        if self._guest:
+            os.kill(self._guest.pid, signal.SIGKILL)
+        return {}
+
+    @contextmanager
+    def _images(self, name: str) -> Iterator[tuple[int, int]]:
+        """A checkpoint's directory and one to work in, as descriptors."""
+        images = _open_directory(self._staging, name)
+        scratch = f"restore.{secrets.token_hex(8)}"
+        work = _open_directory(self._staging, scratch, make=True)
+        try:
+            yield images, work
+        finally:
+            os.close(images)
+            os.close(work)
+            shutil.rmtree(scratch, dir_fd=self._staging)
+
+    # -- the guest's side
+
+    def _living(self) -> Guest:
+        if self._guest is None:
+            raise Refused("SandboxDied", "the guest has ended")
+        return self._guest
+
+    def _forward(self, frame: bytes) -> None:
+        self._spoke = True
+        self._kernel.sendall(frame)
+
+    def _adopt(self, guest: Guest) -> wire.Message:
+        """Wait for a guest's hello, then serve it. Raises Refused, and the guest is no more."""
+        try:
+            hello = guest.first_reply(_HELLO_SECONDS)
+        except (GuestEnded, TimeoutError, wire.WireError) as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(guest.pid, signal.SIGKILL)
+            guest.close()
+            reason = str(error) or "it ended at once"
+            raise Refused("SandboxDied", f"the guest did not come up: {reason}") from error
+        for number, descriptor in guest.pipes.ours.items():
+            if number != process.CALLS_FD:
+                self._selector.register(descriptor, selectors.EVENT_READ, self._on_output)
+        self._selector.register(guest.pidfd, selectors.EVENT_READ, self._on_exit)
+        self._guest = guest
+        self._settle_at = time.monotonic() + _SETTLE_SECONDS
+        return hello
+
+    def _on_output(self) -> None:
+        if self._guest is None:
+            return  # it has just been dismissed, by an earlier event of the same round
+        try:
+            self._guest.drain()
+        except wire.WireError as error:
+            self._dismiss({"reason": f"it broke the protocol: {error}"})
+            return
+        for body in self._guest.take_replies():
+            self._kernel.sendall(wire.frame(body, wire.REPLY))
+
+    def _on_room(self) -> None:
+        guest = self._living()
+        with contextlib.suppress(GuestEnded):  # its pidfd tells the rest
+            guest.flush()
+        if not guest.wants_to_write:
+            self._selector.unregister(guest.pipes.ours[process.CALLS_FD])
+
+    def _on_exit(self) -> None:
+        if self._guest is None:
+            return
+        self._on_output()  # its last words
+        if self._guest is None:
+            return
+        _, status = os.waitpid(self._guest.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._dismiss({"code": code} if code >= 0 else {"signal": -code})
+
+    def _dismiss(self, how: wire.Message) -> None:
+        """Tell the kernel that the guest is no more, and make it true."""
+        guest = self._living()
+        self._guest = None
+        for descriptor in (*guest.pipes.ours.values(), guest.pidfd):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(descriptor)
+        for pid in activity.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        guest.close()
+        self._kernel.sendall(wire.pack({"event": "exited"} | how))
+
+    def _settle(self) -> None:
+        self._settle_at = None
+        self._rested = self._activity.times()
+
+    def _reap_orphans(self) -> None:
+        """PID 1 inherits whoever lost its parent; the guest itself is left to `_on_exit`."""
+        with contextlib.suppress(ChildProcessError):
+            while (child := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and (
+                self._guest is None or child.si_pid != self._guest.pid
+            ):
+                os.waitpid(child.si_pid, 0)
+
+
+def _shared_mappings() -> set[int]:
+    """Inodes of files that some process maps shared and writable: a store to a page that is dirty
+    already changes nothing that stat(2) shows."""
+    inodes = set()
+    for pid in activity.processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+            inodes |= {int(line.split(None, 5)[4]) for line in maps if " rw-s " in line}
+    return inodes
+
+
+def _open_directory(staging: int, name: str, *, make: bool = False) -> int:
+    if "/" in name or name.startswith("."):
+        raise OSError(f"{name!r} is no name of a checkpoint")
+    if make:
+        os.mkdir(name, 0o700, dir_fd=staging)
+    return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=staging)
+
+
+def _size(directory: int) -> int:
+    with os.scandir(directory) as entries:
+        return sum(entry.stat().st_blocks * 512 for entry in entries)
+
+
+def _write_meta(images: int, meta: wire.Message) -> None:
+    """The record that makes a checkpoint one: written last, under its name only when whole."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(f"{_META}.new", flags, 0o600, dir_fd=images), "w") as file:
+        json.dump(meta, file)
+    os.rename(f"{_META}.new", _META, src_dir_fd=images, dst_dir_fd=images)
+
+
+def _read_meta(images: int) -> wire.Message:
+    with open(os.open(_META, os.O_RDONLY | os.O_CLOEXEC, dir_fd=images)) as file:
+        return wire.parse(file.read().encode())
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == 28:
+        return "staging is full (limit staging_size)"
+    return str(error)

@@ -1,0 +1,199 @@
+"""The writable file tree of a sandbox: snapshots of what changed, and the way back.
+
+A snapshot is a manifest, `path -> entry`, that names contents kept as files of their own. Both lie
+in staging and are never changed afterwards. Whoever takes or restores one makes sure that no guest
+runs meanwhile; all paths are walked by descriptor and without following links, because a guest
+made them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 30
+
+Entry = dict[str, Any]
+Signature = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A manifest's name in staging, and the bytes that taking it added."""
+
+    name: str
+    added: int
+
+
+class Tree:
+    """The directory `root` and its snapshots in `staging`, both descriptors.
+
+    Remembers the newest snapshot's stat of each file, so that the next one copies only what
+    changed. (inode, mtime, ctime, size and mode catch every change but stores to a shared mapping
+    that was dirty already: those files are named by the caller.)
+    """
+
+    def __init__(self, root: int, staging: int) -> None:
+        self._root = root
+        self._staging = staging
+        self._known: dict[str, tuple[Signature, Entry]] = {}
+        self._latest: str | None = None
+
+    def snapshot(self, name: str, always: Collection[int] = ()) -> Snapshot:
+        """Take one under `name`, or give the newest again if nothing changed since.
+
+        `always` are inodes to copy whether they look changed or not. Raises OSError.
+        """
+        known: dict[str, tuple[Signature, Entry]] = {}
+        links: dict[int, str] = {}
+        added = 0
+        changed = self._latest is None
+        for path, directory, leaf, status in _walk(self._root):
+            if stat.S_ISSOCK(status.st_mode):
+                continue  # CRIU binds it again
+            signature = _signature(status)
+            before = self._known.get(path)
+            if before and before[0] == signature and status.st_ino not in always:
+                known[path] = before
+            else:
+                changed = True
+                content = f"{name}.{len(known)}"
+                entry = self._record(directory, leaf, status, links, content)
+                added += entry.get("size", 0) if entry.get("content") == content else 0
+                known[path] = (signature, entry)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                links.setdefault(status.st_ino, path)
+        if changed or known.keys() != self._known.keys():
+            _write_json(self._staging, f"{name}.tree", {p: e for p, (_, e) in known.items()})
+            self._known, self._latest = known, f"{name}.tree"
+        assert self._latest is not None
+        return Snapshot(self._latest, added)
+
+    def restore(self, name: str) -> None:
+        """Make an empty root what it was. Raises OSError."""
+        with open(os.open(name, os.O_RDONLY, dir_fd=self._staging), encoding="utf-8") as file:
+            manifest: dict[str, Entry] = json.load(file)
+        for path, entry in manifest.items():
+            self._create(path, entry)
+        for path, entry in reversed(manifest.items()):  # after what lies in a directory touched it
+            if entry["kind"] != "hardlink":
+                times = (entry["mtime"], entry["mtime"])
+                os.utime(path or ".", ns=times, dir_fd=self._root, follow_symlinks=False)
+        self._latest = name
+        self._known = {
+            path: (_signature(status), manifest[path])
+            for path, _, _, status in _walk(self._root)
+            if path in manifest
+        }
+
+    def _record(
+        self, directory: int, leaf: str, status: os.stat_result, links: dict[int, str], content: str
+    ) -> Entry:
+        mode = status.st_mode
+        entry: Entry = {"mode": stat.S_IMODE(mode), "mtime": status.st_mtime_ns}
+        if stat.S_ISDIR(mode):
+            return entry | {"kind": "directory"}
+        if stat.S_ISLNK(mode):
+            return entry | {"kind": "symlink", "target": os.readlink(leaf, dir_fd=directory)}
+        if stat.S_ISFIFO(mode):
+            return entry | {"kind": "fifo"}
+        if status.st_ino in links:
+            return entry | {"kind": "hardlink", "target": links[status.st_ino]}
+        source = os.open(leaf, _READ, dir_fd=directory)
+        try:
+            attributes = {n: os.getxattr(source, n).hex() for n in os.listxattr(source)}
+            _copy(source, os.open(content, _CREATE, 0o600, dir_fd=self._staging), status.st_size)
+        finally:
+            os.close(source)
+        entry |= {"kind": "file", "size": status.st_size, "content": content}
+        return entry | ({"attributes": attributes} if attributes else {})
+
+    def _create(self, path: str, entry: Entry) -> None:
+        kind, root = entry["kind"], self._root
+        if kind == "directory":
+            with contextlib.suppress(FileExistsError):  # the mount points are there from the start
+                os.mkdir(path or ".", dir_fd=root)
+        elif kind == "symlink":
+            os.symlink(entry["target"], path, dir_fd=root)
+            return
+        elif kind == "fifo":
+            os.mkfifo(path, dir_fd=root)
+        elif kind == "hardlink":
+            os.link(entry["target"], path, src_dir_fd=root, dst_dir_fd=root, follow_symlinks=False)
+            return
+        else:
+            target = os.open(path, _CREATE, 0o600, dir_fd=root)
+            source = os.open(entry["content"], _READ, dir_fd=self._staging)
+            try:
+                for attribute, value in entry.get("attributes", {}).items():
+                    os.setxattr(target, attribute, bytes.fromhex(value))
+                _copy(source, target, entry["size"])
+            finally:
+                os.close(source)
+        os.chmod(path or ".", entry["mode"], dir_fd=root)
+
+
+def _walk(root: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
+    """Yield (path, descriptor of its directory, name in it, lstat), each directory before what it
+    holds. The root itself is "" and comes first."""
+    yield "", root, ".", os.stat(root)
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        directory = os.open(prefix or ".", _DIRECTORY, dir_fd=root)
+        try:
+            with os.scandir(directory) as entries:
+                for entry in sorted(entries, key=lambda e: e.name):
+                    status = entry.stat(follow_symlinks=False)
+                    yield prefix + entry.name, directory, entry.name, status
+                    if stat.S_ISDIR(status.st_mode):
+                        pending.append(f"{prefix}{entry.name}/")
+        finally:
+            os.close(directory)
+
+
+def _signature(status: os.stat_result) -> Signature:
+    if stat.S_ISDIR(status.st_mode):  # its contents speak for themselves
+        return (status.st_ino, status.st_mode, status.st_mtime_ns)
+    return (
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_size,
+        status.st_mode,
+        status.st_nlink,
+    )
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    """Copy the data and leave the holes; closes `target`."""
+    try:
+        os.ftruncate(target, size)
+        position = 0
+        while position < size:
+            try:
+                position = os.lseek(source, position, os.SEEK_DATA)
+            except OSError:  # ENXIO: only a hole is left
+                return
+            end = os.lseek(source, position, os.SEEK_HOLE)
+            os.lseek(target, position, os.SEEK_SET)
+            while position < end:
+                sent = os.sendfile(target, source, position, min(end - position, _CHUNK))
+                if sent == 0:
+                    return
+                position += sent
+    finally:
+        os.close(target)
+
+
+def _write_json(directory: int, name: str, value: object) -> None:
+    with open(os.open(name, _CREATE, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
+        json.dump(value, file, separators=(",", ":"))

@@ -1,0 +1,172 @@
+'use strict';
+// The worker thread of the Node guest: reads requests on fd 3, writes replies on fd 4, and asks the
+// main thread for whatever needs the user's scope.
+
+const { workerData } = require('node:worker_threads');
+const { readlinkSync } = require('node:fs');
+const { Socket } = require('node:net');
+const { setTimeout: sleep } = require('node:timers/promises');
+const { Session } = require('node:inspector');
+const { writeFrame, FrameReader } = require('./frames.js');
+const { signalAwaitedChild } = require('./children.js');
+
+const REPLIES = 4;
+const HELLO_TIMEOUT = 5000; // ms
+const PROBE_TIMEOUT = 40; // ms in which a main thread that is not stuck answers
+const ATTEMPTS = 20; // terminations tried before an interrupt gives up
+
+const { port } = workerData;
+const session = new Session();
+session.connectToMainThread();
+
+const waiting = new Map(); // id of a request to the main thread -> what takes its reply
+let running = null; // the execute request in flight
+let probes = 0;
+let termination = null; // pending until something has been terminated
+let unwinder = null; // remote id of the main thread's function to call before a termination
+
+function reply(message) {
+  writeFrame(REPLIES, message);
+}
+
+function post(method, params) {
+  return new Promise((resolve, reject) => {
+    session.post(method, params, (error, result) => (error ? reject(error) : resolve(result)));
+  });
+}
+
+/** Asks the main thread; null if no answer comes within `timeout` ms. */
+function askMain(message, timeout) {
+  return new Promise((resolve) => {
+    const timer = timeout && setTimeout(() => finish(null), timeout);
+    const finish = (answer) => {
+      clearTimeout(timer);
+      waiting.delete(message.id);
+      resolve(answer);
+    };
+    waiting.set(message.id, finish);
+    port.postMessage(message);
+  });
+}
+
+function mainAnswers(timeout) {
+  probes += 1;
+  return askMain({ id: `probe ${probes}`, op: 'hello' }, timeout);
+}
+
+/** The parts that few cells need are loaded when one does. */
+function language() {
+  return require('./language.js');
+}
+
+async function execute(request) {
+  if (running) {
+    return { status: 'error', error: failure('Busy', 'another cell is still running') };
+  }
+  running = request;
+  try {
+    const { code } = request;
+    const plain = /^\s*\{/.test(code) ? language().asObject(code) ?? code : code;
+    let answer = await askMain({ ...request, code: plain, typed: code });
+    if (answer.error?.name === 'SyntaxError') {
+      const other = language().translate(code);
+      if (other) answer = await askMain({ ...request, ...other, typed: code });
+    }
+    return answer;
+  } finally {
+    if (running === request) running = null;
+  }
+}
+
+function failure(name, message) {
+  return { name, message, code: null, traceback: [`${name}: ${message}`], interrupted: false };
+}
+
+/** Takes the running cell from the main thread, whose answer no longer counts; ends it if called. */
+function detach() {
+  const finish = running && waiting.get(running.id);
+  if (!finish) return () => {};
+  waiting.delete(running.id);
+  const error = failure('Interrupted', 'the cell was interrupted');
+  return () => finish({ status: 'error', error: { ...error, interrupted: true } });
+}
+
+/** Terminates what the main thread runs; true once the main thread answers again. */
+async function terminate() {
+  if (!termination) {
+    post('Runtime.callFunctionOn', {
+      objectId: unwinder, functionDeclaration: 'function () { this(); }', silent: true,
+    }).catch(() => {});
+    termination = post('Runtime.terminateExecution').catch(() => {}).finally(() => {
+      termination = null;
+    });
+  }
+  // If the main thread has just become idle, then this message takes the termination.
+  port.postMessage({ id: 'victim', op: 'hello' });
+  await Promise.race([termination, sleep(PROBE_TIMEOUT)]);
+  return mainAnswers(PROBE_TIMEOUT);
+}
+
+/**
+ * Stops whatever the main thread does: an endless loop is terminated, execSync and its like lose
+ * the child that they wait for. Other blocking system calls (a read of a silent FIFO) are left.
+ */
+async function interrupt() {
+  const idle = await mainAnswers(PROBE_TIMEOUT);
+  const end = detach();
+  for (let i = 0; !idle && i < ATTEMPTS; i++) {
+    if (await terminate()) break;
+    signalAwaitedChild(i ? 'SIGKILL' : 'SIGINT');
+  }
+  end();
+  return { ok: true };
+}
+
+async function hello(request) {
+  const answer = await askMain({ id: request.id, op: 'hello' }, HELLO_TIMEOUT);
+  return answer ? { main: true } : { main: false };
+}
+
+const operations = {
+  __proto__: null,
+  execute,
+  interrupt,
+  hello,
+  configure: (request) => askMain(request),
+  ping: () => ({ ok: true }),
+  complete: (request) => require('./lookup.js').complete(post, request),
+  inspect: (request) => require('./lookup.js').inspect(post, request),
+  is_complete: (request) => language().isComplete(request.code),
+};
+
+async function serve(request) {
+  const { id, op } = request;
+  try {
+    const operation = operations[op];
+    if (!operation) throw new Error(`unknown operation "${op}"`);
+    reply({ ...(await operation(request)), id });
+  } catch (error) {
+    reply({ id, status: 'error', error: failure(error.name, error.message) });
+  }
+}
+
+port.on('message', (message) => waiting.get(message.id)?.(message));
+const reader = new FrameReader(serve);
+const requests = new Socket({ fd: 3, readable: true, writable: false });
+requests.on('data', (chunk) => reader.push(chunk));
+// Without a supervisor nobody can use this guest any more, nor stop it if it spins.
+requests.on('close', () => process.kill(process.pid, 'SIGKILL'));
+mainAnswers().then(async () => {
+  unwinder = (await post('Runtime.evaluate', {
+    expression: '{ const f = crkernelUnwind; delete globalThis.crkernelUnwind; f }',
+  })).result.objectId;
+  reply({
+    hello: {
+      language: 'javascript',
+      version: process.version,
+      pid: process.pid,
+      protocol: 1,
+      worker_tid: Number(readlinkSync('/proc/thread-self').split('/').pop()),
+    },
+  });
+});

@@ -1,0 +1,171 @@
+"""The image: where it lies, which recipe it was built from, which images there are.
+
+An image is a directory `<data home>/images/<digest>`, the root file system itself. It appears there
+by one rename of a finished tree, so whatever has that name is complete. The kernel imports this
+module at its start: what building needs is in `image_build`, imported when it is called for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from crkernel.errors import EngineUnavailable, ImageMissing, UserError
+
+BUILD_COMMAND = "crkernel image build"
+RECIPE = Path(__file__).with_name("recipe.toml")
+SHIMS = Path(__file__).with_name("shim")
+# Inside an image, written last: what `images()` shows of it.
+RECORD = "etc/crkernel-image.json"
+NOSECCOMP = "/usr/lib/crkernel-shims/noseccomp.so"
+
+_DIGEST_LENGTH = 12
+_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """One built image; `size` in bytes, `created` in seconds since 1970."""
+
+    digest: str
+    path: Path
+    size: int
+    created: float
+    current: bool
+
+
+def data_home() -> Path:
+    """Where crkernel keeps its data; `CRKERNEL_DATA` overrides the XDG data folder."""
+    if own := os.environ.get("CRKERNEL_DATA"):
+        return Path(own).absolute()
+    base = os.environ.get("XDG_DATA_HOME", "")
+    # The XDG specification has relative paths ignored.
+    home = Path(base) if base.startswith("/") else Path.home() / ".local" / "share"
+    return home / "crkernel"
+
+
+def images_dir() -> Path:
+    return data_home() / "images"
+
+
+def architecture() -> str:
+    """The machine as the recipe spells it; raises `EngineUnavailable` where crkernel cannot run."""
+    machine = platform.machine().lower()
+    if machine not in _ARCHITECTURES:
+        raise EngineUnavailable(
+            f"crkernel runs on x86_64 and aarch64, this machine is {machine or 'unknown'}",
+            hint="use another machine",
+        )
+    return _ARCHITECTURES[machine]
+
+
+@cache
+def recipe_digest() -> str:
+    """Names the image of the current recipe: its text, the shims' sources, the architecture."""
+    digest = hashlib.sha256(architecture().encode())
+    for source in (RECIPE, *sorted(SHIMS.glob("*.c"))):
+        digest.update(b"\0%s\0" % source.name.encode())
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:_DIGEST_LENGTH]
+
+
+def image_path() -> Path | None:
+    """The image of the current recipe, or None while it is not built."""
+    path = images_dir() / recipe_digest()
+    return path if path.is_dir() else None
+
+
+def require_image() -> Path:
+    """As `image_path`, for callers that cannot go on without; raises `ImageMissing`."""
+    path = image_path()
+    if path is not None:
+        return path
+    if images():
+        message = "the sandbox image was built from an older recipe"
+    else:
+        message = f"there is no sandbox image in {images_dir()}"
+    raise ImageMissing(message, hint=f"run: {BUILD_COMMAND}")
+
+
+def images() -> list[ImageInfo]:
+    """All finished images, newest first."""
+    found = []
+    for path in images_dir().glob("[0-9a-f]" * _DIGEST_LENGTH):
+        try:
+            record = json.loads((path / RECORD).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # not ours, or being removed right now
+        found.append(
+            ImageInfo(
+                digest=path.name,
+                path=path,
+                size=int(record["size"]),
+                created=float(record["created"]),
+                current=path.name == recipe_digest(),
+            )
+        )
+    return sorted(found, key=lambda info: info.created, reverse=True)
+
+
+def hold(path: Path) -> int:
+    """Mark an image as in use until the returned descriptor is closed, at the latest by our end.
+
+    Engines call it before they run anything from the image: `remove` refuses while it is held.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    except FileNotFoundError:
+        pass  # removed a moment ago, as when the number differs
+    raise ImageMissing("the sandbox image was just removed", hint=f"run: {BUILD_COMMAND}")
+
+
+def enter_command(path: Path) -> list[str]:
+    """Words that, put before a command, run it in an image: bare, to see whether it works there."""
+    enter = ["chroot", str(path), "/usr/bin/env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
+    return enter if os.geteuid() == 0 else ["unshare", "--map-root-user", *enter]
+
+
+@contextmanager
+def unheld(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the image; if so, nobody can begin to within the block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def build(progress: Callable[[str], None], force: bool = False) -> Path:
+    """Build the image of the current recipe unless it is there; `force` builds it anew.
+
+    `progress` gets one line per step. An interrupted build leaves nothing behind; of two builds at
+    once the second waits for the first. Raises `EngineError` or `NoSpace` with the remedy.
+    """
+    from crkernel.image_build import build_image
+
+    return build_image(progress, force=force)
+
+
+def remove(digest: str) -> None:
+    """Delete one image; `UserError` when there is no such image or a running kernel uses it."""
+    if all(info.digest != digest for info in images()):
+        raise UserError(f"there is no image {digest}", hint="see: crkernel image list")
+    from crkernel.image_build import delete_image
+
+    delete_image(images_dir() / digest)

@@ -1,0 +1,89 @@
+"""Downloads the npm packages of the recipe and unpacks them into an image under construction.
+
+Plain HTTPS with the hash pinned in the recipe, so that the host needs neither Node nor npm.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import tarfile
+import urllib.error
+import urllib.request
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from crkernel.errors import EngineError
+
+_REGISTRY = "https://registry.npmjs.org"
+_TIMEOUT = 60  # seconds without a byte
+
+
+def registry() -> str:
+    """The npm registry, which npm's own variable may change."""
+    # npm reads its variables in either case.
+    own = next((v for k, v in os.environ.items() if k.lower() == "npm_config_registry"), None)
+    return (own or _REGISTRY).rstrip("/")
+
+
+def install_package(package: dict[str, Any], root: Path) -> None:
+    """Put one `[[npm]]` entry of the recipe into the tree; `EngineError` if it is not to be had."""
+    name, version = package["package"], package["version"]
+    url = f"{registry()}/{name}/-/{name}-{version}.tgz"
+    data = _download(url)
+    _verify(data, package["integrity"], url)
+    target = root / package["into"].lstrip("/")
+    _unpack(data, target, set(package.get("only", ())))
+    for link, points_to in package.get("links", {}).items():
+        place = root / "usr/local/bin" / link
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(os.path.relpath(target / points_to, place.parent))
+
+
+def _download(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            data: bytes = answer.read()
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise EngineError(
+            f"cannot download {url}: {reason}",
+            hint="check the network; a mirror of npm can be named in npm_config_registry",
+        ) from error
+    return data
+
+
+def _verify(data: bytes, integrity: str, url: str) -> None:
+    """`integrity` is npm's form of a hash: the algorithm, a dash, base64."""
+    algorithm, _, expected = integrity.partition("-")
+    if base64.b64encode(hashlib.new(algorithm, data).digest()).decode() != expected:
+        raise EngineError(
+            f"{url} is not the file that the recipe names (its {algorithm} differs)",
+            hint="try again, without a proxy or mirror that changes files",
+        )
+
+
+def _unpack(data: bytes, target: Path, only: set[str]) -> None:
+    """Write the regular files of an npm tarball, all of them or those in `only`.
+
+    npm puts everything below one folder of the archive and has no links in it.
+    """
+    written: set[str] = set()
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+        for member in archive:
+            name = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+            if not member.isfile() or (only and str(name) not in only):
+                continue
+            if ".." in name.parts:
+                raise EngineError(f"refused to unpack {member.name}", hint="report this package")
+            content = archive.extractfile(member)
+            assert content is not None
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.read())
+            path.chmod(0o755 if member.mode & 0o100 else 0o644)
+            written.add(str(name))
+    if missing := only - written:
+        raise EngineError(f"missing in an npm package: {', '.join(sorted(missing))}")

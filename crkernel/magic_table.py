@@ -1,0 +1,239 @@
+"""The table of magics: names, arguments and help texts. `magics.py` reads it; it imports nothing.
+
+A new magic is one entry here and one branch where magics are executed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Argument = Literal["none", "ref", "range", "count", "label", "setting", "magic"]
+"""What a magic takes: nothing, a reference, REF or REF..REF, a positive number, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Magic:
+    """One magic. `cell` says whether it works as `%%name` with a body, all work as `%name`."""
+
+    name: str
+    usage: str
+    summary: str
+    help: str
+    argument: Argument = "none"
+    required: bool = False
+    cell: bool = False
+    changes_state: bool = False
+    options: tuple[str, ...] = ()
+
+
+REFERENCES = """\
+REF is one of
+  7          the state right after In [7]
+  7+1        a later state of the same cell: the guest went on by itself
+  name       a label given by %checkpoint
+  -2         two cells back from the head
+  head       where the live guest continues from
+  root       the guest just after boot
+  before 5   the state from which cell 5 started
+  r1.7       checkpoint 7 of the life of the kernel before its first restart"""
+
+_ALL = (
+    Magic(
+        "rewind",
+        "%rewind REF",
+        "go to a checkpoint: memory, processes and files as they were",
+        f"""\
+Restores the guest as it was at REF: variables, timers, servers, child processes and the files
+below /home/work and /tmp. The next cell continues from there and makes a branch.
+
+{REFERENCES}
+
+Examples:
+  %rewind 3
+  %rewind before 5
+  %rewind good
+
+Nothing is lost: checkpoints made since stay in the %timeline, %redo and %rewind lead back.
+Does not touch the notebook's cells and outputs. If a restore fails, the present stays as it is.""",
+        argument="ref",
+        required=True,
+        changes_state=True,
+    ),
+    Magic(
+        "undo",
+        "%undo [n]",
+        "go back to the state before the last n cells (1)",
+        """\
+Goes n cells back from the head, to the state from which that cell started.
+
+Examples:
+  %undo
+  %undo 3
+
+Like %rewind it loses nothing: %redo goes forward again. Does not touch cells and outputs of the
+notebook.""",
+        argument="count",
+        changes_state=True,
+    ),
+    Magic(
+        "redo",
+        "%redo [n]",
+        "go n cells (1) forward again after an undo or rewind",
+        """\
+Goes n cells forward on the way that the head last took.
+
+Examples:
+  %redo
+  %redo 2
+
+Restores the checkpoints that were made then; no code runs again (%rerun does that).""",
+        argument="count",
+        changes_state=True,
+    ),
+    Magic(
+        "rerun",
+        "%rerun REF [..REF]  or  %%rerun REF [..REF] with code below",
+        "run cells again from a prior state, with the first one's code replaced by %%rerun",
+        f"""\
+Goes to the state before the first REF and runs the recorded code of each cell on the path to the
+second one again, under headings; stops at the first error. Without ..REF the path ends at the head.
+%%rerun runs the code below it in place of the first cell's code.
+
+{REFERENCES}
+
+Examples:
+  %rerun 3
+  %rerun 3..7
+  %rerun before good .. head
+
+  %%rerun 3
+  let start = 100
+
+Makes a branch: the checkpoints of the first run stay. Does not change the notebook's cells.""",
+        argument="range",
+        required=True,
+        cell=True,
+        changes_state=True,
+    ),
+    Magic(
+        "checkpoint",
+        "%checkpoint [label]",
+        "name the current state",
+        """\
+Gives the head a name that works wherever a checkpoint is asked for. A name that is in use moves
+here. Without a name it says which checkpoint is the head.
+
+Examples:
+  %checkpoint loaded
+  %rewind loaded
+
+A label is made of letters, digits, _, - and single dots and begins with a letter or _.
+Does not change the state of the guest.""",
+        argument="label",
+    ),
+    Magic(
+        "timeline",
+        "%timeline [--all]",
+        "draw the tree of checkpoints",
+        """\
+Shows each checkpoint with its labels, its age, how long the cell ran, what taking it cost and the
+first line of code. → marks the head, ✗ what cannot be rewound to and why, ! a cell that failed.
+
+Options:
+  --all   all rows; otherwise the last 200
+
+Examples:
+  %timeline
+  %timeline --all
+
+Does not change the state of the guest.""",
+        options=("--all",),
+    ),
+    Magic(
+        "recall",
+        "%recall REF",
+        "put the code of a checkpoint into the next cell",
+        f"""\
+Takes the code that led to REF and offers it as the next cell, to be changed and run.
+
+{REFERENCES}
+
+Examples:
+  %recall 3
+  %recall -1
+
+Runs nothing and does not change the state of the guest.""",
+        argument="ref",
+        required=True,
+    ),
+    Magic(
+        "reset",
+        "%reset",
+        "go to a fresh guest",
+        """\
+Goes to a state with no variables, no processes and the files of the start.
+
+Example:
+  %reset
+
+The timeline stays, %rewind leads back to any checkpoint in it. Does not touch the notebook's cells
+and outputs, nor settings made with %config.""",
+        changes_state=True,
+    ),
+    Magic(
+        "config",
+        "%config [name [= value]]",
+        "show or set the kernel's settings",
+        """\
+Without arguments shows all settings, with a name that one, with a value sets it.
+
+Examples:
+  %config
+  %config memory_limit
+  %config memory_limit = 2048
+
+Holds for this kernel until it ends. Does not change the state of the guest.""",
+        argument="setting",
+    ),
+    Magic(
+        "status",
+        "%status",
+        "engine, image, sizes, limits and the last checkpoint's times",
+        """\
+Shows what the kernel runs on and how it is doing.
+
+Example:
+  %status
+
+Does not change the state of the guest.""",
+    ),
+    Magic(
+        "lsmagic",
+        "%lsmagic",
+        "list all magics",
+        """\
+Lists all magics, one a line.
+
+Example:
+  %lsmagic
+
+Does not change the state of the guest.""",
+    ),
+    Magic(
+        "help",
+        "%help [magic]  or  %magic?",
+        "explain a magic",
+        """\
+Shows what a magic does, what it takes and what it does not touch; without a name lists all.
+
+Examples:
+  %help rewind
+  %rewind?
+
+Does not change the state of the guest.""",
+        argument="magic",
+    ),
+)
+
+MAGICS: dict[str, Magic] = {magic.name: magic for magic in _ALL}

@@ -1,0 +1,108 @@
+"""The kernelspec: registers crkernel with Jupyter, finds and removes its registrations.
+
+Used by the CLI and the doctor; the files come from the repository's folder `kernelspec/`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+from crkernel.errors import EngineUnavailable, UserError
+
+DEFAULT_NAME = "crkernel"
+ENGINES = ("auto", "local")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One kernelspec that starts crkernel."""
+
+    name: str
+    folder: Path
+    python: str
+
+
+def register(
+    *,
+    name: str = DEFAULT_NAME,
+    display_name: str | None = None,
+    engine: str | None = None,
+    user: bool = False,
+    prefix: Path | None = None,
+) -> Path:
+    """Write a kernelspec that runs crkernel with this Python, and say where it is.
+
+    It goes below `prefix`, into the user's own folder, or else to where all users of the system
+    find it. `UserError` for a name, engine or folder that does not do.
+    """
+    spec = json.loads((_source() / "kernel.json").read_text())
+    spec["argv"][0] = sys.executable
+    if display_name:
+        spec["display_name"] = display_name
+    if engine:
+        if engine not in ENGINES:
+            raise EngineUnavailable(
+                f"there is no engine {engine!r}", hint=f"engines: {', '.join(ENGINES)}"
+            )
+        spec["argv"].append(f"--CRKernel.engine={engine}")
+    with tempfile.TemporaryDirectory(prefix="crkernel-") as scratch:
+        folder = Path(scratch) / "kernelspec"
+        shutil.copytree(_source(), folder)
+        (folder / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n")
+        try:
+            return Path(
+                KernelSpecManager().install_kernel_spec(
+                    str(folder), kernel_name=name, user=user, prefix=str(prefix) if prefix else None
+                )
+            )
+        except ValueError as error:
+            raise UserError(
+                f"{name!r} cannot be a kernel's name", hint="use letters, digits, '.', '-' and '_'"
+            ) from error
+        except OSError as error:
+            where = error.filename or prefix
+            raise UserError(
+                f"cannot write to {where}: {error.strerror}",
+                hint="choose another place: --user, --sys-prefix or --prefix PATH",
+            ) from error
+
+
+def find(name: str = DEFAULT_NAME) -> Registration | None:
+    """The registration that Jupyter, run by this Python, uses for a name; None if none of ours."""
+    try:
+        spec = KernelSpecManager().get_kernel_spec(name)
+    except NoSuchKernel:
+        return None
+    if spec.argv[1:3] != ["-m", "crkernel"]:
+        return None
+    return Registration(name=name, folder=Path(spec.resource_dir), python=spec.argv[0])
+
+
+def unregister(name: str = DEFAULT_NAME) -> Path:
+    """Remove the registration that `find` gives, and say where it was; `UserError` if none."""
+    registration = find(name)
+    if registration is None:
+        raise UserError(
+            f"no kernel of crkernel is registered as {name!r}", hint="see: jupyter kernelspec list"
+        )
+    try:
+        shutil.rmtree(registration.folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot remove {error.filename}: {error.strerror}", hint="run this with sudo"
+        ) from error
+    return registration.folder
+
+
+def _source() -> Path:
+    """The kernelspec's files: in the package when installed, in the repository when editable."""
+    package = Path(__file__).parent
+    installed = package / "kernelspec"
+    return installed if installed.is_dir() else package.parent / "kernelspec"

@@ -1,0 +1,89 @@
+"""Where a cell's output goes: IOPub messages that answer the request of that cell.
+
+A sink outlives its cell. What a timer prints later still belongs to the cell that started last,
+and front ends show it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ipykernel.kernelbase import Kernel
+
+from crkernel.timeline import Checkpoint
+
+_FLUSH_SECONDS = 0.02
+_FLUSH_CHARACTERS = 1 << 16
+Json = dict[str, Any]
+
+
+class IOPubSink:
+    """Implements `session.Sink` for one execute_request. A silent one shows nothing."""
+
+    def __init__(self, kernel: Kernel, parent: Json, silent: bool) -> None:
+        self._kernel = kernel
+        self._parent = parent
+        self._silent = silent
+        self._name = ""
+        self._texts: list[str] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stream(self, name: str, text: str) -> None:
+        """Collected for a moment: a message a line would take a second for ten thousand."""
+        if name != self._name:
+            self.flush()
+            self._name = name
+        self._texts.append(text)
+        self._size += len(text)
+        if self._size >= _FLUSH_CHARACTERS:
+            self.flush()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Send what was collected."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._texts:
+            text, self._texts, self._size = "".join(self._texts), [], 0
+            self._send("stream", {"name": self._name, "text": text})
+
+    def display(self, data: Json, metadata: Json, transient: Json, update: bool) -> None:
+        """display_data or update_display_data."""
+        self.flush()
+        kind = "update_display_data" if update else "display_data"
+        self._send(kind, {"data": data, "metadata": metadata, "transient": transient})
+
+    def clear_output(self, wait: bool) -> None:
+        """clear_output."""
+        self.flush()
+        self._send("clear_output", {"wait": wait})
+
+    def result(self, count: int, result: Json) -> None:
+        """execute_result."""
+        self.flush()
+        self._send("execute_result", {"execution_count": count, **result})
+
+    def error(self, content: Json) -> None:
+        """error."""
+        self.flush()
+        self._send("error", content)
+
+    def begin(self, count: int, source: Checkpoint) -> None:
+        """The heading over the output of a cell that is run again."""
+        line = (source.code or "").strip().split("\n")[0]
+        self.flush()
+        text = f"In [{count}] ← {source.key}: {line}"
+        self._send("display_data", {"data": {"text/plain": text}, "metadata": {}, "transient": {}})
+
+    def _send(self, kind: str, content: Json) -> None:
+        if self._silent:
+            return
+        kernel = self._kernel
+        kernel.session.send(
+            kernel.iopub_socket, kind, content, parent=self._parent, ident=kernel._topic(kind)
+        )
