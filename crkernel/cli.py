@@ -125,15 +125,15 @@ def image_group() -> None:
 
 @image_group.command("build")
 @click.option("--force", is_flag=True, help="Build it even if it is up to date.")
-def image_build(force: bool) -> None:
+def build_image(force: bool) -> None:
     """Build the image unless it is up to date; print its path."""
-    from crkernel import image
+    from crkernel.image_build import build
 
-    click.echo(image.build(lambda line: click.echo(line, err=True), force=force))
+    click.echo(build(lambda line: click.echo(line, err=True), force=force))
 
 
 @image_group.command("list")
-def image_list() -> None:
+def list_images() -> None:
     """List the images: digest, size, when built, path."""
     import time
 
@@ -148,15 +148,15 @@ def image_list() -> None:
 @image_group.command("rm")
 @click.argument("digest", required=False)
 @click.option("--all-old", is_flag=True, help="Remove all but the current recipe's image.")
-def image_rm(digest: str | None, all_old: bool) -> None:
+def remove_images(digest: str | None, all_old: bool) -> None:
     """Remove one image, or all that the current recipe does not need."""
-    from crkernel import image
+    from crkernel import image, image_build
 
     if (digest is None) != all_old:
         raise UserError("which image?", hint="give a digest of `crkernel image list`, or --all-old")
     doomed = [digest] if digest else [info.digest for info in image.images() if not info.current]
     for name in doomed:
-        image.remove(name)
+        image_build.remove(name)
         click.echo(f"removed {name}")
 
 

@@ -2,7 +2,7 @@
 
 An image is a directory `<data home>/images/<digest>`, the root file system itself. It appears there
 by one rename of a finished tree, so whatever has that name is complete. The kernel imports this
-module at its start: what building needs is in `image_build`, imported when it is called for.
+module at its start, so it is small; `image_build` makes and removes images.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from crkernel.errors import EngineUnavailable, ImageMissing, UserError
+from crkernel.errors import EngineUnavailable, ImageMissing
 
 BUILD_COMMAND = "crkernel image build"
 RECIPE = Path(__file__).with_name("recipe.toml")
@@ -118,7 +118,7 @@ def images() -> list[ImageInfo]:
 def hold(path: Path) -> int:
     """Mark an image as in use until the returned descriptor is closed, at the latest by our end.
 
-    Engines call it before they run anything from the image: `remove` refuses while it is held.
+    Engines call it before they run anything from the image, which is not removed while it is held.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -149,23 +149,3 @@ def unheld(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
-
-
-def build(progress: Callable[[str], None], force: bool = False) -> Path:
-    """Build the image of the current recipe unless it is there; `force` builds it anew.
-
-    `progress` gets one line per step. An interrupted build leaves nothing behind; of two builds at
-    once the second waits for the first. Raises `EngineError` or `NoSpace` with the remedy.
-    """
-    from crkernel.image_build import build_image
-
-    return build_image(progress, force=force)
-
-
-def remove(digest: str) -> None:
-    """Delete one image; `UserError` when there is no such image or a running kernel uses it."""
-    if all(info.digest != digest for info in images()):
-        raise UserError(f"there is no image {digest}", hint="see: crkernel image list")
-    from crkernel.image_build import delete_image
-
-    delete_image(images_dir() / digest)

@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -33,12 +34,17 @@ Progress = Callable[[str], None]
 
 _SPACE_NEEDED = 1 << 30  # bytes: about half of it for the tree, the rest for apt's work
 _GRACE = 15  # seconds for a command to clean up when it is told to end
+_IDS = 65536  # subordinate ids that mmdebstrap maps
 _TAIL = 6  # lines of a failed command's output that are worth showing
 _SHIM_FLAGS = ["-O2", "-shared", "-fPIC", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
 
 
-def build_image(progress: Progress, *, force: bool) -> Path:
-    """See `image.build`."""
+def build(progress: Progress, *, force: bool = False) -> Path:
+    """Build the image of the current recipe unless it is there; `force` builds it anew.
+
+    `progress` gets one line per step. An interrupted build leaves nothing behind; of two builds at
+    once the second waits for the first. Raises `EngineError` or `NoSpace` with the remedy.
+    """
     final = image.images_dir() / image.recipe_digest()
     final.parent.mkdir(parents=True, exist_ok=True)
     with _terminable(), _locked(final, progress) as (lock, waited):
@@ -49,15 +55,21 @@ def build_image(progress: Progress, *, force: bool) -> Path:
         check_host(final.parent)
         with _partial(final) as partial:
             try:
-                _Build(partial, lock, progress).run()
+                Build(partial, lock, progress).run()
                 _commit(partial / "root", final)
             except OSError as error:
                 raise _explained(error) from error
     return final
 
 
-def delete_image(final: Path) -> None:
-    """See `image.remove`. The name goes first, so that no half of an image is ever found."""
+def remove(digest: str) -> None:
+    """Delete one image; `UserError` when there is no such image or a running kernel uses it.
+
+    The name goes first, so that no half of an image is ever found.
+    """
+    if all(info.digest != digest for info in image.images()):
+        raise UserError(f"there is no image {digest}", hint="see: crkernel image list")
+    final = image.images_dir() / digest
     with _terminable(), _locked(final, lambda _: None), _partial(final) as partial:
         with image.unheld(final) as unused:
             if not unused:
@@ -67,7 +79,7 @@ def delete_image(final: Path) -> None:
         _sweep(final.parent, holding=final.name)
 
 
-class _Build:
+class Build:
     """The steps of one build in the directory `partial`; the tree grows in `partial/root`."""
 
     def __init__(self, partial: Path, lock: int, progress: Progress) -> None:
@@ -201,11 +213,13 @@ class _Build:
         """Run one command to its end, passing on what mmdebstrap announces.
 
         A session of its own keeps the terminal's Ctrl-C from it; its group gets a SIGTERM from us
-        instead, upon which it cleans up, and itself one from the kernel if we die without a word.
+        instead, upon which it cleans up. If we die without a word the kernel signals it: as root
+        nothing outlives its namespaces, else mmdebstrap has to be let clean up behind itself.
         """
+        at_our_death = "KILL" if os.geteuid() == 0 else "TERM"
         tail: deque[str] = deque(maxlen=_TAIL)
         with subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", *command],
+            ["setpriv", "--pdeathsig", at_our_death, *command],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
@@ -226,7 +240,7 @@ class _Build:
                 _end(child)
                 raise
         if child.returncode:
-            raise _failed(command[0], tail)
+            raise _failed("mmdebstrap" if "mmdebstrap" in command else command[0], tail)
 
     def environment(self) -> dict[str, str]:
         """Ours, but root's temporary files go with the build; an ordinary user's must be in a
@@ -282,21 +296,26 @@ def check_host(folder: Path) -> None:
 
 def _check_subordinate_ids() -> None:
     """mmdebstrap maps 65,536 subordinate ids of an ordinary user; raise when there are none."""
-    import pwd
-
     user = pwd.getpwuid(os.getuid()).pw_name
-    for name in ("/etc/subuid", "/etc/subgid"):
-        try:
-            lines = [line.split(":") for line in Path(name).read_text().splitlines()]
-        except FileNotFoundError:
-            lines = []
-        own = [fields for fields in lines if fields[0] in (user, str(os.getuid()))]
-        if not any(len(fields) == 3 and int(fields[2]) >= 65536 for fields in own):
+    files = {name: _subordinate_ids(Path(name)) for name in ("/etc/subuid", "/etc/subgid")}
+    free = max([100000, *(start + count for file in files.values() for _, start, count in file)])
+    for name, ranges in files.items():
+        if not any(owner in (user, str(os.getuid())) and n >= _IDS for owner, _, n in ranges):
+            span = f"{free}-{free + _IDS - 1}"
             raise EngineError(
                 f"{user} has no range of subordinate ids in {name}",
-                hint="run: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "
-                + user,
+                hint=f"run: sudo usermod --add-subuids {span} --add-subgids {span} {user}",
             )
+
+
+def _subordinate_ids(file: Path) -> list[tuple[str, int, int]]:
+    """The ranges in /etc/subuid or /etc/subgid: owner, first id, count."""
+    try:
+        lines = file.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    fields = [line.split(":") for line in lines if line.count(":") == 2]
+    return [(owner, int(start), int(count)) for owner, start, count in fields]
 
 
 @contextmanager

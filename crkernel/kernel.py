@@ -8,6 +8,7 @@ import re
 import traceback
 from typing import Any
 
+from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
 from traitlets import Int, TraitError, Unicode
 
@@ -101,8 +102,16 @@ class CRKernel(Kernel):
 
     @property
     def kernel_info(self) -> dict[str, Any]:
-        """Without what the base class advertises and this kernel does not have."""
-        return super().kernel_info | {"supported_features": []}  # type: ignore[no-any-return]
+        """In place of the base class's, which imports a debugger (50 ms) to say if there is one."""
+        return {
+            "protocol_version": kernel_protocol_version,
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": self.help_links,
+            "supported_features": [],
+        }
 
     @property
     def language_info(self) -> dict[str, Any]:

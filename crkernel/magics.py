@@ -260,12 +260,23 @@ def is_complete(cell: str) -> dict[str, str] | None:
     try:
         parsed = parse(cell)
     except BadMagic:
+        if _lacks_body(cell):
+            return {"status": "incomplete", "indent": ""}
         return {"status": "complete"}  # running it explains what is wrong
     if not parsed.commands:
         return None
     if parsed.commands[-1].body is not None and not cell.endswith("\n"):
         return {"status": "incomplete", "indent": ""}
     return {"status": "complete"} if not parsed.code.strip() else None
+
+
+def _lacks_body(cell: str) -> bool:
+    """Whether a cell magic is right so far and its body is still to come."""
+    try:
+        parse(f"{cell}\n0")
+    except BadMagic:
+        return False
+    return not cell.endswith("\n")
 
 
 # -- completion --------------------------------------------------------------------------------
@@ -406,6 +417,7 @@ async def _timeline(command: Command, front: Frontend) -> None:
 
 
 async def _recall(command: Command, front: Frontend) -> None:
+    await front.session.settled()
     tree = front.session.timeline
     key = tree.resolve(command.args[0])
     code = tree.get(key).code

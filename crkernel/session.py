@@ -302,11 +302,6 @@ class Session:
             self._names[key] = name + "-refused"
             raise
         self.last["checkpoint"], self.last["frozen"] = dump.seconds, dump.frozen
-        if dump.strays:
-            self._warn(
-                f"checkpoint {key} does not hold what left the guest's process tree: "
-                f"{', '.join(dump.strays)}; start such programs without detaching them twice"
-            )
         return _cost(dump)
 
     async def _checkpoint(self, code: str, count: int, duration: float, status: str) -> None:

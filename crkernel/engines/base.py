@@ -37,13 +37,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """What a dump cost: seconds, and bytes that it added; `strays` are processes it left out."""
+    """What a dump cost: seconds, and bytes that it added."""
 
     seconds: float
     frozen: float
     memory: int
     files: int
-    strays: tuple[str, ...]
 
 
 class Sandbox:
@@ -116,7 +115,6 @@ class Sandbox:
             frozen=float(answer["frozen"]),
             memory=int(answer["memory"]),
             files=int(answer["files"]),
-            strays=tuple(answer["strays"]),
         )
 
     async def restore(self, name: str) -> float:
@@ -158,7 +156,7 @@ class Sandbox:
             while data := await self._reader.read(_CHUNK):
                 for body in decoder.feed(data):
                     self._dispatch(body)
-        except (WireError, TypeError, KeyError, ValueError) as error:
+        except (WireError, TypeError, KeyError, ValueError, RecursionError) as error:
             how = {"reason": f"it sent what is no message: {error}"}
             self._writer.close()
         except ConnectionError as error:

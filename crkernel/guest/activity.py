@@ -8,6 +8,7 @@ for a moment after each cell without changing what the program could see, so the
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 _RUNTIME_THREADS = ("V8Worker", "libuv-worker", "DelayedTaskSche", "SignalInspector", "node-inspector")
 
@@ -39,7 +40,7 @@ class Activity:
         key = (pid, thread)
         if key not in self._counted:
             try:
-                with open(f"/proc/{pid}/task/{thread}/comm") as file:
+                with open(f"/proc/{pid}/task/{thread}/comm", errors="replace") as file:
                     name = file.read().strip()
             except OSError:
                 return False
@@ -52,23 +53,16 @@ def processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
 
 
-def strays(root: int) -> list[str]:
-    """Processes that left the tree of process `root` (a daemon that detached itself): no checkpoint
-    of that tree holds them. As "name (process id)"."""
-    parents, names = {}, {}
-    for pid in processes():
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                name, _, rest = file.read().partition("(")[2].rpartition(")")
-        except OSError:
-            continue
-        state, parent = rest.split()[:2]
-        if state != "Z":
-            parents[pid], names[pid] = int(parent), name
-    inside = {root}
-    while more := {pid for pid, parent in parents.items() if parent in inside} - inside:
-        inside |= more
-    return [f"{names[pid]} ({pid})" for pid in sorted(parents.keys() - inside)]
+def strays(known: Collection[int]) -> list[str]:
+    """Children of the supervisor that are not `known`, as "name (process id)": they have left the
+    guest's tree. The guest adopts its orphans, so it takes a trick to get there."""
+    found = []
+    with open("/proc/1/task/1/children") as file:
+        children = {int(pid) for pid in file.read().split()}
+    for pid in sorted(children - set(known)):
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            found.append(f"{file.read().strip()} ({pid})")
+    return found
 
 
 def _cpu_time(pid: int, thread: int) -> int:

@@ -15,7 +15,8 @@ function read(file, fallback) {
 }
 
 function childrenOf(pid) {
-  return read(`/proc/${pid}/task/${pid}/children`, '').trim().split(' ').filter(Boolean).map(Number);
+  const list = read(`/proc/${pid}/task/${pid}/children`, '');
+  return list.split(' ').filter((text) => text.trim()).map(Number);
 }
 
 function withDescendants(pid) {

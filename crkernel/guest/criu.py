@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _IGNORE_CGROUPS, _SKIP_NETWORK_LOCK = 0, 3
 _GHOST_LIMIT = 64 << 20  # bytes of an unlinked file that is still open
 _RPC_FD, _FIRST_PIPE_FD = 3, 10
 _MAX_ANSWER = 1 << 16
+_STOPPED_SECONDS = 1.0
+"""A guest's processes have CRIU's user id: until they are frozen they can stop it, and end it."""
 
 
 class CriuError(Exception):
@@ -46,14 +49,14 @@ def dump(
     images: int,
     pipes: Sequence[int],
     watched: Sequence[str],
-    when_frozen: Callable[[], None],
+    when_frozen: Callable[[int], None],
     runtime: int,
 ) -> DumpTimes:
     """Write the process tree of `pid` into the directory descriptor `images`; it runs on.
 
     `pipes` are the inodes of the pipes that it shares with the supervisor, `watched` the folders
     where CRIU looks for files that it knows by handle only (inotify). `when_frozen` is called
-    while the tree is frozen. Raises CriuError.
+    with the process id of CRIU while the tree is frozen. Raises CriuError.
     """
     options: list[Field] = [
         (2, pid),
@@ -64,9 +67,10 @@ def dump(
         *[(37, f"pipe[{inode}]") for inode in pipes],
         *_common(images, images, "dump.log"),
     ]
-    with _worker(runtime, ()) as rpc:
+    with _worker(runtime, ()) as (rpc, criu_pid):
         _send(rpc, _DUMP, options)
-        _result(rpc, images, "dump.log", {"post-dump": when_frozen})
+        hooks = {"post-dump": lambda: when_frozen(criu_pid)}
+        _result(rpc, criu_pid, images, "dump.log", hooks)
     return _times(images)
 
 
@@ -83,15 +87,15 @@ def restore(
         for i, (inode, _) in enumerate(pipes)
     ]
     options: list[Field] = [*inherited, *_common(images, work, "restore.log")]
-    with _worker(runtime, [descriptor for _, descriptor in pipes]) as rpc:
+    with _worker(runtime, [descriptor for _, descriptor in pipes]) as (rpc, criu_pid):
         _send(rpc, _RESTORE, options)
-        answer = _result(rpc, work, "restore.log", {})
+        answer = _result(rpc, criu_pid, work, "restore.log", {})
     return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
 
 
 def check(runtime: int) -> None:
     """Ask CRIU for nothing: it probes the machine and keeps what it finds in `runtime`."""
-    with _worker(runtime, ()) as rpc:
+    with _worker(runtime, ()) as (rpc, _):
         rpc.send(protobuf.encode([(1, _CHECK), (2, protobuf.encode([(1, runtime), (67, True)]))]))
         rpc.recv(_MAX_ANSWER)
 
@@ -113,8 +117,9 @@ def _common(images: int, work: int, log: str) -> list[Field]:
 
 
 @contextmanager
-def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[socket.socket]:
-    """A `criu swrk` with its end of a socket as descriptor 3, reaped afterwards."""
+def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[tuple[socket.socket, int]]:
+    """A `criu swrk` with its end of a socket as descriptor 3, and its process id; reaped
+    afterwards."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     quiet = (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)
     actions = [quiet, (os.POSIX_SPAWN_DUP2, theirs.fileno(), _RPC_FD)]
@@ -128,9 +133,10 @@ def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[socket.socket]:
     pid = os.posix_spawn(CRIU, ["criu", "swrk", str(_RPC_FD)], environment, file_actions=actions)
     theirs.close()
     try:
-        yield ours
+        yield ours, pid
     finally:
         ours.close()
+        os.kill(pid, signal.SIGKILL)  # it has answered, or never will
         os.waitpid(pid, 0)
 
 
@@ -139,12 +145,12 @@ def _send(rpc: socket.socket, kind: int, options: list[Field]) -> None:
 
 
 def _result(
-    rpc: socket.socket, work: int, log: str, hooks: dict[str, Callable[[], None]]
+    rpc: socket.socket, pid: int, work: int, log: str, hooks: dict[str, Callable[[], None]]
 ) -> dict[int, int | bytes]:
     """Serve CRIU's notifications until its answer comes."""
     failure: Exception | None = None
     while True:
-        data = rpc.recv(_MAX_ANSWER)
+        data = _receive(rpc, pid)
         if not data:
             raise CriuError(_reason(work, log) or "CRIU ended without an answer")
         answer = dict(protobuf.decode(data))
@@ -163,6 +169,15 @@ def _result(
     if not answer.get(2):
         raise CriuError(_reason(work, log) or "CRIU gave no reason")
     return answer
+
+
+def _receive(rpc: socket.socket, pid: int) -> bytes:
+    rpc.settimeout(_STOPPED_SECONDS)
+    while True:
+        try:
+            return rpc.recv(_MAX_ANSWER)
+        except TimeoutError:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _times(images: int) -> DumpTimes:

@@ -146,14 +146,16 @@ function tracebackOf(shown, real) {
 function describe(value, colors, evaluation = {}) {
   const real = isError(value);
   const name = nameOf(value, real);
-  const plain = guarded(() => inspect(value), 'a value that cannot be shown');
-  const shown = guarded(() => inspect(value, { colors }), plain);
+  const message = real ? asText(guarded(() => value.message), '') : undefined;
+  const poor = real ? `${name}: ${message}` : 'a value that cannot be shown';
+  const plain = guarded(() => inspect(value), poor);
+  const shown = colors ? guarded(() => inspect(value, { colors }), plain) : plain;
   const errorCode = real ? guarded(() => value.code) : undefined;
   const lines = tracebackOf(shown, real);
   const before = name === 'SyntaxError' ? guarded(() => spot(value, evaluation), []) : [];
   return {
     name,
-    message: real ? asText(guarded(() => value.message), '') : plain,
+    message: message ?? plain,
     code: typeof errorCode === 'string' || typeof errorCode === 'number' ? errorCode : null,
     traceback: apply(concat, before, [lines]),
     interrupted: false,

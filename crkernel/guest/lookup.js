@@ -1,6 +1,7 @@
 'use strict';
 // Completion and inspection. Both look through the inspector, which refuses whatever would have a
-// side effect, and never wait long: a main thread that is stuck gives no matches.
+// side effect. It answers between two steps of a running cell too, but not while the main thread
+// waits in the kernel: then nothing is found.
 
 const LIMIT = 200; // ms after which a lookup gives up
 const IDENTIFIER = '[\\p{ID_Start}$_][\\p{ID_Continue}$\\u200c\\u200d]*';
@@ -34,8 +35,7 @@ async function inTime(promise, fallback) {
 /** The RemoteObject of an expression that has no side effects, else null. */
 async function look(post, expression, objectGroup, more = {}) {
   const { result, exceptionDetails } = await post('Runtime.evaluate', {
-    expression, objectGroup, replMode: true, throwOnSideEffect: true, timeout: LIMIT / 2,
-    silent: true, ...more,
+    expression, objectGroup, throwOnSideEffect: true, timeout: LIMIT / 2, silent: true, ...more,
   });
   return exceptionDetails ? null : result;
 }

@@ -25,8 +25,11 @@ const { Session } = require('node:inspector');
 const { createRequire, findSourceMap } = require('node:module');
 const failure = require('./failure.js');
 const fences = require('./fences.js');
+const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
-const { emit, installStreams, installDisplay, ownBundle } = require('./output.js');
+const {
+  emit, installStreams, installConsole, installDisplay, ownBundle,
+} = require('./output.js');
 
 const { apply } = Reflect;
 const { inspect } = util;
@@ -40,6 +43,7 @@ const session = new Session();
 session.connect();
 const carrier = new Carrier(session);
 const internalBinding = carrier.variable(util._extend, 'internalBinding');
+const unwinder = makeUnwinder(internalBinding);
 const { privateSymbols } = internalBinding('util');
 const settings = { colors: true };
 let importsWork = false;
@@ -47,7 +51,9 @@ let directory = null;
 let requireHere = null;
 
 function define(name, value) {
-  defineProperty(globalThis, name, { configurable: true, writable: true, enumerable: false, value });
+  defineProperty(globalThis, name, {
+    configurable: true, writable: true, enumerable: false, value,
+  });
 }
 
 /** Lets require and __dirname follow the working directory, unless the user replaced them. */
@@ -164,6 +170,7 @@ function execute({ id, code, typed, cell, silent, user_expressions: expressions,
 function finish(reply, objectGroup) {
   answer(reply);
   ask(session, 'Runtime.releaseObjectGroup', { objectGroup });
+  ask(session, 'Runtime.discardConsoleEntries');
 }
 
 function answer(reply) {
@@ -186,6 +193,7 @@ const operations = {
   execute,
   configure,
   hello: ({ id }) => answer({ id, ok: true }),
+  settle: unwinder.settle,
 };
 
 /** Reports what nobody caught; the guest lives on. */
@@ -194,6 +202,7 @@ function reporter(origin) {
 }
 
 installStreams();
+installConsole();
 installDisplay(inspect);
 fences.install(internalBinding, () => emit({ event: 'fence' }));
 failure.install({
@@ -207,10 +216,17 @@ process.argv.length = 1;
 process.mainModule = undefined;
 for (const file of keys(require.cache)) delete require.cache[file];
 followDirectory();
-// The worker takes this away again, to call it before it terminates what runs here: a termination
-// unwinds Node's own JavaScript without letting it pop its async ids, and Node aborts when it finds
-// them left over.
-define('crkernelUnwind', internalBinding('async_wrap').clearAsyncIdStack);
-port.on('message', (request) => operations[request.op](request));
+// The worker takes this away again, to call it before it terminates what runs here.
+define('crkernelUnwind', unwinder.loosen);
+port.on('message', (request) => {
+  try {
+    operations[request.op](request);
+  } catch (thrown) {
+    answer({ id: request.id, status: 'error', error: failed(thrown) });
+  }
+});
+// Without its worker the guest is deaf: better it ends, so that its supervisor notices.
+const { exit } = process;
+worker.on('exit', () => exit(70));
 worker.unref();
 

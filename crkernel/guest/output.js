@@ -2,6 +2,7 @@
 // What the user's code shows: process.stdout, process.stderr, display() and clearOutput() become
 // event frames on fd 5, written at once and in program order.
 
+const { Console } = require('node:console');
 const { Writable } = require('node:stream');
 const { StringDecoder } = require('node:string_decoder');
 const { writeFrame } = require('./frames.js');
@@ -94,6 +95,19 @@ function installStreams() {
   }
 }
 
+/**
+ * Lets console write to these streams alone. Node's own global console reports each call to the
+ * inspector as well, which keeps the last thousand arguments alive.
+ */
+function installConsole() {
+  const plain = new Console({ stdout: process.stdout, stderr: process.stderr });
+  for (const name of Object.keys(plain)) {
+    if (typeof plain[name] === 'function' && typeof console[name] === 'function') {
+      console[name] = plain[name];
+    }
+  }
+}
+
 /** A copy of a MIME bundle that is plain JSON, or a TypeError that says what is wrong. */
 function cleanBundle(bundle) {
   if (bundle === null || typeof bundle !== 'object') {
@@ -144,4 +158,4 @@ function installDisplay(toText) {
   }
 }
 
-module.exports = { emit, installStreams, installDisplay, ownBundle };
+module.exports = { emit, installStreams, installConsole, installDisplay, ownBundle };

@@ -144,7 +144,8 @@ class Guest:
             self.drain()
             for reply in map(wire.parse, self.take_replies()):
                 if reply.get("id", 0) == 0:
-                    return reply
+                    hello = reply.get("hello", {})
+                    return hello if isinstance(hello, dict) else {}
             if self.pidfd in ready:
                 raise GuestEnded("it ended at once")
         raise TimeoutError(f"no answer within {seconds:.0f} s")
@@ -164,13 +165,14 @@ class Guest:
 
     def _read(self, name: str) -> bytes:
         descriptor = self.pipes.ours[_READ_PIPES[name]]
-        chunks = []
+        data = bytearray()
+        # No more than the pipe held at the start: a flood that is refilled meanwhile has no end.
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(descriptor, _CHUNK):
-                chunks.append(chunk)
+            while len(data) < _PIPE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
+                data += chunk
                 if len(chunk) < _CHUNK:
                     break
-        return b"".join(chunks)
+        return bytes(data)
 
     def close(self) -> None:
         """Give up the descriptors; the process itself has ended or is somebody else's to end."""
@@ -208,6 +210,7 @@ def _become(
     os.umask(0o022)
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
+    sc.adopt_orphans()  # so that a daemon stays in the tree that a checkpoint holds
     sc.drop_capabilities()
     os.execve(command[0], list(command), dict(environment))
 

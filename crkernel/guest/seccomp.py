@@ -16,7 +16,7 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _AUDIT_ARCH = 0xC000003E if X86_64 else 0xC00000B7
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NR, _ARCH, _ARG0 = 0, 4, 16  # offsets in struct seccomp_data (arguments little-endian)
+_NR, _ARCH, _ARG0, _ARG2 = 0, 4, 16, 32  # offsets in struct seccomp_data (arguments little-endian)
 
 _IO_URING = (425, 426, 427)
 """Answered ENOSYS, so that libuv falls back to epoll: CRIU cannot dump a ring."""
@@ -63,7 +63,8 @@ _DENIED = {
     "userfaultfd": (323, 282),
     "vhangup": (153, 58),
 }
-_SOCKET, _UNSHARE, _CLONE = (41, 272, 56) if X86_64 else (198, 97, 220)
+_SOCKET, _SOCKETPAIR, _UNSHARE, _CLONE = (41, 53, 272, 56) if X86_64 else (198, 199, 97, 220)
+_PRLIMIT = 302 if X86_64 else 261
 
 _SOCKET_FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Not AF_VSOCK: no namespace confines it, and it talks
@@ -91,10 +92,23 @@ def program() -> bytes:
         if (number := numbers[0 if X86_64 else 1]) >= 0:
             code += [_step(_JUMP_EQ, number, 0, 1), _step(_RETURN, refused)]
     families = [_step(_JUMP_EQ, f, len(_SOCKET_FAMILIES) - i, 0) for i, f in enumerate(_SOCKET_FAMILIES)]
-    code += _when(_SOCKET, [*families, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
+    for call in (_SOCKET, _SOCKETPAIR):
+        code += _when(call, [*families, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
     # A restore needs a time namespace, which needs a capability that the guest does not have.
     code += _when(_UNSHARE, [_step(_JUMP_EQ, CLONE_NEWTIME, 1, 0), _step(_RETURN, refused)])
     code += _when(_CLONE, [_step(_JUMP_SET, _NEW_NAMESPACES, 0, 1), _step(_RETURN, refused)])
+    # To set limits of another process the same user id is enough: the supervisor's could be set.
+    code += _when(
+        _PRLIMIT,
+        [
+            _step(_JUMP_EQ, 0, 5, 0),  # one's own
+            _step(_LOAD, _ARG2),
+            _step(_JUMP_EQ, 0, 0, 2),
+            _step(_LOAD, _ARG2 + 4),
+            _step(_JUMP_EQ, 0, 1, 0),  # a null pointer: only asks
+            _step(_RETURN, refused),
+        ],
+    )
     return b"".join([*code, _step(_RETURN, _ALLOW)])
 
 

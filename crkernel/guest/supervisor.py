@@ -148,10 +148,13 @@ class Supervisor:
         guest, name = self._living(), str(request["name"])
         start = time.monotonic()
         self._rested = self._settle_at = None
+        self._reap_orphans()
         meta: wire.Message = {"pipes": guest.pipes.inodes(), "worker": self._worker}
         images = _open_directory(self._staging, name, make=True)
 
-        def when_frozen() -> None:
+        def when_frozen(criu_pid: int) -> None:
+            if strays := activity.strays((guest.pid, criu_pid)):
+                raise CriuError(f"{', '.join(strays)} left the guest's process tree; end it")
             guest.drain()
             snapshot = self._tree.snapshot(name, _shared_mappings())
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
@@ -174,7 +177,6 @@ class Supervisor:
             "frozen": times.frozen / 1e6,
             "memory": size,
             "files": meta["added"],
-            "strays": activity.strays(guest.pid),
         }
 
     def _restore(self, request: wire.Message) -> wire.Message:
@@ -309,7 +311,7 @@ def _shared_mappings() -> set[int]:
     already changes nothing that stat(2) shows."""
     inodes = set()
     for pid in activity.processes():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
             inodes |= {int(line.split(None, 5)[4]) for line in maps if " rw-s " in line}
     return inodes
 
@@ -343,4 +345,6 @@ def _read_meta(images: int) -> wire.Message:
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == 28:
         return "staging is full (limit staging_size)"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {str(error.filename)[:200]}"
     return str(error)

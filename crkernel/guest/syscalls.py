@@ -37,6 +37,7 @@ _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 28, 38, 22
+_PR_SET_CHILD_SUBREAPER = 36
 _SECUREBITS_NO_ROOT_LOCKED = 0b1111_1111  # every bit of linux/securebits.h and its lock, but...
 _SECUREBITS_KEEP_CAPS = 0b0001_0000  # ...KEEP_CAPS itself stays off (its lock on)
 
@@ -121,6 +122,11 @@ def fork_into(flags: int) -> int:
 def die_with_parent(signal: int = 9) -> None:
     """Have the kernel send `signal` to this process when its parent ends, however it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl PDEATHSIG")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant that loses its own. (CRIU keeps this.)"""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl CHILD_SUBREAPER")
 
 
 def set_dumpable() -> None:

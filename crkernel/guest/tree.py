@@ -52,6 +52,15 @@ class Tree:
 
         `always` are inodes to copy whether they look changed or not. Raises OSError.
         """
+        try:
+            return self._snapshot(name, always)
+        except OSError:  # staging is full: give back what this one took of it
+            for left in os.listdir(self._staging):
+                if left.startswith(f"{name}."):
+                    os.unlink(left, dir_fd=self._staging)
+            raise
+
+    def _snapshot(self, name: str, always: Collection[int]) -> Snapshot:
         known: dict[str, tuple[Signature, Entry]] = {}
         links: dict[int, str] = {}
         added = 0

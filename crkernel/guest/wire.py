@@ -49,8 +49,9 @@ def frame(body: bytes, prefix: bytes = b"") -> bytes:
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
-    """One frame, ready to be written."""
-    return frame(json.dumps(message, separators=(",", ":")).encode())
+    """One frame, ready to be written. Lone surrogates, which UTF-8 has no bytes for, become "?"."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return frame(text.encode(errors="replace"))
 
 
 def parse(body: bytes) -> Message:

@@ -12,7 +12,8 @@ const { signalAwaitedChild } = require('./children.js');
 
 const REPLIES = 4;
 const HELLO_TIMEOUT = 5000; // ms
-const PROBE_TIMEOUT = 40; // ms in which a main thread that is not stuck answers
+const IDLE_TIMEOUT = 60; // ms in which a main thread that is not stuck answers
+const STOP_TIMEOUT = 40; // ms given to each try to stop it
 const ATTEMPTS = 20; // terminations tried before an interrupt gives up
 
 const { port } = workerData;
@@ -82,7 +83,7 @@ function failure(name, message) {
   return { name, message, code: null, traceback: [`${name}: ${message}`], interrupted: false };
 }
 
-/** Takes the running cell from the main thread, whose answer no longer counts; ends it if called. */
+/** Stops waiting for the running cell; the function it returns ends that cell as interrupted. */
 function detach() {
   const finish = running && waiting.get(running.id);
   if (!finish) return () => {};
@@ -91,7 +92,7 @@ function detach() {
   return () => finish({ status: 'error', error: { ...error, interrupted: true } });
 }
 
-/** Terminates what the main thread runs; true once the main thread answers again. */
+/** Terminates what the main thread runs; true once that is over and the main thread answers. */
 async function terminate() {
   if (!termination) {
     post('Runtime.callFunctionOn', {
@@ -103,8 +104,8 @@ async function terminate() {
   }
   // If the main thread has just become idle, then this message takes the termination.
   port.postMessage({ id: 'victim', op: 'hello' });
-  await Promise.race([termination, sleep(PROBE_TIMEOUT)]);
-  return mainAnswers(PROBE_TIMEOUT);
+  await Promise.race([termination, sleep(STOP_TIMEOUT)]);
+  return await mainAnswers(STOP_TIMEOUT) && !termination;
 }
 
 /**
@@ -112,12 +113,13 @@ async function terminate() {
  * the child that they wait for. Other blocking system calls (a read of a silent FIFO) are left.
  */
 async function interrupt() {
-  const idle = await mainAnswers(PROBE_TIMEOUT);
+  const idle = await mainAnswers(IDLE_TIMEOUT);
   const end = detach();
   for (let i = 0; !idle && i < ATTEMPTS; i++) {
     if (await terminate()) break;
     signalAwaitedChild(i ? 'SIGKILL' : 'SIGINT');
   }
+  if (!idle) port.postMessage({ op: 'settle' });
   end();
   return { ok: true };
 }

@@ -1,0 +1,110 @@
+"""Fixtures of all tests: kernels with a client, and sessions without Jupyter around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import Kernel
+
+from crkernel.engines import Limits
+
+_CELLS = 60
+"""A shared kernel is replaced after so many cells, so that its checkpoints stay small in memory."""
+
+
+class _Shared:
+    """The kernel that the tests of one module share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started = 0
+        self.kernel: Kernel | None = None
+
+    def fresh(self) -> Kernel:
+        """The kernel, in the state of a guest that has run nothing."""
+        kernel = self.kernel
+        if kernel is not None and kernel.cells < _CELLS and kernel.manager.is_alive():
+            kernel.ok("%reset")
+            return kernel
+        self.close()
+        self._started += 1
+        self.kernel = Kernel(self._folder / f"kernel-{self._started}.log")
+        return self.kernel
+
+    def close(self) -> None:
+        """Shut it down if there is one."""
+        kernel, self.kernel = self.kernel, None
+        if kernel is not None:
+            kernel.close()
+
+
+@pytest.fixture(scope="module")
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Shared]:
+    shared = _Shared(tmp_path_factory.mktemp("kernel"))
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def kernel(_shared: _Shared, request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    """A kernel with a fresh guest; its timeline may hold what earlier tests of the module did."""
+    shared = _shared.fresh()
+    yield shared
+    failed = getattr(request.node, "failed", False)
+    if failed:
+        _shared.close()  # whatever state it is in, the next test shall not see it
+
+
+@pytest.fixture
+def fresh_kernel(tmp_path: Path) -> Iterator[Kernel]:
+    """A kernel of this test alone, whose first cell is In [1]."""
+    kernel = Kernel(tmp_path / "kernel.log")
+    yield kernel
+    kernel.close()
+
+
+@pytest.fixture
+def start_kernel(tmp_path: Path) -> Iterator[Callable[..., Kernel]]:
+    """Starts kernels with command line arguments; all are shut down after the test."""
+    started: list[Kernel] = []
+
+    def start(*arguments: str) -> Kernel:
+        started.append(Kernel(tmp_path / f"kernel-{len(started)}.log", *arguments))
+        return started[-1]
+
+    yield start
+    for kernel in started:
+        kernel.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Lets fixtures know whether their test failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture
+def limits() -> Limits:
+    """Small, so that tests are good neighbours."""
+    return Limits(
+        memory=2 << 30, processes=256, file_size=1 << 30, disk_size=1 << 30, staging_size=2 << 30
+    )
+
+
+@pytest.fixture
+async def session(limits: Limits) -> AsyncIterator[Any]:
+    """A started `crkernel.session.Session` on the local engine."""
+    from crkernel.engines import open_engine
+    from crkernel.javascript import JAVASCRIPT
+    from crkernel.session import Session
+
+    session = Session(open_engine("local", limits), JAVASCRIPT)
+    await session.start()
+    yield session
+    await session.close()

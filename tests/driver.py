@@ -1,0 +1,246 @@
+"""A front end for tests: runs cells in the installed kernel, over the wire that every client uses."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import KernelManager
+
+Json = dict[str, Any]
+SECONDS = 30.0
+"""How long a test waits for anything that should take milliseconds: machines are slow and noisy."""
+
+
+def kernel_name() -> str:
+    """The kernelspec of this interpreter's environment; a test without one must fail, not skip."""
+    folder = Path(sys.prefix, "share", "jupyter", "kernels")
+    manager = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
+    try:
+        spec = manager.get_kernel_spec("crkernel")
+    except NoSuchKernel:
+        raise AssertionError(f"crkernel is not installed in {sys.prefix}: run make setup") from None
+    assert Path(spec.argv[0]).resolve() == Path(sys.executable).resolve(), (
+        f"the kernelspec in {folder} starts another Python, {spec.argv[0]}: run make setup"
+    )
+    return "crkernel"
+
+
+@dataclass
+class Result:
+    """What one execute_request brought: the reply's content, and IOPub messages in their order."""
+
+    code: str
+    id: str
+    reply: Json = field(default_factory=dict)
+    messages: list[Json] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> str:
+        """ok, error or aborted."""
+        return str(self.reply["status"])
+
+    @property
+    def count(self) -> int:
+        """The execution count of the reply."""
+        return int(self.reply["execution_count"])
+
+    @property
+    def stdout(self) -> str:
+        """All of it in one piece."""
+        return self._stream("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """All of it in one piece."""
+        return self._stream("stderr")
+
+    @property
+    def results(self) -> list[Json]:
+        """The bundles of execute_result messages."""
+        return [content["data"] for content in self.contents("execute_result")]
+
+    @property
+    def displays(self) -> list[Json]:
+        """The bundles of display_data messages."""
+        return [content["data"] for content in self.contents("display_data")]
+
+    @property
+    def errors(self) -> list[Json]:
+        """The contents of error messages."""
+        return self.contents("error")
+
+    @property
+    def text(self) -> str:
+        """The result as text; there must be exactly one."""
+        (data,) = self.results
+        return str(data["text/plain"])
+
+    @property
+    def shown(self) -> str:
+        """What was displayed, as text."""
+        return "\n".join(data["text/plain"] for data in self.displays)
+
+    @property
+    def error(self) -> str:
+        """`ename: evalue` of the reply; it must be an error."""
+        assert self.status == "error", f"{self.code!r} did not fail: {self}"
+        return f"{self.reply['ename']}: {self.reply['evalue']}"
+
+    @property
+    def traceback(self) -> str:
+        """The reply's traceback as one text."""
+        return "\n".join(self.reply["traceback"])
+
+    def contents(self, kind: str) -> list[Json]:
+        """The contents of the messages of one type."""
+        return [m["content"] for m in self.messages if m["msg_type"] == kind]
+
+    def _stream(self, name: str) -> str:
+        return "".join(c["text"] for c in self.contents("stream") if c["name"] == name)
+
+
+class Kernel:
+    """A kernel of its own process with a client; `log` is the file that takes its stderr."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self.log = log
+        self.manager = KernelManager(kernel_name=kernel_name())
+        self._log = log.open("ab")  # stays open for a restart
+        self.manager.start_kernel(
+            stderr=self._log, stdout=self._log, extra_arguments=list(arguments)
+        )
+        self.client: BlockingKernelClient = self.manager.blocking_client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=SECONDS)
+        self.cells = 0
+        self._results: dict[str, Result] = {}
+        self._idle: set[str] = set()
+
+    # -- cells
+
+    def submit(self, code: str, **options: Any) -> Result:
+        """Send a cell without waiting; `finish` waits."""
+        self.cells += 1
+        message = self.client.execute(code, **options)
+        result = self._results[message] = Result(code, message)
+        return result
+
+    def finish(self, result: Result, timeout: float = SECONDS) -> Result:
+        """Wait for the reply and for idle."""
+        deadline = time.monotonic() + timeout
+        while result.id not in self._idle:
+            self._take_iopub(deadline, result)
+        while not result.reply:
+            reply = self._get(self.client.get_shell_msg, deadline, result)
+            parent = reply["parent_header"].get("msg_id")
+            if parent in self._results:
+                self._results[parent].reply = reply["content"]
+        return result
+
+    def run(self, code: str, timeout: float = SECONDS, **options: Any) -> Result:
+        """Run a cell to its end, however it ends."""
+        began = time.monotonic()
+        result = self.finish(self.submit(code, **options), timeout)
+        result.seconds = time.monotonic() - began
+        return result
+
+    def ok(self, code: str, timeout: float = SECONDS) -> Result:
+        """Run a cell that must not fail."""
+        result = self.run(code, timeout)
+        assert result.status == "ok", f"{code!r} failed:\n{result.traceback}\n{result.stderr}"
+        return result
+
+    def fails(self, code: str, timeout: float = SECONDS) -> Result:
+        """Run a cell that must fail."""
+        result = self.run(code, timeout)
+        assert result.status == "error", f"{code!r} did not fail: {result}"
+        return result
+
+    def value(self, expression: str) -> Any:
+        """The JSON value of an expression; promises are awaited."""
+        code = f"display({{ v: await ({expression}) }}, {{ mime: 'application/json' }})"
+        (data,) = self.ok(code).displays
+        return data["application/json"].get("v")
+
+    def until(self, condition: str) -> Any:
+        """Wait, in the guest, until a condition holds there; returns its value."""
+        return self.value(
+            "(async () => { const end = performance.now() + 15000;"
+            " for (;;) { const v = await (" + condition + "); if (v) return v;"
+            " if (performance.now() > end) throw new Error('it never came true');"
+            " await new Promise((r) => setTimeout(r, 5)); } })()"
+        )
+
+    def rewind(self, ref: object) -> Result:
+        """`%rewind`, which must work."""
+        return self.ok(f"%rewind {ref}")
+
+    # -- messages
+
+    def messages_until(self, result: Result, kind: str, text: str, timeout: float = SECONDS) -> None:
+        """Wait for a message of a cell, also after its idle, whose content holds `text`."""
+        deadline = time.monotonic() + timeout
+        while not any(text in json.dumps(content) for content in result.contents(kind)):
+            self._take_iopub(deadline, result)
+
+    def control(self, kind: str, content: Json | None = None, timeout: float = SECONDS) -> Json:
+        """Send a request on the control channel and return the reply's content."""
+        message = self.client.session.msg(kind, content or {})
+        self.client.control_channel.send(message)
+        deadline = time.monotonic() + timeout
+        while True:
+            reply = self._get(self.client.get_control_msg, deadline, None)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                answer: Json = reply["content"]
+                return answer
+
+    def interrupt(self) -> Json:
+        """interrupt_request and its reply."""
+        return self.control("interrupt_request")
+
+    def _take_iopub(self, deadline: float, result: Result) -> None:
+        message = self._get(self.client.get_iopub_msg, deadline, result)
+        parent = message["parent_header"].get("msg_id")
+        if parent not in self._results:
+            return
+        if message["msg_type"] == "status":
+            if message["content"]["execution_state"] == "idle":
+                self._idle.add(parent)
+            return
+        self._results[parent].messages.append(message)
+
+    def _get(self, get: Any, deadline: float, result: Result | None) -> Json:
+        left = deadline - time.monotonic()
+        try:
+            message: Json = get(timeout=max(0.001, left))
+        except Empty:
+            alive = "it is alive" if self.manager.is_alive() else "it has died"
+            log = self.log.read_text(errors="replace")[-3000:]
+            raise AssertionError(
+                f"no answer from the kernel ({alive}) to {result}\n{log}"
+            ) from None
+        return message
+
+    # -- life
+
+    @property
+    def pid(self) -> int:
+        """The process id of the kernel."""
+        return int(self.manager.provisioner.process.pid)  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Shut it down; it must obey."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=not self.manager.is_alive())
+        self.manager.cleanup_resources()
+        self.manager.context.destroy(linger=0)  # sockets that the manager leaves to the collector
+        self._log.close()

@@ -1,0 +1,110 @@
+"""What the hostile tests share: programs that run in the guest, and a look at it from the host."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from driver import Kernel
+
+_PRELUDE = """
+import ctypes, errno, os, platform, signal, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+X86 = platform.machine() == "x86_64"
+
+def name(code):
+    return errno.errorcode.get(code, str(code))
+
+def call(x86, arm, *args):
+    "A raw system call; the name of its error, or what it returned."
+    args = [ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a) for a in args]
+    result = libc.syscall(ctypes.c_long(x86 if X86 else arm), *args)
+    return name(ctypes.get_errno()) if result < 0 else result
+
+def attempt(do):
+    try:
+        return do()
+    except OSError as error:
+        return name(error.errno)
+"""
+
+
+def python(kernel: Kernel, program: str, timeout: int = 20) -> object:
+    """Run a Python program in the guest; it leaves what it found in `found`, as JSON.
+
+    The names of `_PRELUDE` are there for it.
+    """
+    whole = f"{_PRELUDE}\n{program}\nimport json\nprint('\\n' + json.dumps(found))"
+    (line,) = kernel.value(
+        "(() => { const { spawnSync } = require('node:child_process');"
+        f" const r = spawnSync('python3', ['-c', {json.dumps(whole)}],"
+        f" {{ encoding: 'utf8', timeout: {timeout * 1000} }});"
+        " if (r.status !== 0) throw new Error(`${r.status} ${r.signal} ${r.stderr}`);"
+        " return [r.stdout.trim().split('\\n').pop()]; })()"
+    )
+    return json.loads(line)
+
+
+def status(pid: int) -> dict[str, str]:
+    """The fields of a process's status, as the host sees it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, parents before their children."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text(errors="replace")
+            except OSError:
+                continue  # it has just ended
+            parent = int(stat.rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    found, todo = [], [pid]
+    while todo:
+        below = children.get(todo.pop(0), [])
+        found += below
+        todo += below
+    return found
+
+
+def nest_of(kernel: Kernel) -> int:
+    """The process id of a kernel's nest."""
+    (pid,) = [
+        p for p in descendants(kernel.pid) if status(p)["PPid"] == str(kernel.pid)
+    ]
+    return pid
+
+
+def supervisors_of(kernel: Kernel) -> list[int]:
+    """PID 1 of each sandbox of a kernel: the live one's and the spare's, in no order."""
+    nest = str(nest_of(kernel))
+    return [p for p in descendants(kernel.pid) if status(p)["PPid"] == nest]
+
+
+def guests_of(kernel: Kernel) -> list[int]:
+    """The root process of each guest of a kernel; one, unless a sandbox is just being left."""
+    ones = set(map(str, supervisors_of(kernel)))
+    found = []
+    for pid in descendants(kernel.pid):
+        try:
+            fields = status(pid)
+        except OSError:
+            continue
+        if fields["PPid"] in ones and fields["NSpid"].split()[-1] == "5000":
+            found.append(pid)
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition comes true in that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,391 @@
+"""The command line: verbs, exit codes, messages, registration, the doctor's verdicts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import nbformat
+import pytest
+
+from crkernel import __version__, cli, doctor, image, image_build, registration, unattended
+from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing, UserError
+
+
+@pytest.fixture(autouse=True)
+def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Jupyter's user folder and crkernel's data, away from the real ones."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("CRKERNEL_DATA", str(tmp_path / "data"))
+    return tmp_path / "jupyter"
+
+
+def call(*arguments: str) -> int:
+    """Run the command in this process; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["crkernel", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return int(end.value.code or 0)
+
+
+def verbs(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += verbs(command, (*path, name))
+        else:
+            found.append((*path, name))
+    return found
+
+
+# Shape
+
+
+def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call() == 0
+    assert "Usage: crkernel" in capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", verbs(cli.cli), ids=" ".join)
+def test_every_verb_has_help(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*verb, "--help") == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[2].strip().endswith("."), said
+
+
+def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("frobnicate") == 2
+    assert "No such command" in capsys.readouterr().err
+
+
+def test_errors_are_two_lines_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImageMissing("there is no image", hint="run: crkernel image build")
+
+    monkeypatch.setattr(image_build, "build", missing)
+    assert call("image", "build") == ImageMissing.exit_code
+    error = capsys.readouterr().err
+    assert error == "crkernel: there is no image\n  hint: run: crkernel image build\n"
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_build, "build", stop)
+    assert call("image", "build") == 130
+
+
+def test_starting_loads_nothing_heavy() -> None:
+    script = "import sys, crkernel.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert not {"ipykernel", "jupyter_client", "nbclient", "zmq", "asyncio"} & set(loaded)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("completion", shell) == 0
+    assert "_CRKERNEL_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_knows_the_verbs() -> None:
+    env = {
+        "COMP_WORDS": "crkernel image ",
+        "COMP_CWORD": "2",
+        "_CRKERNEL_COMPLETE": "bash_complete",
+    }
+    script = "from crkernel import cli; cli.main()"
+    said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert said.stdout.split() == ["plain,build", "plain,list", "plain,rm"]
+
+
+# install, uninstall
+
+
+def spec(folder: Path) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((folder / "kernel.json").read_text())
+    return loaded
+
+
+def test_install_for_the_user_and_uninstall(
+    jupyter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("install", "--user", "--name", "mine", "--display-name", "Mine") == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert folder == jupyter / "kernels/mine"
+    assert spec(folder) == {
+        "argv": [sys.executable, "-m", "crkernel", "-f", "{connection_file}"],
+        "display_name": "Mine",
+        "language": "javascript",
+        "interrupt_mode": "message",
+        "metadata": {"debugger": False},
+    }
+    assert {path.name for path in folder.iterdir()} == {
+        "kernel.json",
+        "logo-32x32.png",
+        "logo-64x64.png",
+        "logo-svg.svg",
+    }
+    assert registration.find("mine") is not None
+    assert call("uninstall", "--name", "mine") == 0
+    assert str(folder) in capsys.readouterr().out
+    assert not folder.exists()
+    assert call("uninstall", "--name", "mine") == 2
+    assert "no kernel of crkernel" in capsys.readouterr().err
+
+
+def test_install_below_a_prefix_with_an_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("install", "--prefix", str(tmp_path), "--engine", "local") == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert folder == tmp_path / "share/jupyter/kernels/crkernel"
+    argv = spec(folder)["argv"]
+    assert isinstance(argv, list)
+    assert argv[-1] == "--CRKernel.engine=local"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--user", "--sys-prefix"], "more than one place"),
+        (["--user", "--engine", "docker"], "no engine 'docker'"),
+        (["--user", "--name", "not a name"], "cannot be a kernel's name"),
+        (["--prefix", "/proc/nowhere"], "cannot write"),
+    ],
+)
+def test_install_refuses(
+    arguments: list[str], message: str, jupyter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("install", *arguments) > 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "hint:" in error
+    assert not jupyter.exists()
+
+
+def test_kernels_of_others_are_not_touched(
+    jupyter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = jupyter / "kernels/theirs"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(
+        json.dumps({"argv": ["deno", "jupyter"], "display_name": "Deno", "language": "javascript"})
+    )
+    assert call("uninstall", "--name", "theirs") == 2
+    assert folder.is_dir()
+    assert "no kernel of crkernel" in capsys.readouterr().err
+
+
+# image
+
+
+def test_image_list_and_rm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    infos = [
+        image.ImageInfo("a" * 12, Path("/i/a"), 398_000_000, time.time(), current=True),
+        image.ImageInfo("b" * 12, Path("/i/b"), 1_000_000, 0.0, current=False),
+    ]
+    removed: list[str] = []
+    monkeypatch.setattr(image, "images", lambda: infos)
+    monkeypatch.setattr(image_build, "remove", removed.append)
+    assert call("image", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["a" * 12, "b" * 12]
+    assert "398 MB" in lines[0]
+    assert "current" in lines[0]
+    assert call("image", "rm", "--all-old") == 0
+    assert removed == ["b" * 12]
+    assert call("image", "rm") == 2
+    assert call("image", "rm", "c" * 12, "--all-old") == 2
+    assert removed == ["b" * 12]
+
+
+# run
+
+
+def notebook(path: Path, kernel: str) -> Path:
+    content = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# words"), nbformat.v4.new_code_cell("1 + 1")],
+        metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": "x"}},
+    )
+    nbformat.write(content, path)
+    return path
+
+
+class FakeClient:
+    """Stands in for nbclient; the real one is driven by the e2e tests."""
+
+    used = ""
+    failure: Exception | None = None
+
+    def __init__(self, content: object, **options: object) -> None:
+        self.content = content
+        self.options = options
+        FakeClient.used = str(options["kernel_name"])
+
+    def execute(self) -> None:
+        for cell in self.content.cells:  # type: ignore[attr-defined]
+            self.options["on_cell_start"](cell=cell, cell_index=0)  # type: ignore[operator]
+        if self.failure:
+            raise self.failure
+        self.options["on_cell_executed"](cell=cell, cell_index=1)  # type: ignore[operator]
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
+    monkeypatch.setattr(unattended, "NotebookClient", FakeClient)
+    monkeypatch.setattr(FakeClient, "failure", None)
+    return FakeClient
+
+
+def test_run_writes_beside_the_notebook(
+    tmp_path: Path, client: type[FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    registration.register(user=True)
+    path = notebook(tmp_path / "a.ipynb", "python3")
+    before = path.read_bytes()
+    assert call("run", str(path)) == 0
+    assert client.used == "crkernel"
+    assert "[1/1]" in capsys.readouterr().err
+    assert (tmp_path / "a.executed.ipynb").exists()
+    assert path.read_bytes() == before
+
+
+def test_run_uses_the_notebooks_own_crkernel(tmp_path: Path, client: type[FakeClient]) -> None:
+    registration.register(user=True, name="mine")
+    out = tmp_path / "new/out.ipynb"
+    assert call("run", str(notebook(tmp_path / "a.ipynb", "mine")), "-o", str(out)) == 0
+    assert client.used == "mine"
+    assert out.exists()
+
+
+def test_run_stops_at_an_error_and_still_writes(
+    tmp_path: Path,
+    client: type[FakeClient],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failure = unattended.CellExecutionError("trace", "TypeError", "x is not a function")
+    monkeypatch.setattr(client, "failure", failure)
+    registration.register(user=True)
+    assert call("run", str(notebook(tmp_path / "a.ipynb", "crkernel"))) == 1
+    assert "cell 1 failed: TypeError: x is not a function" in capsys.readouterr().err
+    assert (tmp_path / "a.executed.ipynb").exists()
+
+
+def test_run_refuses_what_is_no_notebook(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.ipynb").write_text("hello")
+    assert call("run", str(tmp_path / "text.ipynb")) == 2
+    assert "not a notebook" in capsys.readouterr().err
+    assert call("run", str(tmp_path / "none.ipynb")) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_run_without_a_registered_kernel_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "find", lambda _: None)
+    with pytest.raises(UserError) as caught:
+        unattended.run_notebook(
+            notebook(tmp_path / "a.ipynb", "crkernel"), tmp_path / "out.ipynb", print
+        )
+    assert caught.value.hint == "run: crkernel install"
+
+
+# doctor
+
+
+def test_the_doctor_names_each_failure_and_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> str:
+        raise EngineUnavailable("it is off", hint="switch it on")
+
+    monkeypatch.setattr(
+        doctor, "CHECKS", (("one", lambda: "fine"), ("two", fails), ("proof", doctor.proof))
+    )
+    said: list[str] = []
+    assert not doctor.examine(said.append)
+    assert said == [
+        "ok   one: fine",
+        "FAIL two: it is off \N{EM DASH} fix: switch it on",
+        "FAIL proof: not tried, since a check above failed",
+    ]
+
+
+def test_the_doctor_is_content_when_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (("one", lambda: "fine"),))
+    assert call("doctor") == 0
+
+
+@pytest.mark.parametrize(
+    "check", [doctor.check_platform, doctor.check_python, doctor.check_kernel, doctor.check_memory]
+)
+def test_checks_that_hold_wherever_the_tests_run(check: object) -> None:
+    assert callable(check)
+    assert check()
+
+
+def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_KERNEL_NEEDED", (99, 1))
+    with pytest.raises(CRKernelError, match=r"older than 99\.1"):
+        doctor.check_kernel()
+
+
+@pytest.mark.parametrize(
+    ("failed", "sysctls", "fix"),
+    [
+        (
+            "user namespace: No space left on device",
+            {"user.max_user_namespaces": "0"},
+            "sudo sysctl -w user.max_user_namespaces=15000",
+        ),
+        (
+            "user namespace: Operation not permitted",
+            {"kernel.unprivileged_userns_clone": "0"},
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            "private mounts: Permission denied",
+            {"kernel.apparmor_restrict_unprivileged_userns": "1"},
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        ("mount of /proc: Operation not permitted", {}, "systempaths=unconfined"),
+        ("user namespace: Operation not permitted", {}, "seccomp=unconfined"),
+    ],
+)
+def test_the_fix_for_namespaces(failed: str, sysctls: dict[str, str], fix: str) -> None:
+    assert fix in doctor.namespaces_fix(failed, sysctls.get)
+
+
+def test_the_namespaces_are_really_made() -> None:
+    assert "user" in doctor.check_namespaces()
+
+
+def test_a_namespace_that_cannot_be_made_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_NAMESPACES", "print('user namespace: no'); raise SystemExit(1)")
+    with pytest.raises(EngineUnavailable, match="user namespace: no"):
+        doctor.check_namespaces()
+
+
+def test_a_missing_image_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crkernel.image_build.check_host", lambda _: None)
+    with pytest.raises(ImageMissing) as caught:
+        doctor.check_image()
+    assert "crkernel image build" in str(caught.value.hint)

@@ -1,0 +1,693 @@
+"""The Node guest alone, driven over real pipes as its supervisor drives it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import queue
+import shutil
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MAIN = Path(__file__).parents[2] / "crkernel" / "guest" / "main.js"
+Message = dict[str, Any]
+
+
+def find_node() -> str:
+    """The Node binary to test with; skips the tests where there is none of version 24 or later."""
+    node = os.environ.get("CRKERNEL_TEST_NODE") or shutil.which("node")
+    if not node:
+        pytest.skip("no node on the PATH; set CRKERNEL_TEST_NODE to an official Node >= 24")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.strip().lstrip("v").split(".")[0]) < 24:
+        pytest.skip(f"{node} is {version.strip()}; set CRKERNEL_TEST_NODE to a Node >= 24")
+    return node
+
+
+class Guest:
+    """A guest process and the test's ends of its pipes."""
+
+    def __init__(self, node: str, cwd: Path) -> None:
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        self._requests = pipes[0][1]
+        # Out of the way of 3, 4 and 5, which is where the shell below puts them.
+        moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 30) for descriptor in theirs]
+        redirections = f"3<&{moved[0]} 4>&{moved[1]} 5>&{moved[2]}"
+        self.process = subprocess.Popen(
+            ["/bin/bash", "-c", f'exec "$0" "$1" {redirections}', node, str(MAIN)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=moved,
+            cwd=cwd,
+        )
+        for descriptor in (*theirs, *moved):
+            os.close(descriptor)
+        self.replies: queue.Queue[Message] = queue.Queue()
+        self.events: queue.Queue[Message] = queue.Queue()
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipes[1][0], self.replies)),
+            threading.Thread(target=self._read, args=(pipes[2][0], self.events)),
+        ]
+        for reader in self._readers:
+            reader.start()
+        self.hello = self.replies.get(timeout=20)["hello"]
+        self._id = 0
+
+    @staticmethod
+    def _read(descriptor: int, target: queue.Queue[Message]) -> None:
+        with os.fdopen(descriptor, "rb") as file:
+            while header := file.read(4):
+                body = file.read(struct.unpack(">I", header)[0])
+                assert len(body) < 1 << 20
+                target.put(json.loads(body))
+
+    def send(self, op: str, **fields: Any) -> int:
+        self._id += 1
+        body = json.dumps({"id": self._id, "op": op, **fields}).encode()
+        os.write(self._requests, struct.pack(">I", len(body)) + body)
+        return self._id
+
+    def reply(self, to: int, seconds: float = 10) -> Message:
+        while True:
+            message = self.replies.get(timeout=seconds)
+            if message.get("id") == to:
+                return message
+
+    def call(self, op: str, **fields: Any) -> Message:
+        return self.reply(self.send(op, **fields))
+
+    def start(self, code: str, cell: str = "7", **fields: Any) -> int:
+        request = {"code": code, "cell": cell, "silent": False, "user_expressions": {}} | fields
+        return self.send("execute", **request)
+
+    def run(self, code: str, cell: str = "7", **fields: Any) -> Message:
+        return self.reply(self.start(code, cell, **fields))
+
+    def value(self, code: str) -> str | None:
+        """The result of a cell that must succeed, as text."""
+        reply = self.run(code)
+        assert reply["status"] == "ok", reply
+        text: str | None = reply["result"] and reply["result"]["data"]["text/plain"]
+        return text
+
+    def error(self, code: str, cell: str = "7") -> Message:
+        """The error of a cell that must fail."""
+        reply = self.run(code, cell)
+        assert reply["status"] == "error", reply
+        error: Message = reply["error"]
+        return error
+
+    def output(self) -> list[Message]:
+        """The events so far; what the main thread has written before is among them."""
+        self.run('process.stdout.write("end of output")')
+        events: list[Message] = []
+        while (event := self.events.get(timeout=10)).get("text") != "end of output":
+            events.append(event)
+        return events
+
+    def texts(self) -> list[tuple[str, str]]:
+        return [(e["name"], e["text"]) for e in self.output() if e["event"] == "stream"]
+
+    def interrupt(self) -> float:
+        """Interrupts the guest; returns the seconds it took."""
+        began = time.monotonic()
+        assert self.call("interrupt")["ok"]
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        os.close(self._requests)
+        self.process.kill()
+        self.process.communicate()
+        for reader in self._readers:
+            reader.join()
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    return find_node()
+
+
+@pytest.fixture
+def guest(node: str, tmp_path: Path) -> Iterator[Guest]:
+    guest = Guest(node, tmp_path)
+    yield guest
+    guest.close()
+
+
+def test_hello_says_who_it_is(guest: Guest) -> None:
+    hello = guest.hello
+    assert hello["language"] == "javascript"
+    assert hello["protocol"] == 1
+    assert hello["pid"] == guest.process.pid
+    assert hello["version"].startswith("v")
+    assert Path(f"/proc/{hello['pid']}/task/{hello['worker_tid']}").exists()
+
+
+def test_results_look_like_those_of_the_repl(guest: Guest) -> None:
+    assert guest.value("1 + 1") == "2"
+    assert guest.value("({a: 1, b: [1, 2]})") == "{ a: 1, b: [ 1, 2 ] }"
+    assert guest.value("{a: 1}") == "{ a: 1 }"
+    assert guest.value("{ let x = 1; x + 1 }") == "2"
+    assert guest.value("'it'") == "'it'"
+    assert guest.value("-0") == "-0"
+    assert guest.value("10n ** 20n") == "100000000000000000000n"
+    assert guest.value("null") == "null"
+    assert guest.value("Symbol('s')") == "Symbol(s)"
+    assert guest.value("Promise.resolve(1)") == "Promise { 1 }"
+    assert guest.value("undefined") is None
+    assert guest.value("") is None
+    assert guest.value("let unused = 1") is None
+
+
+def test_names_can_be_declared_again_and_stay(guest: Guest) -> None:
+    guest.value("const a = 1; let b = 2; class C {}")
+    guest.value("const a = 10; let b = 20; class C { static d = 30 }")
+    assert guest.value("a + b + C.d") == "60"
+
+
+def test_top_level_await(guest: Guest) -> None:
+    assert guest.value("const late = await new Promise(r => setTimeout(r, 5, 'x')); late") == "'x'"
+    assert guest.error("await Promise.reject(new RangeError('r'))")["name"] == "RangeError"
+
+
+def test_a_value_can_bring_its_own_presentation(guest: Guest) -> None:
+    method = '[Symbol.for("Jupyter.display")]'
+    reply = guest.run(f'({{ {method}() {{ return {{"text/html": "<b>", "a/json": {{x: 1}}}} }} }})')
+    assert reply["result"]["data"] == {"text/html": "<b>", "a/json": {"x": 1}}
+    for bad in ("5", "{a: () => 1}"):
+        assert "MIME bundle" in guest.error(f"({{ {method}() {{ return {bad} }} }})")["message"]
+
+
+def test_user_expressions_and_silence(guest: Guest) -> None:
+    expressions = {"a": "x + 1", "b": "null.y", "c": "await 4"}
+    reply = guest.run("var x = 1; x", silent=True, user_expressions=expressions)
+    assert reply["result"] is None
+    table = reply["user_expressions"]
+    assert table["a"] == {"status": "ok", "data": {"text/plain": "2"}, "metadata": {}}
+    assert table["b"]["status"] == "error"
+    assert table["b"]["error"]["name"] == "TypeError"
+    assert table["c"]["data"] == {"text/plain": "4"}
+
+
+def test_output_keeps_its_order(guest: Guest) -> None:
+    guest.value(
+        "console.log('1'); console.error('2'); process.stdout.write('3');"
+        "process.stderr.write('4\\n', () => console.log('6')); console.info('5'); await null"
+    )
+    assert guest.texts() == [
+        ("stdout", "1\n"),
+        ("stderr", "2\n"),
+        ("stdout", "3"),
+        ("stderr", "4\n"),
+        ("stdout", "5\n"),
+        ("stdout", "6\n"),
+    ]
+
+
+def test_bytes_are_decoded_across_writes_and_big_writes_are_split(guest: Guest) -> None:
+    guest.value("for (const b of Buffer.from('€')) process.stdout.write(Buffer.from([b]))")
+    assert guest.texts() == [("stdout", "€")]
+    guest.value("process.stdout.write('x' + '😀'.repeat(400_000)); undefined")
+    texts = [text for _, text in guest.texts()]
+    assert len(texts) > 1
+    assert "".join(texts) == "x" + "😀" * 400_000
+
+
+def test_stdout_behaves_like_a_stream(guest: Guest) -> None:
+    shape = "[process.stdout.isTTY, process.stdout.columns, process.stdout.writable]"
+    assert guest.value(shape) == "[ undefined, 80, true ]"
+    assert guest.error("process.stdout.write(5)")["code"] == "ERR_INVALID_ARG_TYPE"
+    guest.value("process.stdout.end('a'); process.stdout.write('b'); undefined")
+    guest.value(
+        "const { Readable } = require('stream'); Readable.from(['c']).pipe(process.stdout);"
+        "await new Promise(r => setTimeout(r, 20))"
+    )
+    assert [text for _, text in guest.texts()] == ["a", "b", "c"]
+
+
+def test_output_of_threads_and_children(guest: Guest) -> None:
+    guest.value(
+        "const { Worker } = require('worker_threads');"
+        "const w = new Worker('console.log(\"thread\")', { eval: true });"
+        "await new Promise(r => w.on('exit', r)); undefined"
+    )
+    assert ("stdout", "thread\n") in guest.texts()
+    guest.value(
+        "const cp = require('child_process'); cp.execSync('echo raw', { stdio: 'inherit' });"
+        "console.log('after');"
+        "await new Promise(r => cp.spawn('echo', ['raw'], { stdio: 'inherit' }).on('exit', r));"
+        "console.log('end')"
+    )
+    seen = [event.get("text") or event["event"] for event in guest.output()]
+    assert seen == ["fence", "after\n", "fence", "end\n"]
+
+
+def test_many_lines_are_quick(guest: Guest) -> None:
+    began = time.monotonic()
+    guest.value("for (let i = 0; i < 10_000; i++) console.log('line', i)")
+    assert time.monotonic() - began < 2  # 0.2 s on an idle machine
+    assert len(guest.texts()) == 10_000
+
+
+def test_what_was_shown_is_not_kept_alive(guest: Guest) -> None:
+    guest.value(
+        "require('v8').setFlagsFromString('--expose-gc');"
+        "var collect = require('vm').runInNewContext('gc'), refs = [];"
+        "for (let i = 0; i < 3; i++) { const o = { i }; refs.push(new WeakRef(o)); console.log(o) }"
+    )
+    guest.value("refs.push(new WeakRef({ result: 1 })); refs[3].deref()")
+    guest.value("await new Promise(r => setTimeout(r, 20)); collect(); undefined")
+    assert guest.value("refs.filter(r => r.deref() !== undefined).length") == "0"
+
+
+def test_display_and_clear_output(guest: Guest) -> None:
+    guest.value(
+        "display({a: 1}); display('<b>', {mime: 'text/html', display_id: 'd', update: true});"
+        "clearOutput(true)"
+    )
+    plain, html, clear = guest.output()
+    assert plain["data"] == {"text/plain": "{ a: 1 }"}
+    assert (plain["update"], plain["transient"], plain["metadata"]) == (False, {}, {})
+    assert (html["data"], html["update"]) == ({"text/html": "<b>"}, True)
+    assert html["transient"] == {"display_id": "d"}
+    assert clear == {"event": "clear_output", "wait": True}
+
+
+def test_errors_show_the_users_frames(guest: Guest) -> None:
+    guest.value("function f(x) {\n  return x.y.z\n}")
+    error = guest.error("\n\n  f({})", cell="8")
+    assert error["name"] == "TypeError"
+    assert error["message"] == "Cannot read properties of undefined (reading 'z')"
+    assert error["code"] is None
+    assert not error["interrupted"]
+    assert error["traceback"] == [
+        "TypeError: Cannot read properties of undefined (reading 'z')",
+        "    at f (cell 7:2:14)",
+        "    at cell 8:3:3",
+    ]
+    assert guest.value("new Error('shown').stack") == "'Error: shown\\n    at cell 7:1:1'"
+
+
+def test_errors_with_codes_and_causes(guest: Guest) -> None:
+    guest.call("configure", colors=False)
+    error = guest.error("require('fs').readFileSync('/nowhere')")
+    assert error["code"] == "ENOENT"
+    assert not any("node:" in line for line in error["traceback"])
+    error = guest.error("throw new Error('outer', {cause: new Error('inner')})")
+    assert any("[cause]: Error: inner" in line for line in error["traceback"])
+    error = guest.error("throw new AggregateError([new Error('one')], 'all')")
+    assert any("Error: one" in line for line in error["traceback"])
+
+
+def test_syntax_errors_show_the_spot(guest: Guest) -> None:
+    error = guest.error("let ok = 1\n  foo bar", cell="9")
+    assert error["traceback"] == [
+        "cell 9:2:7",
+        "  foo bar",
+        "      ^",
+        "SyntaxError: Unexpected identifier 'bar'",
+    ]
+    assert guest.error("foo(1,")["traceback"][:3] == ["cell 7:1:7", "foo(1,", "      ^"]
+
+
+def test_a_syntax_error_at_run_time_runs_nothing_twice(guest: Guest) -> None:
+    error = guest.error("console.log('once'); JSON.parse('{')")
+    assert error["name"] == "SyntaxError"
+    assert error["traceback"][-1] == "    at cell 7:1:27"
+    assert guest.texts() == [("stdout", "once\n")]
+
+
+def test_a_syntax_error_in_a_file_shows_its_spot(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "bad.js").write_text("\nlet x = = 5\n")
+    traceback = guest.error("require('./bad.js')")["traceback"]
+    assert traceback[0] == f"{tmp_path}/bad.js:2"
+    assert traceback[1] == "let x = = 5"
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message"),
+    [
+        ("throw 42", "Number", "42"),
+        ("throw null", "thrown", "null"),
+        ("throw undefined", "thrown", "undefined"),
+        ("throw 'text'", "String", "'text'"),
+        ("throw {a: 1}", "Object", "{ a: 1 }"),
+        ("throw Object.create(null)", "thrown", "[Object: null prototype] {}"),
+        ("throw {get constructor() { throw 1 }}", "thrown", "{ constructor: [Getter] }"),
+        ("throw new Proxy(new Error('p'), {get() { throw 1 }})", "Error", ""),
+    ],
+)
+def test_anything_can_be_thrown(guest: Guest, code: str, name: str, message: str) -> None:
+    error = guest.error(code)
+    assert (error["name"], error["message"]) == (name, message)
+    assert guest.value("1 + 1") == "2"
+
+
+def test_hostile_errors(guest: Guest) -> None:
+    for name in ("stack", "name", "message"):
+        getter = "{get() { throw 1 }}"
+        guest.error(f"throw Object.defineProperty(new Error('x'), '{name}', {getter})")
+    inspector = "[Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('no look') }"
+    assert guest.error(f"throw {{ {inspector} }}")["message"] == "a value that cannot be shown"
+    assert guest.error(f"({{ {inspector} }})")["message"] == "no look"
+    guest.error("Error.prepareStackTrace = () => { throw 5 }; null.x")
+    error = guest.error("Error.prepareStackTrace = (e, sites) => sites.join('\\n'); null.x")
+    assert not any("main.js" in line for line in error["traceback"])
+    assert guest.value("1 + 1") == "2"
+
+
+def test_what_nobody_caught_is_reported(guest: Guest) -> None:
+    guest.value(
+        "setTimeout(() => { throw new TypeError('late') }, 1);"
+        "Promise.reject(new RangeError('nobody'));"
+        "await new Promise(r => setTimeout(r, 30))"
+    )
+    rejection, exception = [event for event in guest.output() if event["event"] == "error"]
+    assert rejection["origin"] == "unhandledRejection"
+    assert (rejection["name"], rejection["message"]) == ("RangeError", "nobody")
+    assert exception["origin"] == "uncaughtException"
+    assert exception["traceback"][0] == "TypeError: late"
+    assert exception["traceback"][1] == "    at Timeout._onTimeout (cell 7:1:26)"
+
+
+def test_handlers_of_the_user_run_too(guest: Guest) -> None:
+    guest.value(
+        "process.on('uncaughtException', e => console.log('mine', e.message));"
+        "setTimeout(() => { throw new Error('x') }, 1); await new Promise(r => setTimeout(r, 20))"
+    )
+    assert [event["event"] for event in guest.output()] == ["error", "stream"]
+
+
+LOOPS = {
+    "loop": "while (true);",
+    "loop that catches": "for (;;) try { for (;;); } catch {} finally {}",
+    "output loop": "while (true) console.log('x'.repeat(100))",
+    "await": "await new Promise(() => {})",
+    "loop after an await": "await 1; while (true);",
+    "microtasks": "while (true) await null",
+    "timer": "setTimeout(() => { for (;;); }, 1); await new Promise(() => {})",
+    "interval": "setInterval(() => { for (;;); }, 1); await new Promise(() => {})",
+    "tick": "process.nextTick(() => { for (;;); }); await new Promise(() => {})",
+    "callback": "require('fs').stat('/', () => { for (;;); }); await new Promise(() => {})",
+    "Atomics.wait": "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)",
+    "spawnSync": "require('child_process').spawnSync('sleep', ['10'])",
+    "execSync": "for (;;) require('child_process').execSync('sleep 10; sleep 10')",
+}
+
+
+@pytest.mark.parametrize("hooks", [False, True], ids=["", "async_hooks"])
+def test_interrupt_stops_everything_and_keeps_state(guest: Guest, hooks: bool) -> None:
+    guest.value("var kept = { n: 40 }")
+    if hooks:
+        guest.value("require('async_hooks').createHook({ before() {}, after() {} }).enable()")
+    for kind, code in LOOPS.items():
+        cell = guest.start(code)
+        time.sleep(0.1)
+        seconds = guest.interrupt()
+        error = guest.reply(cell)["error"]
+        assert (error["name"], error["interrupted"]) == ("Interrupted", True), kind
+        assert error["message"] == "the cell was interrupted"
+        assert seconds < 1, kind  # 0.07 s, execSync 0.15 s, on an idle machine
+        later = "await new Promise(r => setTimeout(r, 2)); kept.n += 1; kept.n - 1"
+        assert guest.value(later) is not None, kind
+    assert guest.value("kept.n") == str(40 + len(LOOPS))
+    assert guest.process.poll() is None
+
+
+def test_interrupt_of_an_idle_guest_leaves_nothing_terminating(guest: Guest) -> None:
+    guest.value("var ticks = 0; setInterval(() => { ticks += 1 }, 5); undefined")
+    for _ in range(5):
+        guest.interrupt()
+    time.sleep(0.1)
+    assert int(guest.value("ticks") or 0) > 5
+    assert guest.value("await 5") == "5"
+
+
+def test_interrupt_stops_a_timer_while_no_cell_runs(guest: Guest) -> None:
+    guest.value("setTimeout(() => { for (;;); }, 20); undefined")
+    time.sleep(0.1)
+    assert guest.call("ping") == {"id": guest._id, "ok": True}
+    guest.interrupt()
+    assert guest.value("1 + 1") == "2"
+
+
+def test_late_results_of_an_interrupted_cell_are_ignored(guest: Guest) -> None:
+    first = guest.start("await new Promise(r => { globalThis.go = r })")
+    time.sleep(0.05)
+    guest.interrupt()
+    guest.reply(first)
+    assert guest.value("go(5); await new Promise(r => setTimeout(r, 20, 'second'))") == "'second'"
+    assert guest.replies.empty()
+
+
+def test_a_cell_waits_for_a_callback_that_runs(guest: Guest) -> None:
+    guest.value(
+        "var log = []; setTimeout(() => {"
+        " log.push('begin'); const t = Date.now(); while (Date.now() - t < 100); log.push('end')"
+        "}, 20); undefined"
+    )
+    time.sleep(0.05)
+    assert guest.value("log.push('cell'); log") == "[ 'begin', 'end', 'cell' ]"
+
+
+def test_typescript(guest: Guest) -> None:
+    assert guest.value("const n: number = 5; n") == "5"
+    assert guest.value("interface A { a: string }") is None
+    assert guest.value("type T = string; let t: T = 'x'; t as string") == "'x'"
+    assert guest.value("enum E { A = 3, B }; E.B") == "4"
+    error = guest.error("enum F {\n  A = 3,\n  B\n}\nlet v: any = null;\n\n  v.w")
+    assert error["traceback"][-1] == "    at cell 7:7:5"
+    code = (
+        "class P {\n  constructor(private x: any) {}\n  m() { return this.x.y }\n}\nnew P(null).m()"
+    )
+    error = guest.error(code)
+    assert error["traceback"][1] == "    at P.m (cell 7:3:23)"
+    assert error["traceback"][2] == "    at cell 7:5:13"
+    assert guest.output() == []  # no ExperimentalWarning
+
+
+def test_static_imports(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
+    (tmp_path / "data.json").write_text('{"k": 1}')
+    assert guest.value("import d, {a, b as c} from './mine.mjs'; [d, a, c]") == "[ 5, 1, 2 ]"
+    assert guest.value("import * as\n  path\nfrom 'node:path'\npath.sep") == "'/'"
+    assert guest.value("import d, * as all from './mine.mjs'; d + all.b") == "7"
+    assert guest.value("import './mine.mjs'") is None
+    assert guest.value("import data from './data.json' with { type: 'json' }\ndata.k") == "1"
+    assert guest.value("import os from 'os'; import os2 from 'node:os'; os === os2") == "true"
+    assert (
+        guest.value("import type { X } from 'x'; import os from 'os'; const n: any = 5; n") == "5"
+    )
+    error = guest.error("import {\n  nope\n} from 'node:fs'")
+    assert error["name"] == "SyntaxError"
+    assert "does not provide an export named 'nope'" in error["message"]
+    assert guest.error("import fs from 'fs'\n\n  fs.nope()")["traceback"][-1] == "    at cell 7:3:6"
+    assert guest.output() == []
+
+
+def test_imports_in_strings_and_comments_stay(guest: Guest) -> None:
+    code = "import fs from 'fs'\nconst s = `\nimport x from 'y'\n`\n/*\nimport z from 'z'\n*/\ns"
+    assert guest.value(code) == "\"\\nimport x from 'y'\\n\""
+
+
+def test_dynamic_import_and_require_follow_the_directory(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "m.mjs").write_text("export const here = import.meta.filename")
+    (tmp_path / "sub" / "c.js").write_text("exports.v = 1")
+    assert guest.value("(await import('./sub/m.mjs')).here") == f"'{tmp_path}/sub/m.mjs'"
+    assert guest.value("require('./sub/c.js').v") == "1"
+    guest.call("configure", cwd=str(tmp_path / "sub"))
+    assert guest.value("[process.cwd() === __dirname, require('./c.js').v]") == "[ true, 1 ]"
+    assert guest.value("(await eval(\"import('./m.mjs')\")).here") == f"'{tmp_path}/sub/m.mjs'"
+    assert guest.error("await import('./nope.mjs')")["code"] == "ERR_MODULE_NOT_FOUND"
+    assert guest.call("configure", cwd="/nowhere")["error"]["code"] == "ENOENT"
+    assert guest.output() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "indent"),
+    [
+        ("", "complete", ""),
+        ("1 + 1", "complete", ""),
+        ("await x", "complete", ""),
+        ("import x from 'y'", "complete", ""),
+        ("let x: number = 1", "complete", ""),
+        ("enum A { B }", "complete", ""),
+        ("if (x) {", "incomplete", "  "),
+        ("  foo(", "incomplete", "    "),
+        ("if (x)", "incomplete", ""),
+        ("a +", "incomplete", ""),
+        ("`abc", "incomplete", ""),
+        ("/* abc", "incomplete", ""),
+        ("interface A {", "incomplete", "  "),
+        ("let x: number =", "incomplete", ""),
+        ("}", "invalid", ""),
+        ("'abc", "invalid", ""),
+        ("const +", "invalid", ""),
+        ("let x: number +* 3", "invalid", ""),
+        ("return", "invalid", ""),
+    ],
+)
+def test_is_complete(shared: Guest, code: str, status: str, indent: str) -> None:
+    reply = shared.call("is_complete", code=code)
+    assert (reply["status"], reply["indent"]) == (status, indent)
+
+
+@pytest.fixture(scope="module")
+def shared(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """One guest for tests that only look."""
+    guest = Guest(node, tmp_path_factory.mktemp("shared"))
+    guest.value(
+        "let thing = { alpha: 1, beta: { gamma() {} },"
+        "  get bad() { console.log('RAN'); return {} } };"
+        "const proxy = new Proxy({}, { get() { console.log('RAN') } });"
+        "function area(w, h = 2) { return w * h }\n"
+        "class Shape extends Object { constructor(a) { super() } }; var text = 'abc'"
+    )
+    yield guest
+    guest.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "start", "some"),
+    [
+        ("thi", 0, {"thing": "variable", "this": "keyword"}),
+        ("1 + thing.", 10, {"alpha": "property", "beta": "property", "bad": "property"}),
+        ("thing.beta.ga", 11, {"gamma": "function"}),
+        ("thing?.al", 7, {"alpha": "property"}),
+        ("text.startsW", 5, {"startsWith": "function"}),
+        ("proc", 0, {"process": "variable"}),
+        ("process.stdout.wri", 15, {"write": "function"}),
+        ("thing.bad.", 10, {}),
+        ("proxy.", 6, {}),
+        ("nothing.", 8, {}),
+        ("area().", 7, {}),
+    ],
+)
+def test_complete(shared: Guest, code: str, start: int, some: dict[str, str]) -> None:
+    reply = shared.call("complete", code=code, cursor=len(code))
+    assert (reply["start"], reply["end"]) == (start, len(code))
+    found = dict(zip(reply["matches"], reply["types"], strict=True))
+    assert {name: found.get(name) for name in some} == some
+    assert some or not found
+    assert shared.output() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "cursor", "detail", "text"),
+    [
+        ("area(1, 2)", 2, 0, "area: function\nfunction area(w, h = 2)"),
+        ("area(1, 2)", 6, 0, "area: function\nfunction area(w, h = 2)"),
+        ("area", 4, 1, "area: function\nfunction area(w, h = 2) { return w * h }"),
+        ("Shape", 5, 0, "Shape: class\nclass Shape extends Object { constructor(a) }"),
+        ("thing.alpha", 11, 0, "thing.alpha: number\n1"),
+        ("thing.beta", 3, 0, "thing: Object\nObject { alpha: 1, beta: Object, bad: accessor }"),
+        ("text", 1, 0, 'text: string\n"abc"'),
+        ("nothing", 1, 0, None),
+        ("thing.bad", 9, 0, None),
+    ],
+)
+def test_inspect(shared: Guest, code: str, cursor: int, detail: int, text: str | None) -> None:
+    reply = shared.call("inspect", code=code, cursor=cursor, detail=detail)
+    assert reply["found"] == (text is not None)
+    assert reply["data"].get("text/plain") == text
+    assert shared.output() == []
+
+
+def test_the_worker_answers_while_a_cell_spins(guest: Guest) -> None:
+    cell = guest.start("for (;;);")
+    time.sleep(0.05)
+    assert guest.call("ping")["ok"]
+    assert guest.call("is_complete", code="if (x) {")["status"] == "incomplete"
+    began = time.monotonic()
+    assert guest.call("complete", code="proc", cursor=4)["matches"] == ["process"]
+    assert guest.call("inspect", code="process", cursor=4, detail=0)["found"]
+    assert time.monotonic() - began < 1
+    assert guest.run("1")["error"]["name"] == "Busy"
+    guest.interrupt()
+    guest.reply(cell)
+    assert guest.call("hello")["main"] is True
+    cell = guest.start("Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000)")
+    time.sleep(0.05)
+    assert guest.call("complete", code="proc", cursor=4)["start"] == 0
+    guest.reply(cell)
+
+
+def test_patched_globals_do_not_break_the_guest(guest: Guest) -> None:
+    guest.value(
+        "require('fs').writeSync = null;"
+        "globalThis.JSON = null; globalThis.Promise = null; globalThis.Reflect = null;"
+        "for (const f of ['map', 'filter', 'concat', 'join', 'slice', 'find'])"
+        "  Array.prototype[f] = null;"
+        "for (const f of Object.getOwnPropertyNames(String.prototype))"
+        "  if (!['constructor', 'length', 'toString'].includes(f)) String.prototype[f] = null;"
+        "Map.prototype.get = null; Object.keys = null; Object.defineProperty = null;"
+        "Buffer.from = null; Buffer.prototype.write = null; Object.prototype.polluted = 1;"
+        "process.cwd = null; process.nextTick = null; undefined"
+    )
+    assert guest.value("1 + 1") == "2"
+    assert guest.value("[1, 'a', {a: 1}]") == "[ 1, 'a', { a: 1 } ]"
+    assert guest.error("null.x")["traceback"][-1] == "    at cell 7:1:6"
+    assert guest.error("foo bar")["traceback"][0] == "cell 7:1:5"
+    assert guest.error("throw 42")["message"] == "42"
+    assert guest.value("const t: number = 6; await t") == "6"
+    assert guest.value("import os from 'os'; typeof os.cpus") == "'function'"
+    guest.value("console.log('still', {here: 1}); display(5)")
+    assert [event["event"] for event in guest.output()] == ["stream", "display"]
+    cell = guest.start("for (;;);")
+    time.sleep(0.05)
+    guest.interrupt()
+    assert guest.reply(cell)["error"]["interrupted"]
+    guest.value("console.log = null; process.stdout.write = null; process.stdout = 5; 1")
+    assert guest.value("1 + 1") == "2"
+
+
+def test_the_harness_leaves_no_traces(guest: Guest) -> None:
+    assert guest.value("[process.argv.length, require.main]") == "[ 1, undefined ]"
+    assert guest.value("Object.keys(require.cache)") == "[]"
+    assert guest.value("Object.keys(globalThis).filter(k => /crkernel|holder/.test(k))") == "[]"
+
+
+def test_bad_requests_are_refused(guest: Guest) -> None:
+    assert "unknown operation" in guest.call("dance")["error"]["message"]
+    assert guest.value("1 + 1") == "2"
+
+
+def test_the_guest_ends_when_it_wants_to(guest: Guest) -> None:
+    guest.value("process.on('exit', c => require('fs').writeFileSync('code', `${c}`)); undefined")
+    guest.start("process.exit(3)")
+    assert guest.process.wait(timeout=10) == 3
+
+
+def test_the_guest_ends_with_its_supervisor(node: str, tmp_path: Path) -> None:
+    guest = Guest(node, tmp_path)
+    guest.start("for (;;);")
+    time.sleep(0.05)
+    os.close(guest._requests)
+    assert guest.process.wait(timeout=10) == -9
+    guest.process.communicate()
+    for reader in guest._readers:
+        reader.join()
+
+
+def test_an_idle_guest_is_idle(guest: Guest) -> None:
+    def switches() -> int:
+        tasks = Path(f"/proc/{guest.process.pid}/task")
+        lines = [line for t in tasks.iterdir() for line in (t / "status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+    guest.value("1 + 1")
+    time.sleep(0.5)
+    before = switches()
+    time.sleep(0.5)
+    assert switches() == before

@@ -1,0 +1,413 @@
+"""The image: its name, what is found of it, what a build leaves behind, and CRIU's shim."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from crkernel import image, image_build, image_fetch, image_tree
+from crkernel.errors import EngineError, ImageMissing, NoSpace, UserError
+
+OLD = "0123456789ab"
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("CRKERNEL_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def make_image(digest: str, created: float = 1.0) -> Path:
+    path = image.images_dir() / digest
+    (path / "etc").mkdir(parents=True)
+    (path / image.RECORD).write_text(json.dumps({"size": 4096, "created": created}))
+    return path
+
+
+def partials() -> list[str]:
+    return [path.name for path in image.images_dir().glob(".*.partial")]
+
+
+# Names and places
+
+
+def test_the_data_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CRKERNEL_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert image.data_home() == tmp_path / ".local/share/crkernel"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
+    assert image.data_home() == tmp_path / ".local/share/crkernel"
+    monkeypatch.setenv("XDG_DATA_HOME", "/elsewhere")
+    assert image.data_home() == Path("/elsewhere/crkernel")
+
+
+def test_the_digest_changes_with_recipe_shims_and_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fresh = image.recipe_digest.__wrapped__
+    usual = fresh()
+    assert len(usual) == 12
+    assert fresh() == usual
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_bytes(image.RECIPE.read_bytes() + b"\n")
+    shims = tmp_path / "shim"
+    shims.mkdir()
+    seen = {usual}
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "RECIPE", recipe)
+        seen.add(fresh())
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "SHIMS", shims)
+        seen.add(fresh())
+    other = "aarch64" if image.architecture() == "x86_64" else "x86_64"
+    monkeypatch.setattr("platform.machine", lambda: other)
+    seen.add(fresh())
+    assert len(seen) == 4
+
+
+def test_the_recipe_pins_what_it_downloads() -> None:
+    recipe = tomllib.loads(image.RECIPE.read_text())
+    assert {package.get("arch") for package in recipe["npm"]} == {"x86_64", "aarch64", None}
+    assert all(package["integrity"].startswith("sha512-") for package in recipe["npm"])
+
+
+# What is found
+
+
+def test_a_missing_image_says_how_to_build_it() -> None:
+    assert image.image_path() is None
+    with pytest.raises(ImageMissing, match="no sandbox image") as caught:
+        image.require_image()
+    assert caught.value.hint == "run: crkernel image build"
+
+
+def test_an_image_of_an_older_recipe_does_not_do() -> None:
+    make_image(OLD)
+    with pytest.raises(ImageMissing, match="older recipe"):
+        image.require_image()
+
+
+def test_images_are_listed_newest_first_and_only_finished_ones() -> None:
+    make_image(OLD, created=1.0)
+    current = make_image(image.recipe_digest(), created=2.0)
+    (image.images_dir() / f".{OLD}.1.partial").mkdir()
+    (image.images_dir() / "notes").mkdir()
+    assert [(i.digest, i.current, i.size) for i in image.images()] == [
+        (image.recipe_digest(), True, 4096),
+        (OLD, False, 4096),
+    ]
+    assert image.require_image() == current
+
+
+# Removal and litter
+
+
+def test_an_image_is_removed() -> None:
+    make_image(OLD)
+    image_build.remove(OLD)
+    assert image.images() == []
+    assert partials() == []
+
+
+def test_removing_an_unknown_image_is_refused() -> None:
+    with pytest.raises(UserError, match="no image"):
+        image_build.remove("../../etc")
+
+
+def test_an_image_in_use_is_not_removed() -> None:
+    path = make_image(OLD)
+    held = image.hold(path)
+    try:
+        with pytest.raises(UserError, match="in use"):
+            image_build.remove(OLD)
+        assert path.is_dir()
+    finally:
+        os.close(held)
+    image_build.remove(OLD)
+
+
+def test_an_image_that_is_gone_cannot_be_held() -> None:
+    with pytest.raises(ImageMissing):
+        image.hold(image.images_dir() / OLD)
+
+
+def test_the_litter_of_a_killed_build_is_swept_but_not_that_of_a_living_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = image.images_dir()
+    dead, living, mine = "a" * 12, "b" * 12, image.recipe_digest()
+    for digest in (dead, living, mine):
+        tree = folder / f".{digest}.999999.partial/root/usr"
+        tree.mkdir(parents=True)
+        tree.chmod(0o555)
+    monkeypatch.setattr(image_build.Build, "run", lambda build: build.root.mkdir())
+    with image_build._locked(folder / living, print):
+        path = image_build.build(lambda _: None)
+    assert path == folder / mine
+    assert partials() == [f".{living}.999999.partial"]
+
+
+def test_trees_with_mounts_are_never_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(image_tree, "mounts_in", lambda folder: [f"{folder}/proc"])
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(EngineError, match="mounted"):
+        image_tree.delete(tmp_path / "tree")
+    assert (tmp_path / "tree").is_dir()
+
+
+def test_mounts_are_found_at_and_below_a_folder() -> None:
+    assert "/proc" in image_tree.mounts_in(Path("/proc"))
+    assert image_tree.mounts_in(Path("/proc/self")) == []
+
+
+def test_the_tree_becomes_readable_and_loses_set_id_bits(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir(mode=0o700)
+    for name, mode in (("program", 0o4700), ("secret", 0o600)):
+        (tree / name).write_text("x")
+        (tree / name).chmod(mode)
+    (tree / "link").symlink_to("/nowhere")
+    assert image_tree.normalise(tree) > 0
+    modes = {path.name: path.lstat().st_mode & 0o7777 for path in (tree, *tree.glob("[ps]*"))}
+    assert modes == {"tree": 0o755, "program": 0o755, "secret": 0o644}
+
+
+# Building
+
+
+def test_a_build_is_committed_at_its_end_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(build: image_build.Build) -> None:
+        build.root.mkdir()
+        raise EngineError("the network is away")
+
+    monkeypatch.setattr(image_build.Build, "run", fail)
+    with pytest.raises(EngineError, match="away"):
+        image_build.build(lambda _: None)
+    assert image.image_path() is None
+    assert partials() == []
+
+
+def test_a_current_image_is_not_built_again_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = make_image(image.recipe_digest()).stat().st_ino
+    monkeypatch.setattr(image_build.Build, "run", lambda build: build.root.mkdir())
+    said: list[str] = []
+    assert image_build.build(said.append).stat().st_ino == old
+    assert "up to date" in said[0]
+    assert image_build.build(said.append, force=True).stat().st_ino != old
+    assert partials() == []
+
+
+def test_a_forced_build_leaves_the_tree_that_a_kernel_runs_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = image.hold(make_image(image.recipe_digest()))
+    monkeypatch.setattr(image_build.Build, "run", lambda build: build.root.mkdir())
+    image_build.build(lambda _: None, force=True)
+    assert os.stat("etc", dir_fd=held)
+    os.close(held)
+
+
+def test_a_second_build_waits_and_takes_the_first_ones_image() -> None:
+    script = (
+        "from crkernel import image, image_build\n"
+        "import time\n"
+        "def run(build):\n"
+        "    print('building', flush=True)\n"
+        "    time.sleep(0.5)\n"
+        "    build.root.mkdir()\n"
+        "image_build.Build.run = run\n"
+        "image_build.build(lambda line: print(line, flush=True))\n"
+    )
+    command = [sys.executable, "-c", script]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as second,
+    ):
+        said = [first.communicate(timeout=30)[0], second.communicate(timeout=30)[0]]
+    assert sorted("building" in text.splitlines() for text in said) == [False, True]
+    waiter = next(text for text in said if "building" not in text.splitlines())
+    assert "waiting for it" in waiter
+    assert "finished by the other" in waiter
+
+
+def test_a_failed_command_shows_its_last_lines_and_a_remedy() -> None:
+    error = image_build._failed("mmdebstrap", ["E: Temporary failure resolving 'deb.debian.org'"])
+    assert "Temporary failure" in error.message
+    assert "network" in str(error.hint)
+    assert isinstance(image_build._failed("tar", ["No space left on device"]), NoSpace)
+
+
+def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="mmdebstrap") as caught:
+        image_build.check_host(tmp_path)
+    assert "apt-get install mmdebstrap gcc" in str(caught.value.hint)
+
+
+def test_a_user_without_subordinate_ids_is_told_a_free_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_build, "_subordinate_ids", lambda _: [("other", 100000, 65536)])
+    with pytest.raises(EngineError, match="no range") as caught:
+        image_build._check_subordinate_ids()
+    assert "--add-subuids 165536-231071" in str(caught.value.hint)
+
+
+# Packages of npm
+
+
+def tarball(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 2
+            member.mode = 0o755 if "/bin/" in name else 0o600
+            archive.addfile(member, io.BytesIO(b"hi"))
+    return buffer.getvalue()
+
+
+def test_a_package_is_verified_and_unpacked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = tarball("package/bin/tool", "package/docs/long.md")
+    monkeypatch.setattr(image_fetch, "_download", lambda _: data)
+    package = {
+        "package": "tool",
+        "version": "1.0.0",
+        "integrity": "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode(),
+        "only": ["bin/tool"],
+        "into": "/usr/local/lib/tool",
+        "links": {"tl": "bin/tool"},
+    }
+    image_fetch.install_package(package, tmp_path)
+    link = tmp_path / "usr/local/bin/tl"
+    assert str(link.readlink()) == "../lib/tool/bin/tool"
+    assert link.stat().st_mode & 0o777 == 0o755
+    assert not (tmp_path / "usr/local/lib/tool/docs").exists()
+    with pytest.raises(EngineError, match="not the file"):
+        image_fetch.install_package({**package, "integrity": "sha512-AAAA"}, tmp_path)
+
+
+def test_a_package_cannot_write_outside(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="refused"):
+        image_fetch._unpack(tarball("package/../../evil"), tmp_path / "in", set())
+
+
+def test_a_package_without_what_is_wanted_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="missing"):
+        image_fetch._unpack(tarball("package/README"), tmp_path, {"bin/node"})
+
+
+def test_the_registry_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("npm_config_registry", raising=False)
+    monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
+    assert image_fetch.registry() == "https://registry.npmjs.org"
+    monkeypatch.setenv("npm_config_registry", "https://mirror.example/npm/")
+    assert image_fetch.registry() == "https://mirror.example/npm"
+
+
+# CRIU's shim
+
+# Puts itself under a seccomp filter that allows everything, as often as its first argument says.
+FILTERED = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+code = ctypes.create_string_buffer((6).to_bytes(2, sys.byteorder) + bytes(2)
+                                   + (0x7FFF0000).to_bytes(4, sys.byteorder), 8)
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+program = Program(1, ctypes.addressof(code))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+for _ in range(int(sys.argv[1])):
+    assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0
+"""
+READ = "print(open(sys.argv[2], 'rb', buffering=0).read(8192).decode())"
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("shim") / "noseccomp.so"
+    source = image.SHIMS / "noseccomp.c"
+    subprocess.run(["cc", *image_build._SHIM_FLAGS, "-o", str(target), str(source)], check=True)
+    return target
+
+
+def read_filtered(path: str | Path, shim: Path | None, filters: int = 1) -> str:
+    env = {**os.environ, **({"LD_PRELOAD": str(shim)} if shim else {})}
+    command = [sys.executable, "-I", "-S", "-c", FILTERED + READ, str(filters), str(path)]
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_shim_hides_an_inherited_filter(shim: Path) -> None:
+    assert "\nSeccomp:\t2\n" in read_filtered("/proc/self/status", None)
+    assert "\nSeccomp:\t0\n" in read_filtered("/proc/self/status", shim)
+
+
+def test_the_shim_shows_a_filter_that_a_task_added_by_itself(shim: Path) -> None:
+    waits = FILTERED + "print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", waits, "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as task:
+        assert task.stdout is not None
+        task.stdout.readline()
+        status = f"/proc/{task.pid}/status"
+        seen = {filters: read_filtered(status, shim, filters) for filters in (1, 2)}
+        task.communicate()
+    assert "\nSeccomp:\t2\n" in seen[1]
+    assert "\nSeccomp:\t0\n" in seen[2]
+
+
+def test_the_shim_leaves_files_alone(shim: Path, tmp_path: Path) -> None:
+    text = "Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"
+    (tmp_path / "status").write_text(text)
+    assert read_filtered(tmp_path / "status", shim).rstrip() == text.rstrip()
+
+
+def test_the_shim_passes_errors_on(shim: Path) -> None:
+    script = "import os\ntry: os.read(0, 1)\nexcept OSError as error: print(error.errno)"
+    result = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -c "$0" <&-', script],
+        env={**os.environ, "LD_PRELOAD": str(shim)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == ["9"]
+
+
+# The image that is built on this machine
+
+
+@pytest.mark.e2e
+def test_the_built_image_has_what_a_sandbox_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CRKERNEL_DATA")
+    path = image.require_image()
+    places = ("home/work", "usr/lib/crkernel", "run", "tmp", "proc", "dev/shm", "dev/pts")
+    assert all((path / place).is_dir() for place in places)
+    assert not (path / image.NOSECCOMP.lstrip("/")).is_symlink()
+    versions = {
+        program: subprocess.run(
+            [*image.enter_command(path), *program.split()],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for program in ("node --version", "npm --version", "criu --version")
+    }
+    assert versions["node --version"].startswith("v24.")
+    assert "Version: 4." in versions["criu --version"]
+    assert (path / "etc/passwd").read_text().startswith("root:x:0:0:")
