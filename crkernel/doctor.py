@@ -203,7 +203,7 @@ async def _prove() -> dict[str, float]:
 
     limits = Limits(
         memory=machine_memory() // 2,
-        processes=256,
+        max_processes=256,
         file_size=1 << 30,
         disk_size=1 << 30,
         staging_size=1 << 30,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from crkernel.engines import Limits
-from crkernel.session import Language
+from crkernel.outcome import Language
 
 _MAIN = "/usr/lib/crkernel/guest/main.js"
 _HEAP_SHARE = 0.75
 """Of the memory limit, for V8's old space: the rest is buffers, code and stacks."""
+
+_RESERVED = (2 * 512 + 64) << 20
+"""V8 reserves 512 MiB for the code of each of our two threads, and the kernel counts that."""
 
 
 def _command(limits: Limits) -> list[str]:
@@ -26,7 +30,12 @@ JAVASCRIPT = Language(
         "USER": "root",
         "NODE_REPL_HISTORY": "",
     },
-    out_of_memory="JavaScript heap out of memory",
+    out_of_memory=re.compile(
+        "JavaScript heap out of memory|Fatal process out of memory"
+        "|Array buffer allocation failed|could not allocate memory"
+    ),
+    reserved=_RESERVED,
+    noise="Waiting for the debugger to disconnect...\n",
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import traceback
 from typing import Any
 
 from ipykernel._version import kernel_protocol_version
@@ -17,8 +16,9 @@ from crkernel.engines import Limits, open_engine
 from crkernel.engines.base import machine_memory
 from crkernel.errors import CRKernelError, UserError
 from crkernel.javascript import JAVASCRIPT, language_info
-from crkernel.session import Outcome, Session
-from crkernel.sink import IOPubSink
+from crkernel.outcome import Outcome
+from crkernel.request import Request, as_bug, as_error
+from crkernel.session import Session
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
@@ -38,7 +38,7 @@ class Size(Int[int, int | str]):
             if match is None:
                 self.error(obj, value)
             value = int(float(match[1]) * _UNITS[match[2].upper()])
-        return super().validate(obj, value)  # type: ignore[no-any-return]
+        return super().validate(obj, value)
 
     def from_string(self, s: str) -> Any:
         """What a command line or %config gives."""
@@ -51,25 +51,31 @@ class CRKernel(Kernel):
     implementation = "crkernel"
     implementation_version = __version__
     banner = f"crkernel {__version__}: JavaScript that can go back. %lsmagic lists the magics."
-    help_links = [{"text": "Node.js", "url": "https://nodejs.org/docs/latest-v24.x/api/"}]
+    help_links = [  # noqa: RUF012
+        {"text": "Node.js", "url": "https://nodejs.org/docs/latest-v24.x/api/"}
+    ]
 
     engine = Unicode("auto", help="Where sandboxes run: auto or local.").tag(config=True)
     memory = Size(
-        machine_memory() // 2, min=256 << 20, help="Memory of the guest, per process; half of the machine's."
+        machine_memory() // 2,
+        min=256 << 20,
+        help="Memory of the guest, per process; half of the machine's.",
     ).tag(config=True)
-    processes = Int(512, min=64, help="Processes and threads of the guest.").tag(config=True)
-    file_size = Size(4 << 30, min=1 << 20, help="The largest file the guest can write.").tag(config=True)
-    disk_size = Size(2 << 30, min=1 << 20, help="Its writable tree: /home/work, /tmp, /dev/shm.").tag(
+    max_processes = Int(512, min=64, help="Processes and threads of the guest.").tag(config=True)
+    file_size = Size(4 << 30, min=1 << 20, help="The largest file the guest can write.").tag(
         config=True
     )
+    disk_size = Size(
+        2 << 30, min=1 << 20, help="Its writable tree: /home/work, /tmp, /dev/shm."
+    ).tag(config=True)
     staging_size = Size(
         machine_memory() // 2, min=64 << 20, help="All checkpoints of the session, in memory."
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        logging.getLogger("crkernel").parent = self.log  # type: ignore[assignment]
-        self.time = Session(open_engine(self.engine, self._limits()), JAVASCRIPT)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        logging.getLogger("crkernel").parent = self.log
+        self.notebook = Session(open_engine(self.engine, self._limits()), JAVASCRIPT)
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -77,12 +83,15 @@ class CRKernel(Kernel):
 
     def start(self) -> None:
         """Serve; the guest comes up meanwhile."""
-        super().start()
-        self._loop = self.io_loop.asyncio_loop
-        self._started = self._loop.create_task(self.time.start())
+        super().start()  # type: ignore[no-untyped-call]
+        self._loop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._started = self._loop.create_task(self.notebook.start())
 
-    async def _ready(self) -> None:
+    async def ready(self) -> None:
+        """Wait until there is a guest; what kept it from starting may be mended meanwhile."""
         assert self._started is not None
+        if self._started.done() and self._started.exception() is not None:
+            self._started = asyncio.create_task(self.notebook.start())
         await asyncio.shield(self._started)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
@@ -98,7 +107,7 @@ class CRKernel(Kernel):
     async def _close(self) -> None:
         if self._started is not None:
             self._started.cancel()
-        await self.time.close()
+        await self.notebook.close()
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -114,9 +123,9 @@ class CRKernel(Kernel):
         }
 
     @property
-    def language_info(self) -> dict[str, Any]:
+    def language_info(self) -> dict[str, Any]:  # type: ignore[override]
         """JavaScript, and the version of the guest's Node once it has said hello."""
-        return language_info(self.time.language_version or "24")
+        return language_info(self.notebook.language_version or "24")
 
     async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """There is one guest with one main thread; a cell beside the cell cannot be."""
@@ -126,6 +135,7 @@ class CRKernel(Kernel):
             "evalue": "this kernel has no subshells",
             "traceback": [],
         }
+        assert self.session is not None
         self.session.send(socket, "create_subshell_reply", content, parent, ident)
 
     def pre_handler_hook(self) -> None:
@@ -140,36 +150,41 @@ class CRKernel(Kernel):
         self,
         code: str,
         silent: bool,
-        store_history: bool = True,
+        store_history: bool = True,  # noqa: ARG002  the base class looks at the names
         user_expressions: dict[str, str] | None = None,
-        allow_stdin: bool = False,
+        allow_stdin: bool = False,  # noqa: ARG002
         *,
-        cell_meta: dict[str, Any] | None = None,
-        cell_id: str | None = None,
+        cell_meta: dict[str, Any] | None = None,  # noqa: ARG002
+        cell_id: str | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Run a cell: its magics, then its code. The checkpoint comes after the reply."""
         request = Request(self, silent)
         try:
-            await self._ready()
             outcome = await request.run(code, user_expressions or {})
         except CRKernelError as error:
-            outcome = Outcome("error", error=_as_error(error))
+            outcome = Outcome("error", error=as_error(error))
         except Exception as error:  # a bug of ours: the front end must get its reply all the same
             self.log.exception("crkernel failed")
-            outcome = Outcome("error", error=_as_bug(error))
+            outcome = Outcome("error", error=as_bug(error))
         return request.reply(outcome)
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Stop the running cell; its state is kept. (Runs on the control thread.)"""
         assert self._loop is not None
-        done = asyncio.run_coroutine_threadsafe(self.time.interrupt(), self._loop)
+        done = asyncio.run_coroutine_threadsafe(self.notebook.interrupt(), self._loop)
         content: dict[str, Any] = {"status": "ok"}
         try:
             await asyncio.wait_for(asyncio.wrap_future(done), _INTERRUPT_SECONDS)
         except TimeoutError:
             self.log.info("the cell has not reacted to the interrupt yet")
         except CRKernelError as error:
-            content = {"status": "error", "ename": error.ename, "evalue": str(error), "traceback": []}
+            content = {
+                "status": "error",
+                "ename": error.ename,
+                "evalue": str(error),
+                "traceback": [],
+            }
+        assert self.session is not None
         self.session.send(stream, "interrupt_reply", content, parent, ident=ident)
 
     # -- help while typing
@@ -177,11 +192,13 @@ class CRKernel(Kernel):
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """Magics by us, everything else by the guest."""
         cursor = len(code) if cursor_pos is None else cursor_pos
-        found = magics.complete(code, cursor, self.time.timeline, self.settings())
+        found = magics.complete(code, cursor, self.notebook.timeline, self.settings())
         if found is None:
             try:
-                await self._ready()
-                answer = await self.time.call("complete", code=code, cursor=_utf16(code, cursor))
+                await self.ready()
+                answer = await self.notebook.call(
+                    "complete", code=code, cursor=_utf16(code, cursor)
+                )
                 matches = [str(match) for match in answer["matches"]]
                 start, end = (_code_points(code, int(answer[k])) for k in ("start", "end"))
                 found = matches, start, end
@@ -198,7 +215,11 @@ class CRKernel(Kernel):
         }
 
     async def do_inspect(
-        self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()
+        self,
+        code: str,
+        cursor_pos: int,
+        detail_level: int = 0,
+        omit_sections: Any = (),  # noqa: ARG002
     ) -> dict[str, Any]:
         """A magic's help, or what the guest knows of the name under the cursor."""
         text = magics.help_at(code, cursor_pos)
@@ -206,9 +227,11 @@ class CRKernel(Kernel):
             return {"status": "ok", "found": True, "data": {"text/plain": text}, "metadata": {}}
         data: dict[str, Any] = {}
         try:
-            await self._ready()
+            await self.ready()
             cursor = _utf16(code, cursor_pos)
-            answer = await self.time.call("inspect", code=code, cursor=cursor, detail=detail_level)
+            answer = await self.notebook.call(
+                "inspect", code=code, cursor=cursor, detail=detail_level
+            )
             if answer.get("found") is True and isinstance(answer.get("data"), dict):
                 data = answer["data"]
         except CRKernelError as error:
@@ -220,8 +243,8 @@ class CRKernel(Kernel):
         if (own := magics.is_complete(code)) is not None:
             return own
         try:
-            await self._ready()
-            answer = await self.time.call("is_complete", code=code)
+            await self.ready()
+            answer = await self.notebook.call("is_complete", code=code)
         except CRKernelError:
             return {"status": "unknown"}
         status = answer.get("status")
@@ -244,133 +267,22 @@ class CRKernel(Kernel):
         if name in ("engine", "staging_size"):
             raise UserError(
                 f"{name} cannot change while the kernel runs",
-                hint=f"set c.CRKernel.{name} in jupyter_kernel_config.py or in the kernelspec's argv",
+                hint=f"add --CRKernel.{name}=... to the kernelspec's argv and restart",
             )
         try:
             setattr(self, name, traits[name].from_string(text))
         except (TraitError, ValueError) as error:
-            raise UserError(f"{name} cannot be {text!r}: {error}", hint=traits[name].help) from error
-        self.time.engine.limits = self._limits()
-        return f"{name} = {_show(getattr(self, name))}, for guests started from now on: %reset starts one"
+            raise UserError(
+                f"{name} cannot be {text!r}: {error}", hint=traits[name].help
+            ) from error
+        self.notebook.engine.limits = self._limits()
+        shown = _show(getattr(self, name))
+        return f"{name} = {shown}, for guests started from now on: %reset starts one"
 
     def _limits(self) -> Limits:
         return Limits(
-            self.memory, self.processes, self.file_size, self.disk_size, self.staging_size
+            self.memory, self.max_processes, self.file_size, self.disk_size, self.staging_size
         )
-
-
-class Request:
-    """One execute_request: where its output goes, and which execution counts it takes.
-
-    It is what magics see of the kernel (`magics.Frontend`).
-    """
-
-    def __init__(self, kernel: CRKernel, silent: bool) -> None:
-        self._kernel = kernel
-        self._silent = silent
-        self._taken = silent  # whether the request's own count was given to a cell
-        self._payload: list[dict[str, Any]] = []
-        self.session = kernel.time
-        self.sink = IOPubSink(kernel, kernel.get_parent("shell"), silent)
-
-    async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
-        """Magics first, then JavaScript. Raises CRKernelError."""
-        cell = magics.parse(code)
-        for command in cell.commands:
-            outcome = await magics.run(command, self)
-            if outcome is not None and outcome.status != "ok":
-                return outcome
-        if cell.commands and not cell.code.strip():
-            return Outcome("ok")
-        outcome = await self.session.execute(
-            cell.code,
-            self.next_count(),
-            self.sink,
-            silent=self._silent,
-            user_expressions=user_expressions,
-        )
-        if outcome.result is not None:
-            self.sink.result(self._kernel.execution_count, outcome.result)
-        return outcome
-
-    def reply(self, outcome: Outcome) -> dict[str, Any]:
-        """Publish the error if there is one; the content of execute_reply."""
-        content: dict[str, Any] = {
-            "status": outcome.status,
-            "execution_count": self._kernel.execution_count,
-        }
-        if outcome.error is not None:
-            failed = {
-                "ename": outcome.error["name"],
-                "evalue": outcome.error["message"],
-                "traceback": outcome.error["traceback"],
-            }
-            self.sink.error(failed)
-            content |= failed
-        else:
-            expressions = outcome.user_expressions.items()
-            content["user_expressions"] = {n: _expression(e) for n, e in expressions}
-            content["payload"] = self._payload
-        self.sink.flush()
-        return content
-
-    # -- magics.Frontend
-
-    def next_count(self) -> int:
-        """The first cell of a request has its count, each further one takes one more."""
-        if self._taken and not self._silent:
-            self._kernel.execution_count += 1
-        self._taken = True
-        return int(self._kernel.execution_count)
-
-    def show(self, text: str, html: str | None = None) -> None:
-        """Display something to read."""
-        data = {"text/plain": text} | ({"text/html": html} if html else {})
-        self.sink.display(data, {}, {}, False)
-
-    def page(self, text: str) -> None:
-        """Show a help text in the pager."""
-        payload = {"source": "page", "data": {"text/plain": text}, "start": 0}
-        self._payload.append(payload)
-
-    def recall(self, code: str) -> None:
-        """Offer code as the next cell."""
-        self._payload.append({"source": "set_next_input", "text": code, "replace": False})
-
-    def settings(self) -> dict[str, str]:
-        """All settings of the running kernel, as text."""
-        return self._kernel.settings()
-
-    def set(self, name: str, value: str) -> str:
-        """Change one and say from when it holds."""
-        return self._kernel.change_setting(name, value)
-
-
-def _as_error(error: CRKernelError) -> dict[str, Any]:
-    lines = [f"{error.ename}: {error}"] + ([f"hint: {error.hint}"] if error.hint else [])
-    return {"name": error.ename, "message": str(error), "traceback": lines}
-
-
-def _as_bug(error: Exception) -> dict[str, Any]:
-    return {
-        "name": "InternalError",
-        "message": f"crkernel has a bug: {type(error).__name__}: {error}",
-        "traceback": traceback.format_exception(error),
-    }
-
-
-def _expression(entry: Any) -> dict[str, Any]:
-    if isinstance(entry, dict) and entry.get("status") == "ok" and isinstance(entry.get("data"), dict):
-        return {"status": "ok", "data": entry["data"], "metadata": {}}
-    error = entry.get("error") if isinstance(entry, dict) else None
-    error = error if isinstance(error, dict) else {}
-    lines = error.get("traceback")
-    return {
-        "status": "error",
-        "ename": str(error.get("name", "Error")),
-        "evalue": str(error.get("message", "")),
-        "traceback": [str(line) for line in lines] if isinstance(lines, list) else [],
-    }
 
 
 def _show(value: Any) -> str:

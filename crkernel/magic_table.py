@@ -24,6 +24,7 @@ class Magic:
     required: bool = False
     cell: bool = False
     changes_state: bool = False
+    needs_guest: bool = True
     options: tuple[str, ...] = ()
 
 
@@ -195,6 +196,7 @@ Examples:
 
 Holds for this kernel until it ends. Does not change the state of the guest.""",
         argument="setting",
+        needs_guest=False,
     ),
     Magic(
         "status",
@@ -219,6 +221,7 @@ Example:
   %lsmagic
 
 Does not change the state of the guest.""",
+        needs_guest=False,
     ),
     Magic(
         "help",
@@ -233,6 +236,7 @@ Examples:
 
 Does not change the state of the guest.""",
         argument="magic",
+        needs_guest=False,
     ),
 )
 

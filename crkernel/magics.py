@@ -28,7 +28,8 @@ from crkernel.magic_table import MAGICS, Magic
 from crkernel.timeline import KEYWORDS, Timeline, check_label
 
 if TYPE_CHECKING:
-    from crkernel.session import Outcome, Session, Sink
+    from crkernel.outcome import Outcome, Sink
+    from crkernel.session import Session
 
 _LIST = "%lsmagic lists all"
 _HELP = re.compile(r"\?\s*%{1,2}(?P<front>\w*)|%{1,2}(?P<back>\w*)\s*\?{1,2}")

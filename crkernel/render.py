@@ -248,9 +248,13 @@ _DIM = "color:var(--jp-ui-font-color2,GrayText);"
 _BAD = "color:var(--jp-error-color1,#d32f2f);"
 _HEAD = "color:var(--jp-brand-color1,#1976d2);font-weight:bold;"
 _TABLE = (
-    "border-collapse:collapse;border:0;margin:0;line-height:1.3;"
+    "border-collapse:collapse;border:0;margin:0;line-height:1.3;table-layout:auto;"
     "font-size:var(--jp-code-font-size,13px);color:var(--jp-ui-font-color1,inherit);"
 )
+# The code takes what the other columns leave and is cut there: no line makes the table wider.
+_REST = "width:100%;max-width:0;overflow:hidden;text-overflow:ellipsis;"
+_WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;"
+_RIGHT = "text-align:right;white-space:nowrap;"
 # Front ends stripe rows and shade them under the mouse, which would cut through the tree.
 _ROW = "background:transparent;"
 
@@ -269,30 +273,38 @@ def html(timeline: Timeline, now: float, limit: int | None = ROWS) -> str:
     shown, note = _shown(timeline, now, limit)
     if not shown:
         return f'<div style="{_DIM}">no checkpoint yet</div>'
-    titles = [_td(title, _DIM + "font-weight:normal;", tag="th") for title in _TITLES[1:]]
+    titles = [
+        _td(title, _DIM + "font-weight:normal;" + _RIGHT * (title in ("age", "ran")), tag="th")
+        for title in _TITLES[1:]
+    ]
     lines = [_line(titles)] + [_line(_html_cells(row)) for row in shown]
     above = f'<div style="{_DIM}">{escape(note)}</div>' if note else ""
-    return f'<div>{above}<table style="{_TABLE}">{"".join(lines)}</table></div>'
+    return f'<div>{above}<table style="{_TABLE}width:100%;">{"".join(lines)}</table></div>'
 
 
 def _html_cells(row: Row) -> list[str]:
     mark = ("→" if row.head else " ") + row.mark
     style = _HEAD if row.head else _BAD if row.reason else ""
     tree = f'{mark} <span style="{_DIM}">{row.graph[:-1]}</span>'
+    # nbconvert shortens what is nothing but blanks.
+    tree = tree.replace("  ", "&nbsp;&nbsp;")
     key = f'<span style="{style}">{row.graph[-1]} {escape(row.key)}</span>'
-    code = escape(_cut(row.code, 80))
+    line = _cut(row.code, 300)
+    code = escape(line)
     if row.code in (BY_ITSELF, FRESH):
         code = f'<span style="{_DIM}">{code}</span>'
     if row.reason:
-        code += f'  <span style="{_BAD}">✗ {escape(row.reason)}</span>'
-    right = _DIM + "text-align:right;white-space:nowrap;"
+        code = f'{escape(_cut(line, 40))}  <span style="{_BAD}">✗ {escape(row.reason)}</span>'
+    right = _DIM + _RIGHT
     return [
         _td(tree + key, _FONT, title="the head: the live guest continues from here" * row.head),
         _td(escape(row.labels), "font-weight:bold;"),
         _td(row.age, right),
         _td(row.took, right),
         _td(row.cost, _DIM + "white-space:nowrap;"),
-        _td(code, _FONT, title=row.code if len(row.code) > 80 else ""),
+        _td(
+            code, _FONT + _REST + _WRAPPED * bool(row.reason), title=row.code * (len(row.code) > 40)
+        ),
     ]
 
 

@@ -81,9 +81,8 @@ class IOPubSink:
         self._send("display_data", {"data": {"text/plain": text}, "metadata": {}, "transient": {}})
 
     def _send(self, kind: str, content: Json) -> None:
-        if self._silent:
+        kernel, session = self._kernel, self._kernel.session
+        if self._silent or session is None:
             return
-        kernel = self._kernel
-        kernel.session.send(
-            kernel.iopub_socket, kind, content, parent=self._parent, ident=kernel._topic(kind)
-        )
+        topic = f"kernel.{kernel.ident}.{kind}".encode()
+        session.send(kernel.iopub_socket, kind, content, parent=self._parent, ident=topic)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
@@ -33,7 +36,7 @@ def kernel_name() -> str:
     return "crkernel"
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What one execute_request brought: the reply's content, and IOPub messages in their order."""
 
@@ -42,6 +45,10 @@ class Result:
     reply: Json = field(default_factory=dict)
     messages: list[Json] = field(default_factory=list)
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        shown = [(m["msg_type"], m["content"]) for m in self.messages]
+        return f"<{self.code[:200]!r}: {str(self.reply)[:800]} {str(shown)[-2000:]}>"
 
     @property
     def status(self) -> str:
@@ -236,6 +243,17 @@ class Kernel:
     def pid(self) -> int:
         """The process id of the kernel."""
         return int(self.manager.provisioner.process.pid)  # type: ignore[union-attr]
+
+    def kill_guest(self) -> None:
+        """End the live guest from outside, with SIGKILL: the newest one, if a rewind is on its way."""
+        for process in reversed(psutil.Process(self.pid).children(recursive=True)):
+            try:
+                command = process.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            if command[-1:] == ["/usr/lib/crkernel/guest/main.js"]:
+                os.kill(process.pid, signal.SIGKILL)
+                return
 
     def close(self) -> None:
         """Shut it down; it must obey."""

@@ -26,10 +26,10 @@ ENTRY_POINTS = "crkernel.engines"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a sandbox may use. Bytes, but for `processes`."""
+    """What a sandbox may use. Bytes, but for `max_processes`."""
 
     memory: int
-    processes: int
+    max_processes: int
     file_size: int
     disk_size: int
     staging_size: int
@@ -79,11 +79,13 @@ class Sandbox:
         """Do beforehand what the first dump or restore would wait for."""
         await self._request("warm")
 
-    async def boot(self, command: list[str], environment: dict[str, str], limits: Limits) -> Message:
+    async def boot(
+        self, command: list[str], environment: dict[str, str], limits: Limits
+    ) -> Message:
         """Start a guest and return its hello."""
         rlimits = {
             "data": limits.memory,
-            "nproc": limits.processes,
+            "nproc": limits.max_processes,
             "fsize": limits.file_size,
             "core": 0,
         }
@@ -99,7 +101,8 @@ class Sandbox:
         reply = self._calls[number] = asyncio.get_running_loop().create_future()
         try:
             await self._request("call", call={"id": number, "op": op, **fields})
-            return await reply
+            message: Message = await reply
+            return message
         finally:
             self._calls.pop(number, None)
 
@@ -126,9 +129,13 @@ class Sandbox:
         """End the guest at once; `on_exit` follows."""
         await self._request("kill")
 
+    def silence(self) -> None:
+        """Hear nothing more of it: it is about to be ended."""
+        self.on_event = self.on_exit = lambda _: None
+
     async def end(self) -> None:
         """End the sandbox with everything in it. Safe to call twice."""
-        self.on_event = self.on_exit = lambda _: None
+        self.silence()
         self._receiver.cancel()
         self._writer.close()
         self._fail({"reason": "its sandbox was ended"})
@@ -142,7 +149,7 @@ class Sandbox:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             self._writer.write(wire.pack({"op": op, "id": number, **fields}))
-            message = await answer
+            message: Message = await answer
         finally:
             self._waiting.pop(number, None)
         if "error" in message:
@@ -197,7 +204,9 @@ def died(how: Message) -> SandboxDied:
     if "signal" in how:
         with contextlib.suppress(ValueError):
             name = signal.Signals(int(how["signal"])).name
-            return SandboxDied(f"the guest was ended by {name} ({signal.strsignal(int(how['signal']))})")
+            return SandboxDied(
+                f"the guest was ended by {name} ({signal.strsignal(int(how['signal']))})"
+            )
     return SandboxDied(f"the guest is gone: {how.get('reason', how)}")
 
 

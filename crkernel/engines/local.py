@@ -38,7 +38,9 @@ class LocalEngine(Engine):
         self._next_id = 0
 
     async def start(self) -> None:
-        """Start the nest. Raises EngineUnavailable or ImageMissing."""
+        """Start the nest, unless it runs. Raises EngineUnavailable or ImageMissing."""
+        if self._control is not None:
+            return
         if not hasattr(os, "pidfd_open"):
             raise EngineUnavailable("the local engine needs Linux", hint="run: crkernel doctor")
         self._image = image.require_image()
@@ -60,7 +62,9 @@ class LocalEngine(Engine):
         except (TimeoutError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the nest did not start: {error!r}", hint=_DOCTOR) from error
         if hello.get("ready") != wire.PROTOCOL:
-            reason = f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
+            reason = (
+                f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
+            )
             raise EngineUnavailable(f"no sandbox can be made here: {reason}", hint=_DOCTOR)
         loop.add_reader(ours.fileno(), self._on_answer)
 
@@ -104,7 +108,9 @@ class LocalEngine(Engine):
             os.close(self._hold)
             self._hold = -1
 
-    async def _ask(self, op: str, descriptors: list[int] | None = None, **fields: Any) -> dict[str, Any]:
+    async def _ask(
+        self, op: str, descriptors: list[int] | None = None, **fields: Any
+    ) -> dict[str, Any]:
         if self._control is None:
             raise EngineError("the nest is gone", hint="restart the kernel")
         self._next_id += 1
@@ -113,7 +119,7 @@ class LocalEngine(Engine):
         request = json.dumps({"op": op, "id": number, **fields}).encode()
         try:
             socket.send_fds(self._control, [request], descriptors or [])
-            message = await answer
+            message: dict[str, Any] = await answer
         except OSError as error:
             raise EngineError(f"the nest does not listen: {error}") from error
         finally:

@@ -10,7 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-_RUNTIME_THREADS = ("V8Worker", "libuv-worker", "DelayedTaskSche", "SignalInspector", "node-inspector")
+_RUNTIME_THREADS = (
+    "V8Worker",
+    "libuv-worker",
+    "DelayedTaskSche",
+    "SignalInspector",
+    "node-inspector",
+)
 
 Times = dict[tuple[int, int], int]
 

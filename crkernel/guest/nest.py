@@ -22,9 +22,7 @@ from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import STAGING
 
-_NAMESPACES = (
-    sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-)
+_NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 _MAX_REQUEST = 1 << 16
 
 
@@ -72,7 +70,7 @@ def _sandbox(request: dict[str, Any], descriptor: int, control: socket.socket) -
         try:
             control.close()
             supervisor.main(socket.socket(fileno=descriptor), int(request["disk"]))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  the child must not go on as a nest
             print(f"crkernel supervisor: {type(error).__name__}: {error}", file=sys.stderr)
             if not isinstance(error, (OSError, wire.WireError)):
                 sys.excepthook(type(error), error, error.__traceback__)

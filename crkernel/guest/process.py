@@ -9,7 +9,7 @@ import os
 import resource
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ class Guest:
         self._forward = forward
         self._unsent = bytearray()
         self._replies: list[bytes] = []
+        self._unanswered = 0
         old = {name: bytes.fromhex(text) for name, text in (leftovers or {}).items()}
         self._frames = {n: wire.Decoder(old.get(n, b"")) for n in ("replies", "events")}
         decoder = codecs.getincrementaldecoder("utf-8")
@@ -105,6 +106,7 @@ class Guest:
     def call(self, message: Mapping[str, Any]) -> None:
         """Send a call; the reply comes on its own."""
         self._unsent += wire.pack(message)
+        self._unanswered += 1
         self.flush()
 
     def flush(self) -> None:
@@ -124,7 +126,9 @@ class Guest:
         self._drain_events()
         for name in ("stdout", "stderr"):
             self._drain_text(name)
-        self._replies += self._frames["replies"].feed(replies)
+        new = self._frames["replies"].feed(replies)
+        self._unanswered = max(0, self._unanswered - len(new))  # a hello at boot answers no call
+        self._replies += new
 
     def take_replies(self) -> list[bytes]:
         """Replies that were drained and not taken yet."""
@@ -134,21 +138,39 @@ class Guest:
     def first_reply(self, seconds: float) -> wire.Message:
         """Wait for the guest's hello: the reply with id 0, or the one without. Replies to calls of
         before a checkpoint go nowhere. Raises GuestEnded, TimeoutError, wire.WireError."""
-        poll = select.poll()
-        for number in _READ_PIPES.values():
-            poll.register(self.pipes.ours[number], select.POLLIN)
-        poll.register(self.pidfd, select.POLLIN)
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
-            self.drain()
+        for _ in self._rounds(seconds):
             for reply in map(wire.parse, self.take_replies()):
                 if reply.get("id", 0) == 0:
                     hello = reply.get("hello", {})
                     return hello if isinstance(hello, dict) else {}
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+
+    def finish_calls(self, seconds: float) -> None:
+        """Wait until no call is under way: a checkpoint would keep half of it, and the pipe the
+        other half. Raises GuestEnded, TimeoutError, wire.WireError."""
+        if self._unanswered == 0:
+            return
+        for _ in self._rounds(seconds):
+            self.flush()
+            if self._unanswered == 0:
+                return
+        raise TimeoutError(f"a call was not answered within {seconds:.0f} s")
+
+    def _rounds(self, seconds: float) -> Iterator[None]:
+        """Drain each time that the guest has written something, for so long."""
+        poll = select.poll()
+        for number in _READ_PIPES.values():
+            poll.register(self.pipes.ours[number], select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
+        if self._unsent:
+            poll.register(self.pipes.ours[CALLS_FD], select.POLLOUT)
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
+            self.drain()
+            yield
             if self.pidfd in ready:
                 raise GuestEnded("it ended at once")
-        raise TimeoutError(f"no answer within {seconds:.0f} s")
 
     def _drain_events(self) -> None:
         for body in self._frames["events"].feed(self._read("events")):
@@ -180,7 +202,9 @@ class Guest:
         self.pipes.close()
 
 
-def launch(command: Sequence[str], environment: Mapping[str, str], limits: Mapping[str, int]) -> tuple[int, Pipes]:
+def launch(
+    command: Sequence[str], environment: Mapping[str, str], limits: Mapping[str, int]
+) -> tuple[int, Pipes]:
     """Start a guest, without any privilege, under `limits` (names of setrlimit(2), lower case)."""
     pipes = Pipes.make()
     set_next_pid(FIRST_PID)

@@ -91,7 +91,9 @@ def program() -> bytes:
     for numbers in _DENIED.values():
         if (number := numbers[0 if X86_64 else 1]) >= 0:
             code += [_step(_JUMP_EQ, number, 0, 1), _step(_RETURN, refused)]
-    families = [_step(_JUMP_EQ, f, len(_SOCKET_FAMILIES) - i, 0) for i, f in enumerate(_SOCKET_FAMILIES)]
+    families = [
+        _step(_JUMP_EQ, f, len(_SOCKET_FAMILIES) - i, 0) for i, f in enumerate(_SOCKET_FAMILIES)
+    ]
     for call in (_SOCKET, _SOCKETPAIR):
         code += _when(call, [*families, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
     # A restore needs a time namespace, which needs a capability that the guest does not have.

@@ -28,6 +28,7 @@ from .process import Guest, GuestEnded, Pipes
 from .tree import Tree
 
 _HELLO_SECONDS = 20.0
+_ANSWER_SECONDS = 2.0
 _SETTLE_SECONDS = 0.003
 """After a dump the guest's threads finish the system calls that CRIU broke into."""
 _META = "crkernel.json"
@@ -139,7 +140,7 @@ class Supervisor:
 
     def _is_rested(self, _request: wire.Message) -> wire.Message:
         """Whether the guest still is where its newest checkpoint left it."""
-        self._living().drain()
+        self._drain(self._living())
         if self._settle_at is not None:
             self._settle()
         return {"rested": not self._spoke and self._activity.times() == self._rested}
@@ -148,6 +149,7 @@ class Supervisor:
         guest, name = self._living(), str(request["name"])
         start = time.monotonic()
         self._rested = self._settle_at = None
+        self._finish_calls(guest)
         self._reap_orphans()
         meta: wire.Message = {"pipes": guest.pipes.inodes(), "worker": self._worker}
         images = _open_directory(self._staging, name, make=True)
@@ -179,6 +181,15 @@ class Supervisor:
             "files": meta["added"],
         }
 
+    def _finish_calls(self, guest: Guest) -> None:
+        try:
+            guest.finish_calls(_ANSWER_SECONDS)
+        except (TimeoutError, wire.WireError) as error:
+            raise Refused("DumpRefused", f"the guest is busy with itself: {error}") from error
+        except GuestEnded as error:
+            raise Refused("SandboxDied", "the guest has just ended") from error
+        self._drain(guest)
+
     def _restore(self, request: wire.Message) -> wire.Message:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
@@ -194,6 +205,9 @@ class Supervisor:
         except (CriuError, OSError) as error:
             pipes.close()
             raise Refused("RestoreFailed", _words(error)) from error
+        except (KeyError, TypeError, ValueError) as error:
+            pipes.close()
+            raise Refused("RestoreFailed", f"the checkpoint is damaged: {error!r}") from error
         pipes.hand_over()
         process.set_next_pid(meta["last_pid"] + 1)
         guest = Guest(pid, pipes, self._forward, meta["leftovers"])
@@ -256,11 +270,13 @@ class Supervisor:
         if self._guest is None:
             return  # it has just been dismissed, by an earlier event of the same round
         try:
-            self._guest.drain()
+            self._drain(self._guest)
         except wire.WireError as error:
             self._dismiss({"reason": f"it broke the protocol: {error}"})
-            return
-        for body in self._guest.take_replies():
+
+    def _drain(self, guest: Guest) -> None:
+        guest.drain()
+        for body in guest.take_replies():
             self._kernel.sendall(wire.frame(body, wire.REPLY))
 
     def _on_room(self) -> None:
@@ -273,8 +289,9 @@ class Supervisor:
     def _on_exit(self) -> None:
         if self._guest is None:
             return
-        self._on_output()  # its last words
-        if self._guest is None:
+        guest = self._guest
+        self._on_output()  # its last words, which may break the protocol and dismiss it
+        if self._guest is not guest:
             return
         _, status = os.waitpid(self._guest.pid, 0)
         code = os.waitstatus_to_exitcode(status)
@@ -344,7 +361,7 @@ def _read_meta(images: int) -> wire.Message:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == 28:
-        return "staging is full (limit staging_size)"
+        return "staging is full (limit staging_size; a restart empties it)"
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {str(error.filename)[:200]}"
     return str(error)

@@ -83,7 +83,7 @@ class Decoder:
         return bytes(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The body of each frame that `data` completes. Raises WireError, then is of no more use."""
+        """The body of each frame that `data` completes. After a WireError it is of no more use."""
         self._buffer += data
         bodies: list[bytes] = []
         start = 0

@@ -1,0 +1,128 @@
+"""What comes out of a cell: how it ended and where its output goes; and what is known of the
+guest's language to tell one from the other.
+
+Nothing that a guest says is believed: what leaves this module has the types it promises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from crkernel.engines.base import Limits
+from crkernel.timeline import Checkpoint
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """How to start a guest and how to read its last words; nothing else knows what it speaks."""
+
+    command: Callable[[Limits], list[str]]
+    environment: Mapping[str, str]
+    out_of_memory: re.Pattern[str]
+    """What its errors say, or its stderr when it dies, if it hit its memory limit."""
+    reserved: int
+    """Bytes of address space that it reserves without using them, on top of the memory limit."""
+    noise: str
+    """What its runtime prints to stderr when it ends, of no use to anyone here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a cell ended. `result` is {"data", "metadata"}; `error` is {"name", "message", "code",
+    "traceback", "interrupted"}."""
+
+    status: str
+    result: Json | None = None
+    error: Json | None = None
+    user_expressions: Json = field(default_factory=dict)
+
+
+class Sink(Protocol):
+    """Where what a cell prints and shows goes to."""
+
+    def stream(self, name: str, text: str) -> None:
+        """Text for "stdout" or "stderr"."""
+
+    def display(self, data: Json, metadata: Json, transient: Json, update: bool) -> None:
+        """A MIME bundle, new or in place of an earlier one."""
+
+    def clear_output(self, wait: bool) -> None:
+        """Remove what was shown."""
+
+    def begin(self, count: int, source: Checkpoint) -> None:
+        """A cell is run again, as execution `count`."""
+
+    def result(self, count: int, result: Json) -> None:
+        """The result of a cell that was run again."""
+
+
+def outcome(reply: Json, limits: Limits, language: Language) -> Outcome:
+    """From the guest's reply to `execute`."""
+    expressions = reply.get("user_expressions")
+    expressions = expressions if isinstance(expressions, dict) else {}
+    if reply.get("status") == "error":
+        error = reply.get("error")
+        checked = error_of(error if isinstance(error, dict) else {}, limits, language)
+        return Outcome("error", error=checked)
+    result = reply.get("result")
+    return Outcome("ok", bundle(result) if isinstance(result, dict) else None, None, expressions)
+
+
+def bundle(message: Json) -> Json | None:
+    """Its MIME bundle as {"data", "metadata"}; None if it has none."""
+    data, metadata = message.get("data"), message.get("metadata")
+    if not isinstance(data, dict):
+        return None
+    return {"data": data, "metadata": metadata if isinstance(metadata, dict) else {}}
+
+
+def error_of(error: Json, limits: Limits, language: Language) -> Json:
+    """An error as the guest describes it; one that comes from a limit of ours names it."""
+    traceback, code = error.get("traceback"), error.get("code")
+    checked: Json = {
+        "name": str(error.get("name", "Error")),
+        "message": str(error.get("message", "")),
+        "code": code if isinstance(code, str) else None,
+        "traceback": [str(line) for line in traceback] if isinstance(traceback, list) else [],
+        "interrupted": error.get("interrupted") is True,
+    }
+    name = _limit_of(checked, language)
+    if name is not None:
+        hint = limit_hint(name, limits)
+        checked["message"] += f" ({hint})"
+        checked["traceback"].append(f"hint: {hint}")
+    return checked
+
+
+def simple_error(name: str, message: str) -> Json:
+    """An error of ours, in the same shape."""
+    return {
+        "name": name,
+        "message": message,
+        "code": None,
+        "traceback": [f"{name}: {message}"],
+        "interrupted": False,
+    }
+
+
+def limit_hint(name: str, limits: Limits) -> str:
+    """Which limit was hit and how to raise it."""
+    value = getattr(limits, name)
+    shown = value if name == "max_processes" else f"{value >> 20} MiB"
+    return f"limit {name} = {shown}; set a higher one with %config {name}=… and %reset"
+
+
+def _limit_of(error: Json, language: Language) -> str | None:
+    message, code = error["message"], error["code"]
+    if language.out_of_memory.search(message):
+        return "memory"
+    if code == "EAGAIN" and "spawn" in message:
+        return "max_processes"
+    if "watch" in message:  # ENOSPC also means the machine's limit of inotify watches
+        return None
+    return {"EFBIG": "file_size", "ENOSPC": "disk_size"}.get(code or "")

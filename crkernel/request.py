@@ -1,0 +1,141 @@
+"""One execute_request: its magics, its code, its reply."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from crkernel import magics
+from crkernel.errors import CRKernelError
+from crkernel.outcome import Outcome, Sink
+from crkernel.sink import IOPubSink
+
+if TYPE_CHECKING:
+    from crkernel.kernel import CRKernel
+
+
+class Request:
+    """One execute_request: where its output goes, and which execution counts it takes.
+
+    It is what magics see of the kernel (`magics.Frontend`).
+    """
+
+    def __init__(self, kernel: CRKernel, silent: bool) -> None:
+        self._kernel = kernel
+        self._silent = silent
+        self._taken = silent  # whether the request's own count was given to a cell
+        self._payload: list[dict[str, Any]] = []
+        self.session = kernel.notebook
+        self._out = IOPubSink(kernel, _parent(kernel), silent)
+        self.sink: Sink = self._out
+
+    async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
+        """Magics first, then JavaScript. Raises CRKernelError."""
+        cell = magics.parse(code)
+        for command in cell.commands:
+            if command.magic.needs_guest:
+                await self._kernel.ready()
+            outcome = await magics.run(command, self)
+            if outcome is not None and outcome.status != "ok":
+                return outcome
+        if cell.commands and not cell.code.strip():
+            return Outcome("ok")
+        await self._kernel.ready()
+        outcome = await self.session.execute(
+            cell.code,
+            self.next_count(),
+            self.sink,
+            silent=self._silent,
+            user_expressions=user_expressions,
+        )
+        if outcome.result is not None:
+            self.sink.result(self._kernel.execution_count, outcome.result)
+        return outcome
+
+    def reply(self, outcome: Outcome) -> dict[str, Any]:
+        """Publish the error if there is one; the content of execute_reply."""
+        content: dict[str, Any] = {
+            "status": outcome.status,
+            "execution_count": self._kernel.execution_count,
+        }
+        if outcome.error is not None:
+            failed = {
+                "ename": outcome.error["name"],
+                "evalue": outcome.error["message"],
+                "traceback": outcome.error["traceback"],
+            }
+            self._out.error(failed)
+            content |= failed
+        else:
+            expressions = outcome.user_expressions.items()
+            content["user_expressions"] = {n: _expression(e) for n, e in expressions}
+            content["payload"] = self._payload
+        self._out.flush()
+        return content
+
+    # -- magics.Frontend
+
+    def next_count(self) -> int:
+        """The first cell of a request has its count, each further one takes one more."""
+        if self._taken and not self._silent:
+            self._kernel.execution_count += 1
+        self._taken = True
+        return int(self._kernel.execution_count)
+
+    def show(self, text: str, html: str | None = None) -> None:
+        """Display something to read."""
+        data = {"text/plain": text} | ({"text/html": html} if html else {})
+        self.sink.display(data, {}, {}, False)
+
+    def page(self, text: str) -> None:
+        """Show a help text in the pager."""
+        payload = {"source": "page", "data": {"text/plain": text}, "start": 0}
+        self._payload.append(payload)
+
+    def recall(self, code: str) -> None:
+        """Offer code as the next cell."""
+        self._payload.append({"source": "set_next_input", "text": code, "replace": False})
+
+    def settings(self) -> dict[str, str]:
+        """All settings of the running kernel, as text."""
+        return self._kernel.settings()
+
+    def set(self, name: str, value: str) -> str:
+        """Change one and say from when it holds."""
+        return self._kernel.change_setting(name, value)
+
+
+def _parent(kernel: CRKernel) -> dict[str, Any]:
+    parent: dict[str, Any] = kernel.get_parent("shell")  # type: ignore[no-untyped-call]
+    return parent
+
+
+def as_error(error: CRKernelError) -> dict[str, Any]:
+    lines = [f"{error.ename}: {error}"] + ([f"hint: {error.hint}"] if error.hint else [])
+    return {"name": error.ename, "message": str(error), "traceback": lines}
+
+
+def as_bug(error: Exception) -> dict[str, Any]:
+    return {
+        "name": "InternalError",
+        "message": f"crkernel has a bug: {type(error).__name__}: {error}",
+        "traceback": traceback.format_exception(error),
+    }
+
+
+def _expression(entry: Any) -> dict[str, Any]:
+    if (
+        isinstance(entry, dict)
+        and entry.get("status") == "ok"
+        and isinstance(entry.get("data"), dict)
+    ):
+        return {"status": "ok", "data": entry["data"], "metadata": {}}
+    error = entry.get("error") if isinstance(entry, dict) else None
+    error = error if isinstance(error, dict) else {}
+    lines = error.get("traceback")
+    return {
+        "status": "error",
+        "ename": str(error.get("name", "Error")),
+        "evalue": str(error.get("message", "")),
+        "traceback": [str(line) for line in lines] if isinstance(lines, list) else [],
+    }

@@ -1,0 +1,218 @@
+"""Front ends as people use them: nbconvert, crkernel run, nbclient, a console in a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pexpect
+import pytest
+from driver import kernel_name
+from nbclient import NotebookClient
+
+pytestmark = pytest.mark.e2e
+
+BIN = Path(sys.executable).parent
+SECONDS = 60
+
+
+def notebook(*cells: str) -> Any:
+    """A notebook of code cells for the installed kernel."""
+    new = nbformat.v4
+    metadata = {
+        "kernelspec": {"name": kernel_name(), "display_name": "crkernel", "language": "javascript"}
+    }
+    return new.new_notebook(cells=[new.new_code_cell(cell) for cell in cells], metadata=metadata)
+
+
+TOUR = (
+    "let x = 1",
+    "x = 2; console.log('x is', x); display('<b>2</b>', { mime: 'text/html' }); x",
+    "%rewind 1",
+    "x",
+    "%timeline",
+)
+
+
+def texts(cell: Any) -> list[str]:
+    """What a cell put out, as text."""
+    return [
+        output["text"] if output.output_type == "stream" else output["data"]["text/plain"]
+        for output in cell.outputs
+        if output.output_type == "stream" or "text/plain" in output["data"]
+    ]
+
+
+def check_tour(path: Path) -> None:
+    """The executed TOUR has all of its outputs."""
+    done = nbformat.read(path, as_version=4)
+    cells = done.cells
+    assert [cell.execution_count for cell in cells] == [1, 2, 3, 4, 5]
+    assert texts(cells[1]) == ["x is 2\n", "2"]
+    assert cells[1].outputs[1]["data"]["text/html"] == "<b>2</b>"
+    assert "checkpoint 1: let x = 1" in texts(cells[2])[0]
+    assert texts(cells[3]) == ["1"]
+    assert "├─●" in texts(cells[4])[0]
+    assert done.metadata.language_info.name == "javascript"
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment to its end."""
+    program, *arguments = map(str, command)
+    return subprocess.run(
+        [str(BIN / program), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def test_nbconvert(tmp_path: Path) -> None:
+    nbformat.write(notebook(*TOUR), tmp_path / "tour.ipynb")
+    ended = run(
+        "jupyter", "nbconvert", "--to", "notebook", "--execute", "tour.ipynb",
+        "--output", "done.ipynb", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    check_tour(tmp_path / "done.ipynb")
+
+
+def test_crkernel_run(tmp_path: Path) -> None:
+    nbformat.write(notebook(*TOUR), tmp_path / "tour.ipynb")
+    ended = run("crkernel", "run", "tour.ipynb", "-o", "out/done.ipynb", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    check_tour(tmp_path / "out" / "done.ipynb")
+    assert "Traceback" not in ended.stderr
+
+
+def test_crkernel_run_stops_at_an_error(tmp_path: Path) -> None:
+    nbformat.write(notebook("1", "throw new Error('enough')", "2"), tmp_path / "bad.ipynb")
+    ended = run("crkernel", "run", "bad.ipynb", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "Error: enough" in ended.stderr
+    done = nbformat.read(tmp_path / "bad.executed.ipynb", as_version=4)
+    assert texts(done.cells[0]) == ["1"]
+    assert done.cells[1].outputs[0].output_type == "error"
+    assert done.cells[2].execution_count is None
+
+
+@pytest.mark.parametrize("name", ["missing.ipynb", "text.ipynb"])
+def test_crkernel_run_on_what_is_no_notebook(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.ipynb").write_text("this is no notebook")
+    ended = run("crkernel", "run", name, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert name in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) <= 2
+
+
+def test_nbclient_goes_on_after_errors() -> None:
+    content = notebook(
+        "let a = 1; missing",
+        "a",
+        "process.exit(2)",
+        "a + 1",
+        "%rewind nowhere",
+        "setTimeout(() => console.log('late'), 100); await new Promise((r) => setTimeout(r, 200))",
+    )
+    NotebookClient(content, kernel_name=kernel_name(), allow_errors=True, timeout=SECONDS).execute()
+    failures = [
+        output.ename
+        for cell in content.cells
+        for output in cell.outputs
+        if output.output_type == "error"
+    ]
+    assert failures == ["ReferenceError", "GuestDied", "UnknownCheckpoint"]
+    assert texts(content.cells[3]) == ["2"]
+    assert texts(content.cells[5]) == ["late\n"]
+
+
+# -- a console ---------------------------------------------------------------------------------
+
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][AB012]|[=>78])")
+
+
+class Console:
+    """`jupyter console` in a terminal of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = os.environ | {
+            "TERM": "xterm",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "HOME": str(folder),
+            "JUPYTER_CONFIG_DIR": str(folder),
+        }
+        self.child = pexpect.spawn(
+            str(BIN / "jupyter"),
+            ["console", "--kernel", kernel_name(), "--ZMQTerminalInteractiveShell.true_color=False"],
+            env=environment,
+            cwd=str(folder),
+            timeout=SECONDS,
+            encoding="utf-8",
+            dimensions=(40, 120),
+        )
+
+    def wait(self, pattern: str) -> str:
+        """Wait for text on the screen, colours taken away; what came until then."""
+        seen = ""
+        while not re.search(pattern, seen):
+            try:
+                seen = _ESCAPES.sub("", seen + self.child.read_nonblocking(4096, timeout=SECONDS))
+            except (pexpect.TIMEOUT, pexpect.EOF) as error:
+                raise AssertionError(f"{pattern!r} did not come:\n{seen}") from error
+        return seen
+
+    def prompt(self, number: int) -> None:
+        """Wait for an input prompt."""
+        self.wait(rf"In \[{number}\]:")
+
+    def type(self, text: str) -> None:
+        """Type a line and Enter."""
+        self.child.send(text + "\r")
+
+
+def test_a_console(tmp_path: Path) -> None:
+    console = Console(tmp_path)
+    console.prompt(1)
+    console.type("let x = 20 + 1")
+    console.prompt(2)
+    console.type("x * 2")
+    console.wait(r"Out\[2\]:\s*42")
+    console.prompt(3)
+    console.type("function twice(n) {")
+    console.wait(r"\.\.\.:")
+    console.type("return n * 2 }")
+    console.prompt(4)
+    console.type("twice(50)")
+    console.wait(r"Out\[4\]:\s*100")
+    console.prompt(5)
+    console.type("x = 5; nowhere")
+    console.wait("ReferenceError: nowhere is not defined")
+    console.prompt(6)
+    console.type("%rewind 4")
+    console.wait("now at checkpoint 4")
+    console.prompt(7)
+    console.type("x")
+    console.wait(r"Out\[7\]:\s*21")
+    console.prompt(8)
+    console.type("%timeline")
+    console.wait(r"→\s+● 7")
+    console.prompt(9)
+    console.type("while (true) {}")
+    console.wait("while")
+    console.child.expect(pexpect.TIMEOUT, timeout=1)
+    console.child.sendintr()
+    console.prompt(10)
+    console.child.sendeof()
+    index = console.child.expect([r"\[y\]", pexpect.EOF])
+    if index == 0:
+        console.type("y")
+        console.child.expect(pexpect.EOF)
+    console.child.close()
+    assert console.child.exitstatus == 0
