@@ -30,6 +30,7 @@ from crkernel.outcome import (
     simple_error,
 )
 from crkernel.spare import Spare
+from crkernel.thinner import Thinner
 from crkernel.timeline import Checkpoint, Cost, Status, Timeline
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Session:
         self._live: Sandbox | None = None
         self._background = Background()
         self._spare = Spare(engine, self._background)
+        self._thinner = Thinner(engine, self._background)
         self._lock = asyncio.Lock()
         self._checkpointing: asyncio.Task[None] | None = None
         self._revived: str | None = None  # where a death between cells led, until a cell runs
@@ -77,7 +79,7 @@ class Session:
         self._move_in(sandbox)
         self.last["start"] = time.monotonic() - begin
         cost = await self._take(ROOT, sandbox)
-        self.timeline.append(Checkpoint(ROOT, None, None, time.time(), cost=cost))
+        self._append(Checkpoint(ROOT, None, None, time.time(), cost=cost))
         self._spare.warm(_SPARE_DELAY)
 
     async def close(self) -> None:
@@ -201,7 +203,7 @@ class Session:
             finally:
                 self._spare.warm()
             self._move_in(sandbox)
-            self.timeline.append(Checkpoint(key, None, None, time.time(), cost=cost))
+            self._append(Checkpoint(key, None, None, time.time(), cost=cost))
             return key
 
     async def settled(self) -> None:
@@ -237,6 +239,7 @@ class Session:
         """Exclude other operations, wait for the checkpoint under way, and start from a guest that
         lives: one that died meanwhile is put back first."""
         async with self._lock:
+            self._thinner.touch()
             if self._checkpointing is not None:
                 task, self._checkpointing = self._checkpointing, None
                 await task
@@ -280,7 +283,8 @@ class Session:
         begin = time.monotonic()
         spare = await self._spare.take()
         try:
-            await spare.restore(self._names[key])
+            async with self._thinner.hold(self._names[key]):
+                await spare.restore(self._names[key])
             if spare.death is not None:
                 raise died(spare.death)
         except CRKernelError:
@@ -327,7 +331,7 @@ class Session:
                 cost = await self._take(key, self._live)
             except DumpRefused as refusal:
                 reason = str(refusal)
-            self.timeline.append(Checkpoint(key, head, None, time.time(), cost=cost, reason=reason))
+            self._append(Checkpoint(key, head, None, time.time(), cost=cost, reason=reason))
         except SandboxDied:
             if self._live.death is None:
                 raise
@@ -348,9 +352,21 @@ class Session:
                 f"cannot come back here; close or end what is named and run another cell"
             )
         state: Status = "ok" if status == "ok" else "error"
-        self.timeline.append(
+        self._append(
             Checkpoint(key, head, code, created, duration, state, cost=cost, reason=reason)
         )
+
+    def _append(self, checkpoint: Checkpoint) -> None:
+        """Into the timeline, and in line to be made small."""
+        self.timeline.append(checkpoint)
+        key, cost = checkpoint.key, checkpoint.cost
+        if cost is not None:
+            parent = self._names.get(checkpoint.parent or "")
+
+            def done(left: int) -> None:
+                self.timeline.amend(key, cost=replace(cost, memory=left))
+
+            self._thinner.add(self._names[key], parent, cost.memory, done)
 
     async def _take(self, key: str, sandbox: Sandbox) -> Cost:
         name = f"c{len(self._names)}"

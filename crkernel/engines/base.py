@@ -227,6 +227,10 @@ class Engine(ABC):
         """A fresh one, without a guest."""
 
     @abstractmethod
+    async def thin(self, name: str, base: str) -> tuple[int, int]:
+        """Rewrite a checkpoint as the difference to a full one; bytes before and after."""
+
+    @abstractmethod
     async def status(self) -> dict[str, Any]:
         """For %status: what it is, which image, how full staging is."""
 

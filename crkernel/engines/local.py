@@ -84,6 +84,11 @@ class LocalEngine(Engine):
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         return Sandbox(reader, writer, end)
 
+    async def thin(self, name: str, base: str) -> tuple[int, int]:
+        """Done by a child of the nest, at low priority."""
+        answer = await self._ask("thin", name=name, base=base)
+        return int(answer["before"]), int(answer["after"])
+
     async def status(self) -> dict[str, Any]:
         """Staging's fill, in bytes, and where things are."""
         answer = await self._ask("status")

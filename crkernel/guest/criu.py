@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from . import protobuf
+from . import activity, protobuf
 from .protobuf import Field
 
 CRIU = "/usr/sbin/criu"
@@ -28,8 +28,9 @@ _IGNORE_CGROUPS, _SKIP_NETWORK_LOCK = 0, 3
 _GHOST_LIMIT = 64 << 20  # bytes of an unlinked file that is still open
 _RPC_FD, _FIRST_PIPE_FD = 3, 10
 _MAX_ANSWER = 1 << 16
-_STOPPED_SECONDS = 1.0
-"""A guest's processes have CRIU's user id: until they are frozen they can stop it, and end it."""
+_TICK_SECONDS = 0.5
+_PATIENCE_SECONDS = 120
+"""Between two of CRIU's answers: enough to write 100 GB."""
 
 
 class CriuError(Exception):
@@ -71,6 +72,8 @@ def dump(
         _send(rpc, _DUMP, options)
         hooks = {"post-dump": lambda: when_frozen(criu_pid)}
         _result(rpc, criu_pid, images, "dump.log", hooks)
+    if f"ids-{pid}.img" not in os.listdir(images):  # CRIU takes a zombie for a fine tree
+        raise CriuError("the guest was ended meanwhile")
     return _times(images)
 
 
@@ -132,6 +135,8 @@ def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[tuple[socket.soc
     theirs.close()
     try:
         yield ours, pid
+    except ConnectionError as error:
+        raise CriuError("CRIU was ended before it had done its work") from error
     finally:
         ours.close()
         os.kill(pid, signal.SIGKILL)  # it has answered, or never will
@@ -170,12 +175,30 @@ def _result(
 
 
 def _receive(rpc: socket.socket, pid: int) -> bytes:
-    rpc.settimeout(_STOPPED_SECONDS)
-    while True:
+    rpc.settimeout(_TICK_SECONDS)
+    for _ in range(int(_PATIENCE_SECONDS / _TICK_SECONDS)):
         try:
             return rpc.recv(_MAX_ANSWER)
         except TimeoutError:
+            if _waits_in_vain(pid):
+                raise CriuError("a process was ended while CRIU held it") from None
+            # Until its processes are frozen, a guest can stop CRIU: they have the same user id.
             os.kill(pid, signal.SIGCONT)
+    raise CriuError(f"CRIU did not answer within {_PATIENCE_SECONDS} s")
+
+
+def _waits_in_vain(pid: int) -> bool:
+    """Whether a process with threads was killed while CRIU traced it: it stays a zombie until its
+    threads are let go, and CRIU lets them go after it has seen the end of it."""
+    for traced in activity.processes():
+        try:
+            with open(f"/proc/{traced}/status", errors="replace") as file:
+                status = file.read()
+        except OSError:
+            continue
+        if "\nState:\tZ" in status and f"\nTracerPid:\t{pid}\n" in status:
+            return True
+    return False
 
 
 def _times(images: int) -> DumpTimes:

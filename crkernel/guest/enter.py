@@ -22,8 +22,9 @@ else:  # run as a script, by the host's Python, without the package around it
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
 
 CONTROL_FD = 3
-UNPRIVILEGED_ID = 900_000_017
-"""User and group id on a root host: outside of every range that /etc/subuid hands out."""
+UNPRIVILEGED_IDS = range(900_000_000, 904_194_304)
+"""User and group ids on a root host, one for each nest by its process id, so that sessions do not
+share what the kernel counts by user. Outside of every range that /etc/subuid hands out."""
 
 CODE_FOLDER = "/usr/lib/crkernel"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -66,8 +67,9 @@ def main() -> None:
 def _new_user() -> None:
     if os.geteuid() == 0:
         os.setgroups([])
-        os.setresgid(*[UNPRIVILEGED_ID] * 3)
-        os.setresuid(*[UNPRIVILEGED_ID] * 3)
+        number = UNPRIVILEGED_IDS[os.getpid()]
+        os.setresgid(number, number, number)
+        os.setresuid(number, number, number)
         sc.set_dumpable()
     user, group = os.geteuid(), os.getegid()
     sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)

@@ -12,68 +12,145 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from . import supervisor, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import STAGING
+from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 _MAX_REQUEST = 1 << 16
+_THINNER_NICE = 10
+
+Json = dict[str, Any]
 
 
 def main() -> None:
     """Serve until the engine closes the socket or dies."""
     sc.die_with_parent()
     os.mkdir(f"{STAGING}/runtime", 0o700)
-    control = socket.socket(fileno=CONTROL_FD)
-    control.send(json.dumps({"ready": wire.PROTOCOL}).encode())
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST, 1)
+    nest = Nest(socket.socket(fileno=CONTROL_FD))
+    nest.answer({"ready": wire.PROTOCOL})
+    nest.serve()
+
+
+class Nest:
+    """Serves one engine over `control`."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
+        self._wakeup, wakeup = socket.socketpair()
+        wakeup.setblocking(False)
+        self._wakeup_writer = wakeup
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def answer(self, message: Json) -> None:
+        """Tell the engine."""
+        self._control.send(json.dumps(message).encode())
+
+    def serve(self) -> None:
+        """Until the engine is gone."""
+        selector = selectors.DefaultSelector()
+        selector.register(self._control, selectors.EVENT_READ)
+        selector.register(self._wakeup, selectors.EVENT_READ)
+        while True:
+            ready = [key.fileobj for key, _ in selector.select()]
+            if self._wakeup in ready:
+                self._wakeup.recv(_MAX_REQUEST)
+                self._reap()
+            if self._control in ready and not self._on_request():
+                return
+
+    def _on_request(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, 1)
         if not data:
-            return
+            return False
         request = json.loads(data)
         try:
-            answer = _serve(request, descriptors, control)
+            answer = self._operate(request, descriptors)
         except OSError as error:
             answer = {"error": {"kind": "EngineError", "message": f"{request['op']}: {error}"}}
         for descriptor in descriptors:
             os.close(descriptor)
-        control.send(json.dumps({"id": request["id"]} | answer).encode())
+        if answer is not None:
+            self.answer({"id": request["id"]} | answer)
+        return True
 
+    def _operate(self, request: Json, descriptors: list[int]) -> Json | None:
+        """The answer, or None if it comes later."""
+        if request["op"] == "sandbox":
+            channel = descriptors[0]
+            return {"pid": self._fork(lambda: supervise(channel, int(request["disk"])))}
+        if request["op"] == "end":
+            return self._end(int(request["pid"]), int(request["id"]))
+        if request["op"] == "thin":
+            self._fork(lambda: self._thin(request), sandboxed=False)
+            return None
+        status = os.statvfs(STAGING)
+        return {
+            "used": (status.f_blocks - status.f_bfree) * status.f_frsize,
+            "size": status.f_blocks * status.f_frsize,
+        }
 
-def _serve(
-    request: dict[str, Any], descriptors: list[int], control: socket.socket
-) -> dict[str, Any]:
-    if request["op"] == "sandbox":
-        return {"pid": _sandbox(request, descriptors[0], control)}
-    if request["op"] == "end":
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(request["pid"], signal.SIGKILL)
-            os.waitpid(request["pid"], 0)
-        return {}
-    status = os.statvfs(STAGING)
-    return {
-        "used": (status.f_blocks - status.f_bfree) * status.f_frsize,
-        "size": status.f_blocks * status.f_frsize,
-    }
-
-
-def _sandbox(request: dict[str, Any], descriptor: int, control: socket.socket) -> int:
-    """Fork one; its PID 1 never returns from here."""
-    pid = sc.fork_into(_NAMESPACES)
-    if pid == 0:
+    def _end(self, pid: int, request: int) -> Json | None:
         try:
-            control.close()
-            supervisor.main(socket.socket(fileno=descriptor), int(request["disk"]))
-        except BaseException as error:  # noqa: BLE001  the child must not go on as a nest
-            print(f"crkernel supervisor: {type(error).__name__}: {error}", file=sys.stderr)
-            if not isinstance(error, (OSError, wire.WireError)):
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                return {}
+        except ChildProcessError:
+            return {}
+        os.kill(pid, signal.SIGKILL)
+        self._ending[pid] = request
+        return None
+
+    def _reap(self) -> None:
+        """Answer for the ended that somebody waits for; a sandbox that nobody does is left as a
+        zombie, so that its process id is still its own when `end` comes."""
+        for pid, request in list(self._ending.items()):
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                del self._ending[pid]
+                if request >= 0:
+                    self.answer({"id": request})
+
+    def _fork(self, work: Callable[[], None], *, sandboxed: bool = True) -> int:
+        """Do it in a child, PID 1 of a new sandbox or not, that never returns from here."""
+        pid = sc.fork_into(_NAMESPACES) if sandboxed else os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PID 1 has no handler to be called
+            try:
+                if sandboxed:
+                    self._control.close()
+                work()
+            except BaseException as error:  # noqa: BLE001  the child must not go on as a nest
                 sys.excepthook(type(error), error, error.__traceback__)
-        finally:
-            os._exit(1)
-    return pid
+            finally:
+                os._exit(1)
+        if not sandboxed:
+            self._ending[pid] = -1
+        return pid
+
+    def _thin(self, request: Json) -> None:
+        sc.die_with_parent()
+        os.nice(_THINNER_NICE)
+        try:
+            before, after = thin(STAGING, request["name"], request["base"])
+            answer: Json = {"before": before, "after": after}
+        except (OSError, ValueError) as error:
+            answer = {"error": {"kind": "EngineError", "message": f"thin: {error}"}}
+        self.answer({"id": request["id"]} | answer)
+        os._exit(0)
+
+
+def supervise(channel: int, disk: int) -> None:
+    """Be PID 1 of a sandbox. A lost connection ends it without a word."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        supervisor.main(socket.socket(fileno=channel), disk)

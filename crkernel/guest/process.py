@@ -23,8 +23,7 @@ FIRST_PID = 5000
 _READ_PIPES = {"stdout": 1, "stderr": 2, "replies": 4, "events": 5}
 """What the guest writes, by its descriptor numbers; 3 is where it reads its calls."""
 CALLS_FD = 3
-_PIPE_BYTES = 1 << 20
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 class GuestEnded(Exception):
@@ -46,8 +45,6 @@ class Pipes:
             reader, writer = os.pipe()
             ours, theirs = (writer, reader) if number == CALLS_FD else (reader, writer)
             os.set_blocking(ours, False)
-            with contextlib.suppress(OSError):  # beyond the user's share: the default size it is
-                fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             pipes.ours[number], pipes.theirs[number] = ours, theirs
         return pipes
 
@@ -187,14 +184,10 @@ class Guest:
 
     def _read(self, name: str) -> bytes:
         descriptor = self.pipes.ours[_READ_PIPES[name]]
-        data = bytearray()
-        # No more than the pipe held at the start: a flood that is refilled meanwhile has no end.
+        # No more than it holds at a time: a flood that is refilled meanwhile has no end.
         with contextlib.suppress(BlockingIOError):
-            while len(data) < _PIPE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
-                data += chunk
-                if len(chunk) < _CHUNK:
-                    break
-        return bytes(data)
+            return os.read(descriptor, fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ))
+        return b""
 
     def close(self) -> None:
         """Give up the descriptors; the process itself has ended or is somebody else's to end."""

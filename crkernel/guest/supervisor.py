@@ -8,7 +8,6 @@ could call one.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import selectors
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, criu, mounts, process, seccomp, wire
+from . import activity, criu, mounts, process, record, seccomp, wire
 from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
@@ -31,7 +30,6 @@ _HELLO_SECONDS = 20.0
 _ANSWER_SECONDS = 2.0
 _SETTLE_SECONDS = 0.003
 """After a dump the guest's threads finish the system calls that CRIU broke into."""
-_META = "crkernel.json"
 _WATCHED = (process.WORK, "/tmp")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -166,8 +164,8 @@ class Supervisor:
         try:
             inodes = list(meta["pipes"].values())
             times = criu.dump(guest.pid, images, inodes, _WATCHED, when_frozen, self._runtime)
-            _write_meta(images, meta)
-            size = _size(images)
+            meta["sizes"] = record.sizes(images)
+            record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
             shutil.rmtree(name, dir_fd=self._staging)
             raise Refused("DumpRefused", _words(error)) from error
@@ -177,7 +175,7 @@ class Supervisor:
         return {
             "seconds": time.monotonic() - start,
             "frozen": times.frozen / 1e6,
-            "memory": size,
+            "memory": sum(meta["sizes"].values()),
             "files": meta["added"],
         }
 
@@ -197,7 +195,9 @@ class Supervisor:
         pipes = Pipes.make()
         try:
             with self._images(str(request["name"])) as (images, work):
-                meta = _read_meta(images)
+                meta = record.read(images)
+                if record.sizes(images) != meta["sizes"]:  # CRIU would read on for ever
+                    raise CriuError("the checkpoint is damaged: an image is missing or cut")
                 self._tree.restore(meta["files"])
                 self._clock.enter(meta["monotonic"])
                 inherited = [(meta["pipes"][str(n)], fd) for n, fd in pipes.theirs.items()]
@@ -339,24 +339,6 @@ def _open_directory(staging: int, name: str, *, make: bool = False) -> int:
     if make:
         os.mkdir(name, 0o700, dir_fd=staging)
     return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=staging)
-
-
-def _size(directory: int) -> int:
-    with os.scandir(directory) as entries:
-        return sum(entry.stat().st_blocks * 512 for entry in entries)
-
-
-def _write_meta(images: int, meta: wire.Message) -> None:
-    """The record that makes a checkpoint one: written last, under its name only when whole."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(f"{_META}.new", flags, 0o600, dir_fd=images), "w") as file:
-        json.dump(meta, file)
-    os.rename(f"{_META}.new", _META, src_dir_fd=images, dst_dir_fd=images)
-
-
-def _read_meta(images: int) -> wire.Message:
-    with open(os.open(_META, os.O_RDONLY | os.O_CLOEXEC, dir_fd=images)) as file:
-        return wire.parse(file.read().encode())
 
 
 def _words(error: Exception) -> str:

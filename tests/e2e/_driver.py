@@ -72,32 +72,46 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def _children(pid: int) -> list[int]:
+    found = []
+    for child in descendants(pid):
+        try:
+            if status(child)["PPid"] == str(pid):
+                found.append(child)
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
 def nest_of(kernel: Kernel) -> int:
     """The process id of a kernel's nest."""
-    (pid,) = [
-        p for p in descendants(kernel.pid) if status(p)["PPid"] == str(kernel.pid)
-    ]
+    (pid,) = _children(kernel.pid)
     return pid
 
 
 def supervisors_of(kernel: Kernel) -> list[int]:
     """PID 1 of each sandbox of a kernel: the live one's and the spare's, in no order."""
-    nest = str(nest_of(kernel))
-    return [p for p in descendants(kernel.pid) if status(p)["PPid"] == nest]
+    return _children(nest_of(kernel))
 
 
 def guests_of(kernel: Kernel) -> list[int]:
-    """The root process of each guest of a kernel; one, unless a sandbox is just being left."""
-    ones = set(map(str, supervisors_of(kernel)))
+    """The root process of each guest of a kernel: two while a sandbox is just being left."""
     found = []
-    for pid in descendants(kernel.pid):
+    for pid in (child for one in supervisors_of(kernel) for child in _children(one)):
         try:
             fields = status(pid)
         except OSError:
             continue
-        if fields["PPid"] in ones and fields["NSpid"].split()[-1] == "5000":
+        if fields["NSpid"].split()[-1] == "5000" and fields["State"][0] != "Z":
             found.append(pid)
     return found
+
+
+def guest_of(kernel: Kernel) -> int:
+    """The root process of the one guest, once the sandbox before it has gone."""
+    assert eventually(lambda: len(guests_of(kernel)) == 1, 5)
+    (pid,) = guests_of(kernel)
+    return pid
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> bool:

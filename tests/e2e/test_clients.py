@@ -145,7 +145,7 @@ class Console:
         environment = os.environ | {
             "TERM": "xterm",
             "PROMPT_TOOLKIT_NO_CPR": "1",
-            "HOME": str(folder),
+            "IPYTHONDIR": str(folder),
             "JUPYTER_CONFIG_DIR": str(folder),
         }
         self.child = pexpect.spawn(

@@ -104,7 +104,7 @@ def test_subshells_and_the_debugger_are_refused(kernel: Kernel) -> None:
 
 def test_usage_is_told(kernel: Kernel) -> None:
     """What JupyterLab's kernel usage panel asks for."""
-    usage = kernel.control("usage_request", timeout=10)["content"]
+    usage = kernel.control("usage_request", timeout=10)
     assert usage["kernel_memory"] > 0
     assert usage["pid"] == kernel.pid
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from _driver import descendants, eventually, guests_of, nest_of, supervisors_of
+from _driver import descendants, eventually, guest_of, guests_of, nest_of, supervisors_of
 from driver import Kernel, Result
 
 from crkernel import image
@@ -81,8 +81,10 @@ def test_killed_in_a_cell(
 
 def _live_only(kernel: Kernel, victim: str) -> list[int]:
     """The process of the live sandbox; its spare has no guest, and a kill there goes unnoticed."""
-    (guest,) = guests_of(kernel)
-    return [guest] if victim == "guest" else [s for s in supervisors_of(kernel) if guest in descendants(s)]
+    guest = guest_of(kernel)
+    if victim == "guest":
+        return [guest]
+    return [one for one in supervisors_of(kernel) if guest in descendants(one)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -144,7 +146,6 @@ def test_without_its_nest_the_kernel_says_what_to_do(fresh_kernel: Kernel) -> No
     for result in (kernel.finish(running, 10), *[kernel.run(c, 10) for c in ("x", "%rewind 1", "2")]):
         assert "restart the kernel" in result.traceback
         assert len(result.reply["traceback"]) <= 3
-    assert kernel.ok("%timeline").status == "ok"
     kernel.manager.restart_kernel(now=False)
     kernel.client.wait_for_ready(timeout=30)
     assert kernel.value("1 + 1") == 2
@@ -184,7 +185,7 @@ def test_a_damaged_checkpoint_fails_and_the_present_stays(
         kernel.ok(f"globalThis.x = {value}; {_FS}.writeFileSync('f', String(x))")
     kernel.ok("globalThis.x = 'now'")
     assert kernel.value("x") == "now"  # and checkpoint 4 is taken
-    (guest,) = guests_of(kernel)
+    guest = guest_of(kernel)
     damage(Path(f"/proc/{nest_of(kernel)}/root/run/staging/c1"))
     assert kernel.fails("%rewind 1").error.startswith("RestoreFailed: ")
     assert guests_of(kernel) == [guest]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _driver import descendants, eventually, guests_of, python, status
+from _driver import descendants, eventually, guest_of, python, status
 from driver import Kernel
 
 pytestmark = pytest.mark.e2e
@@ -337,7 +337,7 @@ for who in ("self", os.getppid()):
 
 
 def test_the_hosts_view_of_the_guest(guest: Kernel) -> None:
-    (pid,) = guests_of(guest)
+    pid = guest_of(guest)
     fields = status(pid)
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
@@ -497,3 +497,32 @@ def test_a_path_that_is_too_long_is_named(kernel: Kernel) -> None:
     kernel.ok("require('node:child_process').execSync('rm -rf /tmp/x*')")
     count = kernel.ok("2").count
     kernel.rewind(count)
+
+
+@pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
+def test_criu_may_be_hit_and_the_kernel_goes_on(fresh_kernel: Kernel, number: str) -> None:
+    """It has the guest's user id, so signals get through to it until the guest is frozen."""
+    kernel = fresh_kernel
+    program = f"""
+import os, signal, time
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    for p in os.listdir("/proc"):
+        try:
+            if p.isdigit() and open(f"/proc/{{p}}/comm").read().strip() == "criu":
+                os.kill(int(p), signal.{number})
+        except OSError:
+            pass
+"""
+    kernel.ok("let x = 1")
+    kernel.ok(
+        f"require('node:child_process').spawn('python3', ['-c', `{program}`], {{ stdio: 'ignore' }});"
+        "x = 2; await new Promise((r) => setTimeout(r, 200))"
+    )
+    notes = "".join(kernel.run(f"{i}").stderr for i in range(3))
+    if number == "SIGKILL":
+        assert "could not be taken: CRIU was ended" in notes
+    kernel.rewind(1)
+    assert kernel.value("x") == 1
+    kernel.ok("x = 3")
+    kernel.rewind(1)

@@ -1,0 +1,154 @@
+"""A front end with a stopwatch: a kernel of its own process, and bare sockets to it.
+
+The clients of jupyter_client poll and sleep while a kernel starts; here a message is seen when it
+comes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from jupyter_client.manager import KernelManager
+
+from crkernel.errors import EngineError
+
+OURS, BASELINE = "crkernel", "python3"
+OF = {OURS: "crkernel", BASELINE: "ipykernel"}
+"""Kernelspecs, and what tables call them."""
+
+_PATIENCE_MS = 120_000
+_RECONNECT_MS = 2
+_SILENCE_MS = 20
+
+
+@dataclass
+class Run:
+    """Milliseconds from a request to its reply and to its idle; the reply; the texts shown."""
+
+    reply: float = 0.0
+    idle: float = 0.0
+    content: dict[str, Any] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+
+class Kernel:
+    """A running kernel. `ready` and `first`: milliseconds from its start to the answer to
+    kernel_info and to the result of the first cell."""
+
+    def __init__(self, name: str, first_cell: str = "1+1") -> None:
+        begin = time.perf_counter()
+        self.name = name
+        self._manager = KernelManager(kernel_name=name)
+        quiet = subprocess.DEVNULL
+        self._manager.start_kernel(stdout=quiet, stderr=quiet)
+        self._session = self._manager.session
+        self._poller = zmq.Poller()
+        self._shell = self._connect(zmq.DEALER, "shell_port")
+        self._iopub = self._connect(zmq.SUB, "iopub_port")
+        self._wait_until_heard()
+        self.ready = 1e3 * (time.perf_counter() - begin)
+        self.run(first_cell)
+        self.first = 1e3 * (time.perf_counter() - begin)
+
+    @property
+    def pid(self) -> int:
+        """Of the kernel's process."""
+        return int(self._manager.provisioner.pid)  # type: ignore[union-attr]
+
+    def run(self, code: str) -> Run:
+        """Execute one cell; raises EngineError if it fails."""
+        return self.run_all([code])[0]
+
+    def run_all(self, codes: Sequence[str]) -> list[Run]:
+        """Execute cells that are all sent at once; returns when the last is idle."""
+        return self._ask("execute_request", [{"code": c, "store_history": True} for c in codes])
+
+    def complete(self, code: str) -> Run:
+        """Ask for completions at the end of `code`."""
+        return self._ask("complete_request", [{"code": code, "cursor_pos": len(code)}])[0]
+
+    def close(self) -> None:
+        """Shut it down."""
+        for socket in (self._shell, self._iopub):
+            socket.close(linger=0)
+        self._manager.shutdown_kernel()
+
+    def _ask(self, kind: str, contents: Sequence[dict[str, Any]]) -> list[Run]:
+        begin = time.perf_counter()
+        runs: dict[str, Run] = {}
+        for content in contents:
+            message = self._session.send(self._shell, kind, content)
+            runs[message["header"]["msg_id"]] = Run()
+        waiting = {(key, end) for key in runs for end in ("reply", "idle")}
+        while waiting:
+            for socket, message in self._messages(_PATIENCE_MS):
+                now = 1e3 * (time.perf_counter() - begin)
+                key = message["parent_header"].get("msg_id")
+                if key not in runs:
+                    continue
+                run, content = runs[key], message["content"]
+                if socket is self._shell:
+                    run.reply, run.content = now, content
+                    waiting.discard((key, "reply"))
+                elif message["msg_type"] != "status":
+                    run.texts.append(content.get("data", {}).get("text/plain", ""))
+                elif content["execution_state"] == "idle":
+                    run.idle = now
+                    waiting.discard((key, "idle"))
+        for run in runs.values():
+            if run.content["status"] != "ok":
+                why = run.content.get("evalue", run.content["status"])
+                raise EngineError(f"{self.name}: a cell of the benchmark failed: {why}")
+        return list(runs.values())
+
+    def _messages(self, milliseconds: int) -> Iterator[tuple[zmq.Socket[bytes], dict[str, Any]]]:
+        """What there is now, or comes first. Raises EngineError if nothing comes."""
+        ready = self._poller.poll(milliseconds)
+        if not ready:
+            raise EngineError(f"{self.name} is silent", hint="run: crkernel doctor")
+        for socket, _ in ready:
+            _, message = self._session.recv(socket)
+            if message is not None:
+                yield socket, message
+
+    def _wait_until_heard(self) -> None:
+        """Until kernel_info is answered and IOPub is heard, which may connect a little later."""
+        heard: set[zmq.Socket[bytes]] = set()
+        self._session.send(self._shell, "kernel_info_request", {})
+        while len(heard) < 2:
+            patience = _SILENCE_MS if heard else _PATIENCE_MS
+            try:
+                heard |= {socket for socket, _ in self._messages(patience)}
+            except EngineError:
+                if not heard:
+                    raise
+                self._session.send(self._shell, "kernel_info_request", {})
+
+    def _connect(self, kind: int, port: str) -> zmq.Socket[bytes]:
+        info: dict[str, Any] = {**self._manager.get_connection_info()}
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        if kind == zmq.SUB:
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(f"{info['transport']}://{info['ip']}:{info[port]}")
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+
+@contextmanager
+def kernels(*names: str) -> Iterator[list[Kernel]]:
+    """Kernels of these specs for the time of a block."""
+    started: list[Kernel] = []
+    try:
+        for name in names:
+            started.append(Kernel(name))
+        yield started
+    finally:
+        for kernel in started:
+            kernel.close()

@@ -1,0 +1,33 @@
+"""The record in a checkpoint's directory, written last: what makes it a checkpoint.
+
+All functions take the directory as a descriptor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from . import wire
+
+NAME = "crkernel.json"
+
+
+def write(directory: int, record: wire.Message) -> None:
+    """Put it under its name only when it is whole."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(f"{NAME}.new", flags, 0o600, dir_fd=directory), "w") as file:
+        json.dump(record, file)
+    os.rename(f"{NAME}.new", NAME, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def read(directory: int) -> wire.Message:
+    """Raises FileNotFoundError where there is no checkpoint, ValueError for a damaged record."""
+    with open(os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)) as file:
+        return wire.parse(file.read().encode())
+
+
+def sizes(directory: int) -> dict[str, int]:
+    """Bytes of each of CRIU's images."""
+    with os.scandir(directory) as entries:
+        return {e.name: e.stat().st_size for e in entries if e.name.endswith(".img")}

@@ -1,0 +1,115 @@
+"""Makes checkpoints small while nothing else happens: each becomes the difference to a full one.
+
+A full dump of an idle guest takes 20 MB, the difference to an earlier one rarely more than one.
+That is work for the pauses between cells: only when a quarter of staging waits to be made small is
+it done while cells run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from crkernel.background import Background
+from crkernel.engines.base import Engine
+from crkernel.errors import CRKernelError
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.5
+_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    name: str
+    parent: str | None
+    size: int
+    done: Callable[[int], None]
+
+
+class Thinner:
+    """Works through the checkpoints of one session, oldest first."""
+
+    def __init__(self, engine: Engine, background: Background) -> None:
+        self._engine = engine
+        self._background = background
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0  # bytes
+        self._bases: dict[str, str] = {}  # a checkpoint's name -> the full one it differs from
+        self._active_at = 0.0
+        self._worker: asyncio.Task[None] | None = None
+        self._current = ""
+        self._free = asyncio.Condition()
+        self._held: set[str] = set()
+
+    def add(self, name: str, parent: str | None, size: int, done: Callable[[int], None]) -> None:
+        """A new checkpoint of `size` bytes that followed `parent`; `done` takes what is left."""
+        if parent is None:
+            self._bases[name] = name
+            return
+        self._jobs.append(_Job(name, parent, size, done))
+        self._waiting += size
+        self.touch()
+        if self._worker is None:
+            self._worker = self._background.start(self._work())
+
+    def touch(self) -> None:
+        """Something else happens: wait for the next pause."""
+        self._active_at = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        """Leave a checkpoint alone while it is being restored."""
+        async with self._free:
+            self._held.add(name)
+            await self._free.wait_for(lambda: self._current != name)
+        try:
+            yield
+        finally:
+            self._held.discard(name)
+
+    async def _work(self) -> None:
+        try:
+            while self._jobs:
+                await self._pause()
+                job = self._jobs[0]
+                if job.name in self._held:
+                    self.touch()
+                    continue
+                self._jobs.popleft()
+                self._waiting -= job.size
+                await self._thin(job)
+        finally:
+            self._worker = None
+
+    async def _pause(self) -> None:
+        while self._waiting < self._engine.limits.staging_size // _SHARE:
+            left = self._active_at + _PAUSE_SECONDS - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    async def _thin(self, job: _Job) -> None:
+        base = self._bases.get(job.parent or "", job.name)
+        self._bases[job.name] = job.name
+        if base == job.name:
+            return
+        self._current = job.name
+        try:
+            before, after = await self._engine.thin(job.name, base)
+        except CRKernelError as error:
+            log.info("checkpoint %s stays as large as it is: %s", job.name, error)
+            return
+        finally:
+            async with self._free:
+                self._current = ""
+                self._free.notify_all()
+        if after < before:
+            self._bases[job.name] = base
+            job.done(job.size - before + after)

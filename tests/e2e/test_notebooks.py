@@ -1,0 +1,143 @@
+"""The notebooks show what they claim: executed, they put out what the text around says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from driver import kernel_name
+from nbclient import NotebookClient
+
+pytestmark = pytest.mark.e2e
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+class Outputs:
+    """The outputs of an executed notebook, by the id of the cell."""
+
+    def __init__(self, notebook: Any) -> None:
+        self._cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+
+    def lines(self, cell: str) -> list[str]:
+        """What a cell displays, prints and returns as text, line by line, in this order."""
+        texts = [
+            output.text if output.output_type == "stream" else output.data["text/plain"]
+            for output in self._cells[cell].outputs
+        ]
+        return [line for text in texts for line in text.splitlines()]
+
+    def result(self, cell: str) -> str:
+        """The result of a cell."""
+        (result,) = [o for o in self._cells[cell].outputs if o.output_type == "execute_result"]
+        return str(result.data["text/plain"])
+
+    def error(self, cell: str) -> str:
+        """How a cell failed."""
+        (error,) = [o for o in self._cells[cell].outputs if o.output_type == "error"]
+        return f"{error.ename}: {error.evalue}"
+
+    def html(self, cell: str) -> str:
+        """The HTML that a cell displays."""
+        (display,) = [o for o in self._cells[cell].outputs if o.output_type == "display_data"]
+        return str(display.data["text/html"])
+
+
+@pytest.fixture(scope="module")
+def tour() -> Outputs:
+    """The tour, executed once. Only the cells that say so may fail."""
+    notebook = nbformat.read(FOLDER / "tour.ipynb", as_version=4)
+    client = NotebookClient(notebook, kernel_name=kernel_name(), timeout=30)
+    client.execute()
+    return Outputs(client.nb)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_kept_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "crkernel"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+def test_state_is_spoiled_and_brought_back(tour: Outputs) -> None:
+    assert tour.result("state") == "Map(1) { 'monday' => 3 }"
+    assert tour.lines("spoil") == ["oh no Map(0) {}"]
+    assert tour.result("rewind") == "[ 'hello', Map(1) { 'monday' => 3 } ]"
+
+
+def test_undo(tour: Outputs) -> None:
+    assert tour.result("mistake") == "Map(0) {}"
+    assert tour.result("undone") == "Map(1) { 'monday' => 3 }"
+
+
+def test_a_changed_cell_and_what_depends_on_it(tour: Outputs) -> None:
+    assert tour.result("prices") == "[ 105, 263, 84 ]"
+    assert tour.lines("total") == ["at 5 % the total is 452"]
+    lines = tour.lines("rerun")
+    headings = [line for line in lines if re.match(r"In \[\d+\] ← \d+: ", line)]
+    assert len(headings) == 3
+    assert headings[1].endswith("price * (1 + rate)))")
+    assert [line for line in lines if line not in headings] == [
+        "[ 120, 300, 96 ]",
+        "at 20 % the total is 516",
+    ]
+
+
+def test_the_timer_goes_on_from_where_it_stood(tour: Outputs) -> None:
+    assert tour.result("timer-on") == "20"
+    match = re.fullmatch(r"it stood at (\d+) and went on to (\d+)", tour.lines("timer-back")[-1])
+    assert match is not None
+    stood, now = map(int, match.groups())
+    assert 3 <= stood < 20
+    assert now > stood
+
+
+def test_the_server_answers_again(tour: Outputs) -> None:
+    assert tour.result("server") == "'you are visitor 1'"
+    assert tour.result("server-gone") == "'ECONNREFUSED'"
+    assert tour.result("server-back") == "'you are visitor 2'"
+
+
+def test_the_file_is_back(tour: Outputs) -> None:
+    assert "draft.txt" in tour.result("file")
+    assert tour.result("file-gone") == "[]"
+    assert tour.result("file-back") == r"'the only copy\n'"
+
+
+def test_both_branches_are_in_reach(tour: Outputs) -> None:
+    work, swim = "[ 'wake up', 'work' ]", "[ 'wake up', 'swim' ]"
+    assert (tour.result("work"), tour.result("swim")) == (work, swim)
+    assert (tour.result("workday"), tour.result("holiday")) == (work, swim)
+
+
+def test_accidents_cost_nothing(tour: Outputs) -> None:
+    plan = "[ 'wake up', 'swim' ]"
+    assert tour.error("failure") == "Error: no such luck"
+    assert tour.result("failure-undone") == plan
+    assert tour.error("death").startswith("GuestDied: the guest exited with code 1; ")
+    assert tour.result("alive") == plan
+    assert tour.result("alive-server") == "'you are visitor 3'"
+
+
+def test_the_timeline_is_drawn(tour: Outputs) -> None:
+    lines = tour.lines("timeline")
+    (head,) = [line for line in lines if line.startswith("→")]
+    assert "await visit()" in head
+    (dead,) = [line for line in lines if "✗" in line]
+    assert "the guest exited with code 1" in dead
+    labels = {word for line in lines for word in line.split()}
+    assert labels >= {"clean", "rate", "ticking", "serving", "morning", "workday", "holiday"}
+    assert sum("├─●" in line for line in lines) >= 7, "a branch for each way that was left"
+    assert "<table" in tour.html("timeline")
+
+
+def test_the_status_is_shown(tour: Outputs) -> None:
+    assert any("last rewind" in line for line in tour.lines("status"))

@@ -1,0 +1,149 @@
+"""The kernel of an ordinary account: no root, no capability, no set-uid helper anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crkernel import image
+
+pytestmark = pytest.mark.e2e
+
+if os.geteuid() != 0:
+    pytest.skip("all tests are run by an ordinary user already", allow_module_level=True)
+
+_ACCOUNT = 54321
+"""A user and group id that need not exist by name."""
+
+_AS_ACCOUNT = [
+    "setpriv",
+    f"--reuid={_ACCOUNT}",
+    f"--regid={_ACCOUNT}",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--no-new-privs",
+]
+
+_SESSION = """
+import json, os, sys
+from pathlib import Path
+from _driver import descendants, eventually, guest_of, status
+from driver import Kernel
+
+kernel = Kernel(Path.home() / "kernel.log")
+fs = "process.getBuiltinModule('fs')"
+kernel.ok(f"let x = 1, ticks = 0; {fs}.writeFileSync('f', 'one')")
+kernel.ok(f"x = 2; {fs}.writeFileSync('f', 'two'); setInterval(() => ticks++, 5); 0")
+kernel.rewind(1)
+found = {
+    "account": os.getuid(),
+    "capabilities": status(os.getpid())["CapEff"] + status(os.getpid())["CapBnd"],
+    "first": kernel.value(f"[x, {fs}.readFileSync('f', 'utf8')]"),
+}
+kernel.rewind(2)
+kernel.until("ticks > 2")
+found["second"] = kernel.value(f"[x, {fs}.readFileSync('f', 'utf8')]")
+found["death"] = kernel.fails("process.exit(3)").error
+found["after"] = kernel.value("x")
+found["guest"] = sorted({int(word) for word in status(guest_of(kernel))["Uid"].split()})
+found["inside"] = kernel.value("process.getuid()")
+processes = descendants(kernel.pid)
+kernel.close()
+found["gone"] = eventually(lambda: not any(os.path.exists(f"/proc/{p}") for p in processes), 3)
+json.dump(found, sys.stdout)
+"""
+
+
+def _closed_above(path: Path) -> Path | None:
+    """The topmost folder on the way to `path` that others cannot pass, as root's home."""
+    for folder in reversed(path.parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return folder
+    return None
+
+
+def _open_up(paths: list[Path], keep: Path) -> list[str]:
+    """Shell commands that, in a mount namespace of their own, put in place of each closed folder
+    one that shows nothing but `paths`. `keep` is an empty folder to hold the originals."""
+    commands = []
+    closed = {folder for path in paths if (folder := _closed_above(path))}
+    for number, folder in enumerate(sorted(closed)):
+        original = keep / str(number)
+        commands += [
+            f"mkdir {original}",
+            f"mount --rbind {folder} {original}",
+            f"mount -t tmpfs -o mode=755 tmpfs {folder}",
+        ]
+        for path in paths:
+            if path.is_relative_to(folder):
+                source = original / path.relative_to(folder)
+                commands += [f"mkdir -p {path}", f"mount --bind {source} {path}"]
+    return commands
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """The account's own folder, where it can get to."""
+    folder = Path(tempfile.mkdtemp(prefix="crkernel-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "home").mkdir()
+    os.chown(folder / "home", _ACCOUNT, _ACCOUNT)
+    (folder / "keep").mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_an_ordinary_account_has_all_of_it(home: Path) -> None:
+    if subprocess.run([*_AS_ACCOUNT, "unshare", "-Ur", "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets root alone make user namespaces")
+    tests = Path(__file__).parents[1]
+    outermost: list[Path] = []
+    for path in (Path(sys.prefix), Path(sys.base_prefix), tests.parent, image.data_home()):
+        if not any(path.is_relative_to(other) for other in outermost):
+            outermost.append(path)
+    script = [
+        "set -eu",
+        *_open_up(outermost, home / "keep"),
+        f"cd {home / 'home'}",
+        'exec "$@"',
+    ]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home / "home"),
+        "USER": "somebody",
+        "CRKERNEL_DATA": str(image.data_home()),
+        "PYTHONPATH": f"{tests}:{tests / 'e2e'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(script), "sh"]
+    done = subprocess.run(
+        [*command, *_AS_ACCOUNT, sys.executable, "-c", _SESSION],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    death = found.pop("death")
+    assert "exited with code 3" in death
+    assert "checkpoint 2" in death or "is restored" in death
+    assert found == {
+        "account": _ACCOUNT,
+        "capabilities": "0" * 32,
+        "first": [1, "one"],
+        "second": [2, "two"],
+        "after": 2,
+        "guest": [_ACCOUNT],
+        "inside": 0,
+        "gone": True,
+    }
