@@ -75,7 +75,8 @@ class CRKernel(Kernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         logging.getLogger("crkernel").parent = self.log
-        self.notebook = Session(open_engine(self.engine, self._limits()), JAVASCRIPT)
+        secret = self.session.key if self.session else None
+        self.notebook = Session(open_engine(self.engine, self._limits(), secret), JAVASCRIPT)
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -97,17 +98,24 @@ class CRKernel(Kernel):
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
         """Called on the control thread; the session lives on the main one."""
         assert self._loop is not None
-        closing = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        closing = asyncio.run_coroutine_threadsafe(self._close(restart), self._loop)
         try:
             await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_SECONDS)
         except TimeoutError:
             self.log.warning("the sandboxes took too long to end; they end with this process")
         return {"status": "ok", "restart": restart}
 
-    async def _close(self) -> None:
-        if self._started is not None:
-            self._started.cancel()
-        await self.notebook.close()
+    async def _close(self, restart: bool) -> None:
+        started = self._started
+        if started is None or not started.done() or started.exception() is not None:
+            restart = False  # there is no past to keep
+            if started is not None:
+                started.cancel()
+        try:
+            await self.notebook.close(restart=restart)
+        except CRKernelError as error:
+            self.log.warning("the past does not survive this restart: %s", error)
+            await self.notebook.close()
 
     @property
     def kernel_info(self) -> dict[str, Any]:

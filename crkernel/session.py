@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -73,7 +74,9 @@ class Session:
     async def start(self) -> None:
         """Bring up the engine, a guest and the root checkpoint."""
         begin = time.monotonic()
-        await self.engine.start()
+        state = await self.engine.start()
+        if state is not None:
+            self._inherit(state)
         sandbox = await self.engine.sandbox()
         await self._boot(sandbox)
         self._move_in(sandbox)
@@ -82,12 +85,28 @@ class Session:
         self._append(Checkpoint(ROOT, None, None, time.time(), cost=cost))
         self._spare.warm(_SPARE_DELAY)
 
-    async def close(self) -> None:
-        """End everything; nothing remains."""
+    async def close(self, *, restart: bool = False) -> None:
+        """End everything; nothing remains. Before a restart the past does, for the next session
+        with the same secret: its keys get a prefix there ("r1.7")."""
+        if restart:
+            await self.settled()
+            await self._keep()
         if self._live is not None:
             self._live.silence()
         await self._background.cancel()
+        if restart:
+            names, bases = self._names, self._thinner.bases
+            past = {"timeline": self.timeline.to_dict(), "names": names, "bases": bases}
+            await self.engine.linger(json.dumps(past).encode())
         await self.engine.close()
+
+    def _inherit(self, state: bytes) -> None:
+        """Take over the past of the session before the restart."""
+        past = json.loads(state)
+        self.timeline = Timeline.from_dict(past["timeline"])
+        renamed = self.timeline.adopt()
+        self._names = {renamed.get(key, key): name for key, name in past["names"].items()}
+        self._thinner.bases.update(past["bases"])
 
     # -- cells
 

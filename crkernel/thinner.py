@@ -59,6 +59,11 @@ class Thinner:
         if self._worker is None:
             self._worker = self._background.start(self._work())
 
+    @property
+    def bases(self) -> dict[str, str]:
+        """A checkpoint's name -> the full one that it is a difference to; itself if it is full."""
+        return self._bases
+
     def touch(self) -> None:
         """Something else happens: wait for the next pause."""
         self._active_at = time.monotonic()

@@ -215,12 +215,19 @@ class Engine(ABC):
 
     name: str
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         self.limits = limits
+        self.secret = secret
+        """What this kernel shares with the one that is started in its place at a restart."""
 
     @abstractmethod
-    async def start(self) -> None:
-        """Make ready; raises EngineUnavailable or ImageMissing with the remedy."""
+    async def start(self) -> bytes | None:
+        """Make ready; what the kernel before this one gave to `linger`, if it did. Raises
+        EngineUnavailable or ImageMissing with the remedy."""
+
+    @abstractmethod
+    async def linger(self, state: bytes) -> None:
+        """End the sandboxes but keep staging for a while, for the kernel that starts next."""
 
     @abstractmethod
     async def sandbox(self) -> Sandbox:
@@ -239,18 +246,18 @@ class Engine(ABC):
         """End all sandboxes; nothing remains."""
 
 
-def open_engine(name: str, limits: Limits) -> Engine:
+def open_engine(name: str, limits: Limits, secret: bytes | None = None) -> Engine:
     """The engine called `name`; `auto` takes the first that there is. Raises EngineUnavailable."""
     if name in ("auto", "local"):  # ours, without a search through all that is installed
         from crkernel.engines.local import LocalEngine
 
-        return LocalEngine(limits)
+        return LocalEngine(limits, secret)
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in found:
         known = ", ".join(["auto", "local", *sorted(found)])
         raise EngineUnavailable(f"there is no engine {name!r}", hint=f"engines: {known}")
     engine: type[Engine] = found[name].load()
-    return engine(limits)
+    return engine(limits, secret)
 
 
 def machine_memory() -> int:

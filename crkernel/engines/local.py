@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -16,7 +17,9 @@ import crkernel.guest
 from crkernel import image
 from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.errors import EngineError, EngineUnavailable, from_wire
-from crkernel.guest import wire
+from crkernel.guest import linger, wire
+
+log = logging.getLogger(__name__)
 
 _ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
 _DATAGRAM = 1 << 16
@@ -28,8 +31,8 @@ class LocalEngine(Engine):
 
     name = "local"
 
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
+        super().__init__(limits, secret)
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._image: Path | None = None
@@ -37,36 +40,70 @@ class LocalEngine(Engine):
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
 
-    async def start(self) -> None:
-        """Start the nest, unless it runs. Raises EngineUnavailable or ImageMissing."""
+    async def start(self) -> bytes | None:
+        """Start the nest or take over the one that waits, unless there is one already."""
         if self._control is not None:
-            return
+            return None
         if not hasattr(os, "pidfd_open"):
-            raise EngineUnavailable("the local engine needs Linux", hint="run: crkernel doctor")
+            raise EngineUnavailable("the local engine needs Linux", hint=_DOCTOR)
         self._image = image.require_image()
         self._hold = image.hold(self._image)
+        control = linger.claim(self.secret) if self.secret else None
+        state = await self._hello(control) if control else None
+        if state is not None:
+            old_image, _, state = state.partition(b"\n")
+            if old_image == str(self._image).encode():
+                return state
+            log.warning("the sandbox image is a new one: the past of before the restart is gone")
+            self._disconnect()
+        await self._hello(self._new_nest(self._image))
+        return None
+
+    def _new_nest(self, path: Path) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"image": str(self._image), "staging": self.limits.staging_size}
+        config = {"image": str(path), "staging": self.limits.staging_size}
         # -E -s -S: nothing of the user's Python set-up takes part.
         command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
         self._process = subprocess.Popen(
             [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
         )
         theirs.close()
-        ours.setblocking(False)
-        self._control = ours
+        return ours
+
+    async def _hello(self, control: socket.socket) -> bytes | None:
+        """Wait until a nest is ready, then talk to it; the state it keeps, if any."""
         loop = asyncio.get_running_loop()
+        control.setblocking(False)
         try:
-            first = await asyncio.wait_for(loop.sock_recv(ours, _DATAGRAM), _START_SECONDS)
+            async with asyncio.timeout(_START_SECONDS):
+                await _readable(control)
+            first, descriptors, _, _ = socket.recv_fds(control, _DATAGRAM, 1)
             hello = json.loads(first or b"{}")
         except (TimeoutError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the nest did not start: {error!r}", hint=_DOCTOR) from error
         if hello.get("ready") != wire.PROTOCOL:
-            reason = (
-                f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
-            )
+            failed = "failed" in hello
+            reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
             raise EngineUnavailable(f"no sandbox can be made here: {reason}", hint=_DOCTOR)
-        loop.add_reader(ours.fileno(), self._on_answer)
+        self._control = control
+        loop.add_reader(control.fileno(), self._on_answer)
+        if not descriptors:
+            return None
+        with os.fdopen(descriptors[0], "rb") as file:
+            file.seek(0)
+            return file.read()
+
+    async def linger(self, state: bytes) -> None:
+        """Leave the nest to the next kernel."""
+        assert self.secret is not None
+        where, token = linger.address(self.secret), linger.token(self.secret)
+        with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
+            file.write(str(self._image).encode() + b"\n" + state)
+            file.flush()
+            fields = {"address": where.hex(), "token": token.decode()}
+            await self._ask("linger", [file.fileno()], **fields)
+        self._process = None
+        self._disconnect()
 
     async def sandbox(self) -> Sandbox:
         """Fork a sandbox from the nest."""
@@ -101,11 +138,7 @@ class LocalEngine(Engine):
 
     async def close(self) -> None:
         """End the nest, which takes everything along."""
-        if self._control is not None:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-            self._control.close()
-            self._control = None
-        self._lost()
+        self._disconnect()
         if self._process is not None:
             self._process.kill()
             await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
@@ -142,20 +175,30 @@ class LocalEngine(Engine):
         except OSError:
             data = b""
         if not data:
-            asyncio.get_running_loop().remove_reader(self._control.fileno())
-            self._control.close()
-            self._control = None
-            self._lost()
+            self._disconnect()
             return
         message = json.loads(data)
         future = self._answers.get(message["id"])
         if future is not None and not future.done():
             future.set_result(message)
 
-    def _lost(self) -> None:
+    def _disconnect(self) -> None:
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(EngineError("the nest is gone", hint="restart the kernel"))
+
+
+async def _readable(control: socket.socket) -> None:
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(control.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(control.fileno())
 
 
 _DOCTOR = "run: crkernel doctor"

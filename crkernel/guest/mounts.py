@@ -31,7 +31,8 @@ def build(disk: int) -> tuple[int, int]:
     os.close(proc)
     options = "newinstance,ptmxmode=0666,mode=620"
     sc.mount("devpts", "/dev/pts", "devpts", sc.MS_NOSUID | sc.MS_NOEXEC, options)
-    sc.mount("tmpfs", "/mnt", "tmpfs", flags, f"mode=755,size={disk}")
+    # An empty file costs memory too, which `size` does not count.
+    sc.mount("tmpfs", "/mnt", "tmpfs", flags, f"mode=755,size={disk},nr_inodes={disk >> 12}")
     for name, target in _WRITABLE.items():
         os.mkdir(f"/mnt/{name}")
         os.chmod(f"/mnt/{name}", 0o755 if name == "work" else 0o1777)

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import supervisor, wire
+from . import linger, supervisor, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import STAGING
@@ -46,12 +46,36 @@ class Nest:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._sandboxes: set[int] = set()  # process ids
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
+        self._selector = selectors.DefaultSelector()
         self._wakeup, wakeup = socket.socketpair()
         wakeup.setblocking(False)
         self._wakeup_writer = wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def hand_over(self, request: Json, state: int) -> bool:
+        """End all sandboxes and wait for the next kernel, with `state` (a file of the kernel that
+        goes) for it. False if none comes: then nobody needs this nest any more."""
+        sc.die_with_parent(0)
+        for pid in self._sandboxes:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self._sandboxes.clear()
+        self._ending.clear()
+        listener = linger.listen(bytes.fromhex(request["address"]))
+        self.answer({"id": request["id"]})
+        heir = linger.await_heir(listener, request["token"].encode())
+        listener.close()
+        if heir is None:
+            return False
+        self._selector.unregister(self._control)
+        self._control.close()
+        self._control = heir
+        self._selector.register(heir, selectors.EVENT_READ)
+        socket.send_fds(heir, [json.dumps({"ready": wire.PROTOCOL}).encode()], [state])
+        return True
 
     def answer(self, message: Json) -> None:
         """Tell the engine."""
@@ -59,11 +83,10 @@ class Nest:
 
     def serve(self) -> None:
         """Until the engine is gone."""
-        selector = selectors.DefaultSelector()
-        selector.register(self._control, selectors.EVENT_READ)
-        selector.register(self._wakeup, selectors.EVENT_READ)
+        self._selector.register(self._control, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
         while True:
-            ready = [key.fileobj for key, _ in selector.select()]
+            ready = [key.fileobj for key, _ in self._selector.select()]
             if self._wakeup in ready:
                 self._wakeup.recv(_MAX_REQUEST)
                 self._reap()
@@ -75,6 +98,8 @@ class Nest:
         if not data:
             return False
         request = json.loads(data)
+        if request["op"] == "linger":
+            return self.hand_over(request, descriptors[0])
         try:
             answer = self._operate(request, descriptors)
         except OSError as error:
@@ -107,6 +132,8 @@ class Nest:
                 return {}
         except ChildProcessError:
             return {}
+        finally:
+            self._sandboxes.discard(pid)
         os.kill(pid, signal.SIGKILL)
         self._ending[pid] = request
         return None
@@ -134,7 +161,9 @@ class Nest:
                 sys.excepthook(type(error), error, error.__traceback__)
             finally:
                 os._exit(1)
-        if not sandboxed:
+        if sandboxed:
+            self._sandboxes.add(pid)
+        else:
             self._ending[pid] = -1
         return pid
 

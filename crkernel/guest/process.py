@@ -23,7 +23,6 @@ FIRST_PID = 5000
 _READ_PIPES = {"stdout": 1, "stderr": 2, "replies": 4, "events": 5}
 """What the guest writes, by its descriptor numbers; 3 is where it reads its calls."""
 CALLS_FD = 3
-_CHUNK = 1 << 16
 
 
 class GuestEnded(Exception):

@@ -120,7 +120,8 @@ def fork_into(flags: int) -> int:
 
 
 def die_with_parent(signal: int = 9) -> None:
-    """Have the kernel send `signal` to this process when its parent ends, however it ends."""
+    """Have the kernel send `signal` to this process when its parent ends, however it ends; 0: no
+    longer."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl PDEATHSIG")
 
 

@@ -51,7 +51,9 @@ _VICTIMS: dict[str, Callable[[Kernel], list[int]]] = {
 
 
 @pytest.fixture(scope="module")
-def victim_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, dict[int, int]]]:
+def victim_kernel(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Kernel, dict[int, int]]]:
     """One kernel that survives all of this, and what its checkpoints hold."""
     kernel = Kernel(tmp_path_factory.mktemp("crash") / "kernel.log")
     yield kernel, _history(kernel)
@@ -143,7 +145,10 @@ def test_without_its_nest_the_kernel_says_what_to_do(fresh_kernel: Kernel) -> No
     running = kernel.submit("for (;;);")
     time.sleep(0.2)
     os.kill(nest_of(kernel), signal.SIGKILL)
-    for result in (kernel.finish(running, 10), *[kernel.run(c, 10) for c in ("x", "%rewind 1", "2")]):
+    for result in (
+        kernel.finish(running, 10),
+        *[kernel.run(c, 10) for c in ("x", "%rewind 1", "2")],
+    ):
         assert "restart the kernel" in result.traceback
         assert len(result.reply["traceback"]) <= 3
     kernel.manager.restart_kernel(now=False)

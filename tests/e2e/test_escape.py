@@ -142,9 +142,7 @@ _SYSCTLS = (
 @pytest.fixture(scope="module")
 def answers(guest: Kernel) -> dict[str, object]:
     """What each attempt got; one program makes them all, as a guest would."""
-    attempts = [
-        f"found[{what!r}] = attempt(lambda: {how})" for what, (how, _) in _REFUSED.items()
-    ]
+    attempts = [f"found[{what!r}] = attempt(lambda: {how})" for what, (how, _) in _REFUSED.items()]
     found = python(guest, "\n".join(["found = {}", *attempts]))
     assert isinstance(found, dict)
     return found
@@ -349,8 +347,13 @@ def test_the_hosts_view_of_the_guest(guest: Kernel) -> None:
             assert "0" not in status(process)["Uid"].split()
     else:
         assert user == {os.getuid()}
-    kept = [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("user", "mnt", "pid", "net", "ipc", "uts")]
-    own = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "mnt", "pid", "net", "ipc", "uts")]
+    kept = [
+        os.readlink(f"/proc/{pid}/ns/{kind}")
+        for kind in ("user", "mnt", "pid", "net", "ipc", "uts")
+    ]
+    own = [
+        os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "mnt", "pid", "net", "ipc", "uts")
+    ]
     assert not set(kept) & set(own)
 
 
@@ -362,8 +365,8 @@ def test_the_hosts_view_of_the_guest(guest: Kernel) -> None:
     [
         "events(Buffer.from([255, 0, 0, 0, 1]))",
         "events(frame('[1]'))",
-        "events(frame('{\"event\":\"display\",\"data\":{\"a\":\"\\\\uD800\"}}'))",
-        "events(frame('{\"event\":\"display\",\"data\":{\"a\":' + '['.repeat(960) + 'NaN'"
+        'events(frame(\'{"event":"display","data":{"a":"\\\\uD800"}}\'))',
+        'events(frame(\'{"event":"display","data":{"a":\' + \'[\'.repeat(960) + \'NaN\''
         " + ']'.repeat(960) + '}}'))",
         "replies(frame('{}'))",
         "replies(frame('{\"id\":[]}'))",

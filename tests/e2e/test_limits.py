@@ -106,6 +106,11 @@ def test_disk_size(small: Kernel) -> None:
     small.ok("fs.writeFileSync('again', Buffer.alloc(3 << 20))")
 
 
+def test_empty_files_count_too(small: Kernel) -> None:
+    error = small.fails("for (let i = 0; i < 10_000; i++) fs.writeFileSync(`f${i}`, '')").error
+    assert "limit disk_size" in error
+
+
 def test_one_disk_for_all_folders(small: Kernel) -> None:
     error = small.fails(
         "for (let i = 0; ; i++) for (const d of ['/tmp', '/dev/shm', '/home/work'])"
