@@ -137,7 +137,7 @@ class Session:
         """Ask the guest something that changes nothing: completion, inspection and the like."""
         if self._live is None:
             raise SandboxDied("there is no guest", hint="restart the kernel")
-        return await self._live.call(op, **fields)
+        return await self._live.call(op, look=True, **fields)
 
     async def interrupt(self) -> None:
         """Stop the running cell. One that does not react is ended, guest and all, by the second
@@ -151,7 +151,7 @@ class Session:
             await self._live.kill_guest()
             return
         with contextlib.suppress(SandboxDied):
-            await self._live.call("interrupt")
+            await self._live.call("interrupt", look=not self._running)
 
     # -- going back and forth
 

@@ -94,13 +94,14 @@ class Sandbox:
         )
         return dict(answer["hello"])
 
-    async def call(self, op: str, **fields: Any) -> Message:
-        """Have the guest do something and return its reply. Raises SandboxDied."""
+    async def call(self, op: str, *, look: bool = False, **fields: Any) -> Message:
+        """Have the guest do something and return its reply. With `look` it only answers a question,
+        and is at rest afterwards if it was before. Raises SandboxDied."""
         self._next_id += 1
         number = self._next_id
         reply = self._calls[number] = asyncio.get_running_loop().create_future()
         try:
-            await self._request("call", call={"id": number, "op": op, **fields})
+            await self._request("call", look=look, call={"id": number, "op": op, **fields})
             message: Message = await reply
             return message
         finally:

@@ -99,6 +99,11 @@ class Guest:
         """Whether a call waits for room in the pipe."""
         return bool(self._unsent)
 
+    @property
+    def answered(self) -> bool:
+        """Whether no call is under way."""
+        return self._unanswered == 0
+
     def call(self, message: Mapping[str, Any]) -> None:
         """Send a call; the reply comes on its own."""
         self._unsent += wire.pack(message)

@@ -70,6 +70,7 @@ class Supervisor:
         self._rested: Times | None = None
         self._settle_at: float | None = None
         self._spoke = False
+        self._looking = False  # a call is under way that changes nothing, in a guest at rest
         self._selector = selectors.DefaultSelector()
         self._selector.register(kernel, selectors.EVENT_READ, self._on_request)
         self._operations: dict[str, Callable[[wire.Message], wire.Message]] = {
@@ -128,20 +129,26 @@ class Supervisor:
 
     def _call(self, request: wire.Message) -> wire.Message:
         guest = self._living()
+        self._looking = request["look"] is True and self._at_rest()
         try:
             guest.call(request["call"])
         except GuestEnded as error:
             raise Refused("SandboxDied", "the guest has just ended") from error
         if guest.wants_to_write:
-            self._selector.register(guest.pipes.ours[3], selectors.EVENT_WRITE, self._on_room)
+            with contextlib.suppress(KeyError):  # an earlier call waits as well
+                descriptor = guest.pipes.ours[process.CALLS_FD]
+                self._selector.register(descriptor, selectors.EVENT_WRITE, self._on_room)
         return {}
 
     def _is_rested(self, _request: wire.Message) -> wire.Message:
         """Whether the guest still is where its newest checkpoint left it."""
         self._drain(self._living())
+        return {"rested": self._at_rest()}
+
+    def _at_rest(self) -> bool:
         if self._settle_at is not None:
             self._settle()
-        return {"rested": not self._spoke and self._activity.times() == self._rested}
+        return not self._spoke and self._activity.times() == self._rested
 
     def _dump(self, request: wire.Message) -> wire.Message:
         guest, name = self._living(), str(request["name"])
@@ -278,6 +285,9 @@ class Supervisor:
         guest.drain()
         for body in guest.take_replies():
             self._kernel.sendall(wire.frame(body, wire.REPLY))
+        if self._looking and guest.answered:
+            self._looking = False
+            self._settle_at = time.monotonic() + _SETTLE_SECONDS
 
     def _on_room(self) -> None:
         guest = self._living()
