@@ -26,7 +26,7 @@ PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-l
 
 demo: setup
 	@mkdir -p build
-	$(BIN)/crkernel run notebooks/tour.ipynb -o build/tour.ipynb
+	$(BIN)/jupyter nbconvert --execute --to notebook --output-dir build notebooks/tour.ipynb
 	$(BIN)/jupyter nbconvert --to html --log-level WARN build/tour.ipynb
 	echo "see build/tour.ipynb and build/tour.html"
 

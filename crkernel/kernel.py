@@ -19,6 +19,7 @@ from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.outcome import Outcome
 from crkernel.request import Request, as_bug, as_error
 from crkernel.session import Session
+from crkernel.sink import IOPubSink
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
@@ -166,7 +167,8 @@ class CRKernel(Kernel):
         cell_id: str | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Run a cell: its magics, then its code. The checkpoint comes after the reply."""
-        request = Request(self, silent)
+        parent = self.get_parent("shell")  # type: ignore[no-untyped-call]
+        request = Request(self, IOPubSink(self, parent, silent), silent)
         try:
             outcome = await request.run(code, user_expressions or {})
         except CRKernelError as error:

@@ -191,8 +191,8 @@ Without arguments shows all settings, with a name that one, with a value sets it
 
 Examples:
   %config
-  %config memory_limit
-  %config memory_limit = 2048
+  %config memory
+  %config memory = 2G
 
 Holds for this kernel until it ends. Does not change the state of the guest.""",
         argument="setting",

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from crkernel import magics
 from crkernel.errors import CRKernelError
 from crkernel.outcome import Outcome, Sink
+from crkernel.session import Session
 from crkernel.sink import IOPubSink
 
-if TYPE_CHECKING:
-    from crkernel.kernel import CRKernel
+
+class Host(Protocol):
+    """What a request needs of the kernel."""
+
+    notebook: Session
+    execution_count: int
+
+    async def ready(self) -> None:
+        """Wait until there is a guest. Raises CRKernelError."""
+
+    def settings(self) -> dict[str, str]:
+        """All settings, as text."""
+
+    def change_setting(self, name: str, text: str) -> str:
+        """Set one and say from when it holds. Raises UserError."""
 
 
 class Request:
@@ -20,14 +34,14 @@ class Request:
     It is what magics see of the kernel (`magics.Frontend`).
     """
 
-    def __init__(self, kernel: CRKernel, silent: bool) -> None:
+    def __init__(self, kernel: Host, sink: IOPubSink, silent: bool) -> None:
         self._kernel = kernel
         self._silent = silent
         self._taken = silent  # whether the request's own count was given to a cell
         self._payload: list[dict[str, Any]] = []
         self.session = kernel.notebook
-        self._out = IOPubSink(kernel, _parent(kernel), silent)
-        self.sink: Sink = self._out
+        self._out = sink
+        self.sink: Sink = sink
 
     async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
         """Magics first, then JavaScript. Raises CRKernelError."""
@@ -103,11 +117,6 @@ class Request:
     def set(self, name: str, value: str) -> str:
         """Change one and say from when it holds."""
         return self._kernel.change_setting(name, value)
-
-
-def _parent(kernel: CRKernel) -> dict[str, Any]:
-    parent: dict[str, Any] = kernel.get_parent("shell")  # type: ignore[no-untyped-call]
-    return parent
 
 
 def as_error(error: CRKernelError) -> dict[str, Any]:

@@ -239,6 +239,7 @@ class Session:
                 "name": engine["engine"],
                 "image": engine["image"],
                 "guest": self.language_version,
+                "cgroup": engine["cgroup"],
                 "staging": f"{used:.0f} of {size} MiB",
             },
             "limits": {
@@ -273,9 +274,14 @@ class Session:
     ) -> Outcome:
         begin = time.monotonic()
         self._running = True
-        fields = {"code": code, "cell": str(count), "silent": silent}
         try:
-            reply = await live.call("execute", **fields, user_expressions=expressions)
+            reply = await live.call(
+                "execute",
+                code=code,
+                cell=str(count),
+                silent=silent,
+                user_expressions=expressions,
+            )
         except SandboxDied as death:
             record = None if silent else (code, count, time.monotonic() - begin)
             return await self._mourn(death, record)
@@ -437,7 +443,8 @@ class Session:
         return "no earlier state could be restored, so a fresh guest was started"
 
     def _death_words(self, death: SandboxDied) -> str:
-        if self.language.out_of_memory.search(self._stderr_tail):
+        words = self.language.out_of_memory.search(self._stderr_tail)
+        if words or self.engine.ran_out_of_memory:
             return f"the guest ran out of memory ({limit_hint('memory', self.engine.limits)})"
         return str(death)
 

@@ -66,7 +66,9 @@ class _Progress:
             self.number += 1
             self.began = time.monotonic()
 
-    def executed(self, cell: Any, **_: object) -> None:
+    def executed(self, cell: Any, execute_reply: Any, **_: object) -> None:
+        # nbclient counts by itself; the numbers of our checkpoints are the kernel's.
+        cell.execution_count = execute_reply["content"].get("execution_count")
         first = cell.source.strip().partition("\n")[0]
         took = time.monotonic() - self.began
         self.say(f"[{self.number}/{self.total}] {took:7.3f} s  {first[:_SHOWN]}")

@@ -242,6 +242,11 @@ class Engine(ABC):
     async def status(self) -> dict[str, Any]:
         """For %status: what it is, which image, how full staging is."""
 
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether the machine ended a process of ours for the memory of all together."""
+        return False
+
     @abstractmethod
     async def close(self) -> None:
         """End all sandboxes; nothing remains."""

@@ -16,6 +16,7 @@ from typing import Any
 import crkernel.guest
 from crkernel import image
 from crkernel.engines.base import Engine, Limits, Sandbox
+from crkernel.engines.cgroup import Cgroup
 from crkernel.errors import EngineError, EngineUnavailable, from_wire
 from crkernel.guest import linger, wire
 
@@ -37,6 +38,7 @@ class LocalEngine(Engine):
         self._process: subprocess.Popen[bytes] | None = None
         self._image: Path | None = None
         self._hold = -1
+        self._cgroup: Cgroup | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
 
@@ -68,6 +70,7 @@ class LocalEngine(Engine):
             [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
         )
         theirs.close()
+        self._cgroup = Cgroup.around(self._process.pid, self.limits)
         return ours
 
     async def _hello(self, control: socket.socket) -> bytes | None:
@@ -132,9 +135,15 @@ class LocalEngine(Engine):
         return {
             "engine": self.name,
             "image": str(self._image),
+            "cgroup": str(self._cgroup.path) if self._cgroup else "none: limits are by process",
             "staging used": int(answer["used"]),
             "staging size": int(answer["size"]),
         }
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """By the nest's control group, where there is one."""
+        return self._cgroup is not None and self._cgroup.ran_out_of_memory
 
     async def close(self) -> None:
         """End the nest, which takes everything along."""
@@ -142,6 +151,8 @@ class LocalEngine(Engine):
         if self._process is not None:
             self._process.kill()
             await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        if self._cgroup is not None:
+            self._cgroup.remove()
         if self._hold >= 0:
             os.close(self._hold)
             self._hold = -1

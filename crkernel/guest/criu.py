@@ -131,7 +131,9 @@ def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[tuple[socket.soc
         # Where CRIU keeps what it found out about the kernel: 30 ms less for each call.
         "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
     }
-    pid = os.posix_spawn(CRIU, ["criu", "swrk", str(_RPC_FD)], environment, file_actions=actions)
+    pid = os.posix_spawn(
+        CRIU, ["criu", "swrk", str(_RPC_FD)], environment, file_actions=actions, setpgroup=0
+    )
     theirs.close()
     try:
         yield ours, pid
@@ -183,7 +185,7 @@ def _receive(rpc: socket.socket, pid: int) -> bytes:
             if _waits_in_vain(pid):
                 raise CriuError("a process was ended while CRIU held it") from None
             # Until its processes are frozen, a guest can stop CRIU: they have the same user id.
-            os.kill(pid, signal.SIGCONT)
+            os.killpg(pid, signal.SIGCONT)
     raise CriuError(f"CRIU did not answer within {_PATIENCE_SECONDS} s")
 
 

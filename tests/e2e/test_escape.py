@@ -38,8 +38,8 @@ def _lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
         assert kernel.value("secret") == "still here"
 
 
-# What each attempt is answered with. EACCES and EPERM differ only in who says no first. None of them
-# would do harm if it were let through.
+# What each attempt is answered with. EACCES and EPERM differ only in who says no first. None of
+# them would do harm if it were let through.
 _REFUSED = {
     # namespaces and mounts
     "unshare user": ("call(272, 97, 0x10000000)", "EPERM"),
@@ -132,11 +132,20 @@ _REFUSED = {
         "ENETUNREACH",
     ),
 }
-_SYSCTLS = (
-    "kernel/core_pattern kernel/ns_last_pid kernel/hostname kernel/modprobe kernel/sysrq "
-    "kernel/randomize_va_space user/max_user_namespaces vm/drop_caches vm/overcommit_memory "
-    "net/ipv4/ip_forward net/ipv4/ping_group_range fs/suid_dumpable"
-).split()
+_SYSCTLS = [
+    "fs/suid_dumpable",
+    "kernel/core_pattern",
+    "kernel/hostname",
+    "kernel/modprobe",
+    "kernel/ns_last_pid",
+    "kernel/randomize_va_space",
+    "kernel/sysrq",
+    "net/ipv4/ip_forward",
+    "net/ipv4/ping_group_range",
+    "user/max_user_namespaces",
+    "vm/drop_caches",
+    "vm/overcommit_memory",
+]
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +157,9 @@ def answers(guest: Kernel) -> dict[str, object]:
     return found
 
 
+@pytest.mark.usefixtures("guest")
 @pytest.mark.parametrize("what", _REFUSED)
-def test_is_refused(guest: Kernel, answers: dict[str, object], what: str) -> None:
+def test_is_refused(answers: dict[str, object], what: str) -> None:
     if what == "x32 table" and os.uname().machine != "x86_64":
         pytest.skip("this machine has one system call table")
     assert answers[what] in _REFUSED[what][1].split()
@@ -211,7 +221,8 @@ def test_no_file_of_the_host_can_be_seen(guest: Kernel, tmp_path: Path) -> None:
     paths = [str(tmp_path), str(tmp_path / "secret"), __file__, sys.prefix, str(image_folders)]
     assert guest.value(f"{json.dumps(paths)}.filter((p) => {_FS}.existsSync(p))") == []
     shadow = guest.value(
-        f"(() => {{ try {{ return {_FS}.readFileSync('/etc/shadow', 'latin1') }} catch {{ return null }} }})()"
+        f"(() => {{ try {{ return {_FS}.readFileSync('/etc/shadow', 'latin1') }}"
+        " catch { return null } })()"
     )
     if os.access("/etc/shadow", os.R_OK):
         assert shadow != Path("/etc/shadow").read_text("latin1")
@@ -347,14 +358,9 @@ def test_the_hosts_view_of_the_guest(guest: Kernel) -> None:
             assert "0" not in status(process)["Uid"].split()
     else:
         assert user == {os.getuid()}
-    kept = [
-        os.readlink(f"/proc/{pid}/ns/{kind}")
-        for kind in ("user", "mnt", "pid", "net", "ipc", "uts")
-    ]
-    own = [
-        os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "mnt", "pid", "net", "ipc", "uts")
-    ]
-    assert not set(kept) & set(own)
+    for kind in ("user", "mnt", "pid", "net", "ipc", "uts"):
+        inside, outside = (Path(f"/proc/{who}/ns/{kind}").readlink() for who in (pid, "self"))
+        assert inside != outside
 
 
 # -- what a guest can do to itself, or to whoever listens to it
@@ -394,7 +400,8 @@ def test_events_that_mean_nothing_change_nothing(kernel: Kernel) -> None:
         " h.writeUInt32BE(b.length); require('fs').writeSync(5, Buffer.concat([h, b])) };"
         "frame({ event: 'exited', code: 0 }); frame({ id: 0 }); frame({ event: ['x'] });"
         "frame({ event: 'output', name: 'stdout', text: { a: 1 } });"
-        "frame({ event: 'display', data: 3 }); frame({ event: 'error', traceback: [{}], name: [] });"
+        "frame({ event: 'display', data: 3 });"
+        "frame({ event: 'error', traceback: [{}], name: [] });"
     )
     assert kernel.value("1 + 1") == 2
 
@@ -519,8 +526,8 @@ while time.monotonic() < end:
 """
     kernel.ok("let x = 1")
     kernel.ok(
-        f"require('node:child_process').spawn('python3', ['-c', `{program}`], {{ stdio: 'ignore' }});"
-        "x = 2; await new Promise((r) => setTimeout(r, 200))"
+        f"require('node:child_process').spawn('python3', ['-c', `{program}`], {{ stdio: 'ignore' }})"
+        "; x = 2; await new Promise((r) => setTimeout(r, 200))"
     )
     notes = "".join(kernel.run(f"{i}").stderr for i in range(3))
     if number == "SIGKILL":

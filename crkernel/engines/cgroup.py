@@ -1,0 +1,89 @@
+"""A control group around a nest, where one may be made: limits for all its sandboxes together.
+
+Limits by process (rlimits) hold everywhere; they cannot add up what many processes use. Where this
+user may make control groups beside its own, as under a systemd user session, one is made with
+room for the guest, its files and staging. (cgroups(7), "Delegation" in the kernel's cgroup-v2.rst)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from crkernel.engines.base import Limits
+
+_NEEDED = {"memory", "pids"}
+_PREFIX = "crkernel-"
+_OVERHEAD = 256 << 20
+"""Bytes for nest, supervisors and CRIU."""
+_SANDBOXES = 3
+"""Live, spare, and one that is just ending."""
+
+
+class Cgroup:
+    """One control group that this kernel made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def around(cls, pid: int, limits: Limits) -> Cgroup | None:
+        """Put a process and all its descendants to come into a new one; None where that cannot be."""
+        for parent in _parents():
+            if not _NEEDED <= set(_read(parent / "cgroup.subtree_control").split()):
+                continue
+            _sweep(parent)
+            path = parent / f"{_PREFIX}{os.getpid()}"
+            try:
+                path.mkdir()
+                memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
+                (path / "memory.max").write_text(str(memory))
+                (path / "pids.max").write_text(str(_SANDBOXES * limits.max_processes))
+                (path / "cgroup.procs").write_text(str(pid))
+            except OSError:  # not ours to use after all
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                continue
+            return cls(path)
+        return None
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether the kernel has ended a process of it for its memory."""
+        events = dict(line.split() for line in _read(self.path / "memory.events").splitlines())
+        return events.get("oom_kill", "0") != "0"
+
+    def remove(self) -> None:
+        """Once all its processes have ended."""
+        with contextlib.suppress(OSError):  # one is still ending: the next kernel sweeps
+            self.path.rmdir()
+
+
+def _parents() -> Iterator[Path]:
+    """Groups where one could be made: beside our own, or in it where that is the top."""
+    own = [line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line[:3] == "0::"]
+    for line in _read(Path("/proc/self/mountinfo")).splitlines():
+        fields, _, rest = line.partition(" - ")
+        if rest.split()[0] == "cgroup2" and own:
+            root, mount_point = fields.split()[3:5]
+            top = Path(mount_point)
+            here = top / own[0].removeprefix(root.rstrip("/")).lstrip("/")
+            if here != top:
+                yield here.parent
+            yield here
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what kernels that were killed left here: only an empty group can be removed."""
+    for group in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
