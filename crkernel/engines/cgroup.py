@@ -30,9 +30,9 @@ class Cgroup:
 
     @classmethod
     def around(cls, pid: int, limits: Limits) -> Cgroup | None:
-        """Put a process and all its descendants to come into a new one; None where that cannot be."""
+        """Put a process and its descendants to come into a new one; None where it cannot be."""
         for parent in _parents():
-            if not _NEEDED <= set(_read(parent / "cgroup.subtree_control").split()):
+            if not set(_read(parent / "cgroup.subtree_control").split()) >= _NEEDED:
                 continue
             _sweep(parent)
             path = parent / f"{_PREFIX}{os.getpid()}"

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import crkernel.guest
 from crkernel import image
@@ -41,6 +42,7 @@ class LocalEngine(Engine):
         self._cgroup: Cgroup | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
+        self._sandboxes: WeakSet[Sandbox] = WeakSet()
 
     async def start(self) -> bytes | None:
         """Start the nest or take over the one that waits, unless there is one already."""
@@ -122,7 +124,9 @@ class LocalEngine(Engine):
                 await self._ask("end", pid=pid)
 
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        return Sandbox(reader, writer, end)
+        sandbox = Sandbox(reader, writer, end)
+        self._sandboxes.add(sandbox)
+        return sandbox
 
     async def thin(self, name: str, base: str) -> tuple[int, int]:
         """Done by a child of the nest, at low priority."""
@@ -148,6 +152,8 @@ class LocalEngine(Engine):
     async def close(self) -> None:
         """End the nest, which takes everything along."""
         self._disconnect()
+        for sandbox in list(self._sandboxes):
+            await sandbox.end()
         if self._process is not None:
             self._process.kill()
             await asyncio.get_running_loop().run_in_executor(None, self._process.wait)

@@ -51,9 +51,8 @@ async def until(condition: Callable[[], object]) -> None:
 async def boot(engine: Engine) -> Sandbox:
     """A sandbox with a guest."""
     sandbox = await engine.sandbox()
-    hello = await sandbox.boot(
-        JAVASCRIPT.command(engine.limits), dict(JAVASCRIPT.environment), engine.limits
-    )
+    command = JAVASCRIPT.command(engine.limits)
+    hello = await sandbox.boot(command, dict(JAVASCRIPT.environment), engine.limits)
     assert hello["version"].startswith("v24.")
     return sandbox
 

@@ -526,8 +526,8 @@ while time.monotonic() < end:
 """
     kernel.ok("let x = 1")
     kernel.ok(
-        f"require('node:child_process').spawn('python3', ['-c', `{program}`], {{ stdio: 'ignore' }})"
-        "; x = 2; await new Promise((r) => setTimeout(r, 200))"
+        f"require('node:child_process').spawn('python3', ['-c', `{program}`]"
+        ", { stdio: 'ignore' }); x = 2; await new Promise((r) => setTimeout(r, 200))"
     )
     notes = "".join(kernel.run(f"{i}").stderr for i in range(3))
     if number == "SIGKILL":
