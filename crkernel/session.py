@@ -89,8 +89,7 @@ class Session:
         """End everything; nothing remains. Before a restart the past does, for the next session
         with the same secret: its keys get a prefix there ("r1.7")."""
         if restart:
-            await self.settled()
-            await self._keep()
+            await self._finish()
         if self._live is not None:
             self._live.silence()
         await self._background.cancel()
@@ -99,6 +98,18 @@ class Session:
             past = {"timeline": self.timeline.to_dict(), "names": names, "bases": bases}
             await self.engine.linger(json.dumps(past).encode())
         await self.engine.close()
+
+    async def _finish(self) -> None:
+        """Stop what runs and keep where it got to, unless it does not stop."""
+        try:
+            async with asyncio.timeout(_STUBBORN_SECONDS):
+                while self._running:
+                    await self.interrupt()
+                    await asyncio.sleep(0)
+                async with self._operation():
+                    await self._keep()
+        except TimeoutError:
+            log.warning("what ran did not stop; the newest checkpoint is where the past ends")
 
     def _inherit(self, state: bytes) -> None:
         """Take over the past of the session before the restart."""

@@ -93,7 +93,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 def limits() -> Limits:
     """Small, so that tests are good neighbours."""
     return Limits(
-        memory=2 << 30, max_processes=256, file_size=1 << 30, disk_size=1 << 30, staging_size=2 << 30
+        memory=2 << 30,
+        max_processes=256,
+        file_size=1 << 30,
+        disk_size=1 << 30,
+        staging_size=2 << 30,
     )
 
 

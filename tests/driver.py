@@ -193,7 +193,9 @@ class Kernel:
 
     # -- messages
 
-    def messages_until(self, result: Result, kind: str, text: str, timeout: float = SECONDS) -> None:
+    def messages_until(
+        self, result: Result, kind: str, text: str, timeout: float = SECONDS
+    ) -> None:
         """Wait for a message of a cell, also after its idle, whose content holds `text`."""
         deadline = time.monotonic() + timeout
         while not any(text in json.dumps(content) for content in result.contents(kind)):

@@ -29,6 +29,8 @@ _GHOST_LIMIT = 64 << 20  # bytes of an unlinked file that is still open
 _RPC_FD, _FIRST_PIPE_FD = 3, 10
 _MAX_ANSWER = 1 << 16
 _TICK_SECONDS = 0.5
+_STOPS = 3
+"""How often CRIU is continued that a guest has stopped."""
 _PATIENCE_SECONDS = 120
 """Between two of CRIU's answers: enough to write 100 GB."""
 
@@ -178,14 +180,18 @@ def _result(
 
 def _receive(rpc: socket.socket, pid: int) -> bytes:
     rpc.settimeout(_TICK_SECONDS)
+    stops = 0
     for _ in range(int(_PATIENCE_SECONDS / _TICK_SECONDS)):
         try:
             return rpc.recv(_MAX_ANSWER)
         except TimeoutError:
             if _waits_in_vain(pid):
                 raise CriuError("a process was ended while CRIU held it") from None
-            # Until its processes are frozen, a guest can stop CRIU: they have the same user id.
-            os.killpg(pid, signal.SIGCONT)
+            if _is_stopped(pid):
+                stops += 1
+                if stops == _STOPS:
+                    raise CriuError("a process keeps stopping CRIU; end it") from None
+                os.killpg(pid, signal.SIGCONT)
     raise CriuError(f"CRIU did not answer within {_PATIENCE_SECONDS} s")
 
 
@@ -199,6 +205,20 @@ def _waits_in_vain(pid: int) -> bool:
         except OSError:
             continue
         if "\nState:\tZ" in status and f"\nTracerPid:\t{pid}\n" in status:
+            return True
+    return False
+
+
+def _is_stopped(group: int) -> bool:
+    """Whether someone has stopped one of CRIU's processes. They have the guest's user id, so until
+    it is frozen it can."""
+    for pid in activity.processes():
+        try:
+            with open(f"/proc/{pid}/stat", errors="replace") as file:
+                state, _, of_group, *_ = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if state == "T" and int(of_group) == group:
             return True
     return False
 

@@ -58,7 +58,7 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
             before += sum(count for _, count, _ in pages.runs) * _PAGE
             after += kept
             replaced |= {file, f"pages-{pages.pages_id}.img"}
-        if after * 2 > before:
+        if before == 0 or after * 2 > before:
             return before, before
         for file in os.listdir(old):
             if file not in replaced and file != record.NAME:

@@ -60,7 +60,9 @@ async def boot(engine: Engine) -> Sandbox:
 async def run(sandbox: Sandbox, code: str) -> Any:
     """Run a cell and return its result as text, None if there is none."""
     async with asyncio.timeout(SECONDS):
-        reply = await sandbox.call("execute", code=code, cell="1", silent=False, user_expressions={})
+        reply = await sandbox.call(
+            "execute", code=code, cell="1", silent=False, user_expressions={}
+        )
     assert reply["status"] == "ok", reply
     return reply["result"] and reply["result"]["data"]["text/plain"]
 
@@ -298,7 +300,9 @@ def test_a_killed_owner_leaves_nothing(name: str) -> None:
         owner.kill()
     _, alive = psutil.wait_procs(family, timeout=SECONDS)
     assert alive == []
-    mounts = subprocess.run(["cat", "/proc/self/mounts"], capture_output=True, text=True, check=True)
+    mounts = subprocess.run(
+        ["cat", "/proc/self/mounts"], capture_output=True, text=True, check=True
+    )
     assert "staging" not in mounts.stdout
 
 

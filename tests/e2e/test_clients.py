@@ -150,7 +150,12 @@ class Console:
         }
         self.child = pexpect.spawn(
             str(BIN / "jupyter"),
-            ["console", "--kernel", kernel_name(), "--ZMQTerminalInteractiveShell.true_color=False"],
+            [
+                "console",
+                "--kernel",
+                kernel_name(),
+                "--ZMQTerminalInteractiveShell.true_color=False",
+            ],
             env=environment,
             cwd=str(folder),
             timeout=SECONDS,

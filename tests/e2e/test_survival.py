@@ -124,10 +124,13 @@ def test_unix_sockets(kernel: Kernel) -> None:
     kernel.rewind(at)
     kernel.ok("client.write('b')")
     assert kernel.until("echoed.endsWith('b') && [heard, echoed]") == ["ab", "ab"]
-    assert kernel.value(
-        "new Promise((r) => { const c = net.connect('/tmp/echo.sock');"
-        "c.on('data', (d) => { r(`${d}`); c.end() }); c.write('new') })"
-    ) == "new"
+    assert (
+        kernel.value(
+            "new Promise((r) => { const c = net.connect('/tmp/echo.sock');"
+            "c.on('data', (d) => { r(`${d}`); c.end() }); c.write('new') })"
+        )
+        == "new"
+    )
 
 
 def test_udp_sockets(kernel: Kernel) -> None:
@@ -326,9 +329,12 @@ def test_a_stream_in_the_middle_of_a_file(kernel: Kernel) -> None:
     ).count
     kernel.ok("stream.destroy(); fs.unlinkSync('big')")
     kernel.rewind(at)
-    assert kernel.value(
-        "(async () => { let n = 1000; for await (const p of parts) n += p.length; return n })()"
-    ) == 1 << 20
+    assert (
+        kernel.value(
+            "(async () => { let n = 1000; for await (const p of parts) n += p.length; return n })()"
+        )
+        == 1 << 20
+    )
 
 
 def test_sqlite_in_a_transaction(kernel: Kernel) -> None:
@@ -348,12 +354,13 @@ def test_sqlite_in_a_transaction(kernel: Kernel) -> None:
 
 # -- computation -------------------------------------------------------------------------------
 
+
 # (module (memory (export "m") 1) (func (export "bump") (result i32)
 #   (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
 #   (i32.load (i32.const 0))))
 def _wasm() -> str:
     """The module above as hexadecimal digits, put together from its sections."""
-    body = bytes.fromhex("00" "4100" "4100280200" "41016a" "360200" "4100280200" "0b")
+    body = bytes.fromhex("004100410028020041016a36020041002802000b")
     sections = {
         1: bytes([1, 0x60, 0, 1, 0x7F]),
         3: bytes([1, 0]),
@@ -461,7 +468,7 @@ def test_a_pseudo_terminal_survives_or_is_named(kernel: Kernel) -> None:
     before = kernel.ok("const { spawn } = require('node:child_process')").count
     opened = kernel.ok(
         "let out = ''; const child = spawn('python3', ['-uc', "
-        "'import pty; pty.spawn([\"sh\", \"-c\", \"stty -echo; echo ready; "
+        '\'import pty; pty.spawn(["sh", "-c", "stty -echo; echo ready; '
         "while read l; do echo got-$l; done\"])']);"
         "child.stdout.on('data', (d) => { out += d }); child.stderr.on('data', (d) => { out += d });"
         "for (const end = Date.now() + 10000; !out.includes('ready') && Date.now() < end;)"
@@ -484,7 +491,9 @@ def test_a_pseudo_terminal_survives_or_is_named(kernel: Kernel) -> None:
 
 
 def test_two_rewinds_to_one_state_are_independent(kernel: Kernel) -> None:
-    at = kernel.ok("let list = [1]; const fs = require('node:fs'); fs.writeFileSync('f', '1')").count
+    at = kernel.ok(
+        "let list = [1]; const fs = require('node:fs'); fs.writeFileSync('f', '1')"
+    ).count
     for n in (2, 3):
         kernel.rewind(at)
         assert kernel.value("[list, fs.readFileSync('f', 'utf8')]") == [[1], "1"]

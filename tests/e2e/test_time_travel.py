@@ -357,7 +357,9 @@ def test_files_go_back_and_forth(kernel: Kernel) -> None:
 
 
 def test_tmp_goes_back_as_well(kernel: Kernel) -> None:
-    at = kernel.ok("require('fs').writeFileSync('/tmp/t', '1'); require('fs').mkdirSync('/dev/shm/s')").count
+    at = kernel.ok(
+        "require('fs').writeFileSync('/tmp/t', '1'); require('fs').mkdirSync('/dev/shm/s')"
+    ).count
     kernel.ok("require('fs').rmSync('/tmp/t'); require('fs').rmdirSync('/dev/shm/s')")
     kernel.rewind(at)
     assert kernel.value("['/tmp/t', '/dev/shm/s'].map((f) => require('fs').existsSync(f))") == [
@@ -367,10 +369,15 @@ def test_tmp_goes_back_as_well(kernel: Kernel) -> None:
 
 
 def test_a_program_changed_by_a_child_goes_back(kernel: Kernel) -> None:
-    at = kernel.ok("require('child_process').execSync('mkdir p; echo 1 > p/f; ln -s f p/l'); 0").count
+    at = kernel.ok(
+        "require('child_process').execSync('mkdir p; echo 1 > p/f; ln -s f p/l'); 0"
+    ).count
     kernel.ok("require('child_process').execSync('rm -r p; touch q'); 0")
     kernel.rewind(at)
-    assert kernel.value("require('child_process').execSync('cat p/l; ls', {encoding:'utf8'})") == "1\np\n"
+    assert (
+        kernel.value("require('child_process').execSync('cat p/l; ls', {encoding:'utf8'})")
+        == "1\np\n"
+    )
 
 
 # -- what the guest does by itself -------------------------------------------------------------
@@ -390,7 +397,9 @@ def test_what_timers_did_is_not_lost(kernel: Kernel) -> None:
 
 def test_a_rewind_keeps_what_timers_did(kernel: Kernel) -> None:
     before = kernel.ok("0").count
-    cell = kernel.ok("globalThis.u = 0; setTimeout(() => { u = 1; console.log('u ' + 'is set') }, 300)")
+    cell = kernel.ok(
+        "globalThis.u = 0; setTimeout(() => { u = 1; console.log('u ' + 'is set') }, 300)"
+    )
     kernel.messages_until(cell, "stream", "u is set")
     kernel.rewind(before)
     kernel.rewind(f"{cell.count}+1")
@@ -449,7 +458,9 @@ def test_output_before_death_is_shown(kernel: Kernel) -> None:
 def test_the_guest_runs_out_of_memory(start_kernel: Start) -> None:
     kernel = start_kernel("--CRKernel.memory=300M")
     kernel.ok("globalThis.alive = 1")
-    result = kernel.fails("const hoard = []; for (;;) hoard.push(new Array(1000).fill(hoard.length))")
+    result = kernel.fails(
+        "const hoard = []; for (;;) hoard.push(new Array(1000).fill(hoard.length))"
+    )
     assert result.reply["ename"] == "GuestDied"
     assert "ran out of memory (limit memory = 300 MiB" in result.reply["evalue"]
     assert kernel.value("alive") == 1
@@ -499,7 +510,13 @@ def test_a_death_during_a_magic(kernel: Kernel, cell: str) -> None:
 
 
 def test_an_unknown_checkpoint_changes_nothing(kernel: Kernel, steps: list[int]) -> None:
-    for cell in ("%rewind 99999", "%rewind nowhere", "%rerun 99999", "%recall 99999", "%rewind 1+7"):
+    for cell in (
+        "%rewind 99999",
+        "%rewind nowhere",
+        "%rerun 99999",
+        "%recall 99999",
+        "%rewind 1+7",
+    ):
         result = kernel.fails(cell)
         assert result.reply["ename"] == "UnknownCheckpoint", cell
         assert len(result.reply["traceback"]) <= 2

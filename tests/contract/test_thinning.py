@@ -1,0 +1,89 @@
+"""Checkpoints that were made small are the same checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from crkernel.engines import Engine, Sandbox
+from crkernel.errors import EngineError
+
+from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+
+DIGEST = """require("crypto").createHash("sha256").update(JSON.stringify(state)).digest("hex")"""
+
+
+async def _grow(sandbox: Sandbox, step: int) -> str:
+    """Change some of the guest's memory; a digest of all that it should hold then."""
+    code = f"""globalThis.state ??= [];
+    for (let i = 0; i < 2000; i++) state[(i * 7 + {step} * 311) % 9000] = {{ step: {step}, i }};
+    {DIGEST}"""
+    return str(await run(sandbox, code))
+
+
+async def test_a_thin_checkpoint_is_small_and_whole(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("base")
+    digests = {}
+    for step in range(6):
+        digests[f"c{step}"] = await _grow(live, step)
+        await live.dump(f"c{step}")
+    for name, digest in digests.items():
+        before, after = await engine.thin(name, "base")
+        assert after < before / 2
+        again = await restored(engine, name)
+        assert await run(again, DIGEST) == digest
+        assert await _grow(again, 99) != digest  # it is alive
+        await again.dump(f"{name}-on")
+        await again.end()
+    await live.end()
+
+
+async def test_what_differs_too_much_stays_as_it_is(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, "globalThis.big = new Uint8Array(100 << 20).fill(1); 0")
+    await live.dump("big")
+    before, after = await engine.thin("big", "base")
+    assert before == after > 100 << 20
+    assert await run(await restored(engine, "big"), "big.every((x) => x === 1)") == "true"
+
+
+@pytest.mark.parametrize(("name", "base"), [("none", "base"), ("base", "none"), ("thin", "base")])
+async def test_what_cannot_be_thinned_is_left_alone(
+    engine: Engine,  # noqa: F811
+    name: str,
+    base: str,
+) -> None:
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, "globalThis.x = 1")
+    await live.dump("thin")
+    await engine.thin("thin", "base")
+    if (name, base) == ("base", "none"):
+        before, after = await engine.thin(name, base)
+        assert before == after == 0  # nothing in common
+    else:
+        with pytest.raises(EngineError, match="thin"):
+            await engine.thin(name, base)
+    for kept in ("base", "thin"):
+        await (await restored(engine, kept)).end()
+
+
+async def test_a_session_thins_in_its_pauses(session: Any) -> None:
+    from crkernel.sink import IOPubSink
+
+    sink = object.__new__(IOPubSink)
+    sink._silent = True
+    for count in range(1, 5):
+        await session.execute(f"globalThis.x = {count}", count, sink)
+    await session.settled()
+    full = session.timeline.get("4").cost.memory
+    async with asyncio.timeout(20):
+        while session.timeline.get("4").cost.memory > full / 4:
+            await asyncio.sleep(0.05)
+    await session.rewind("2")
+    outcome = await session.execute("x", 5, sink)
+    assert outcome.result["data"]["text/plain"] == "2"

@@ -1,0 +1,82 @@
+"""A restart gives a fresh guest, and the past of before stays reachable."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import psutil
+import pytest
+from driver import Kernel
+
+from crkernel.guest import linger
+
+pytestmark = pytest.mark.e2e
+
+
+def restart(kernel: Kernel) -> None:
+    """As a front end does it."""
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=30)
+
+
+def test_the_past_stays_reachable(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.x = 1; require('fs').writeFileSync('f', 'one')")
+    kernel.ok("x = 2; require('fs').writeFileSync('f', 'two')")
+    kernel.ok("%checkpoint good")
+    restart(kernel)
+    assert kernel.ok("typeof x").count == 1
+    assert "r1.2" in kernel.ok("%timeline").shown
+    kernel.ok("%rewind r1.1")
+    assert kernel.value("[x, require('fs').readFileSync('f', 'utf8')]") == [1, "one"]
+    kernel.ok("%rewind good")
+    assert kernel.value("x") == 2
+    restart(kernel)
+    assert kernel.ok("typeof x").text == "'undefined'"
+    kernel.ok("%rewind good")
+    assert kernel.value("x") == 2
+
+
+def test_after_a_shutdown_nothing_waits(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("1")
+    key = kernel.manager.session.key
+    (nest,) = psutil.Process(kernel.pid).children()
+    restart(kernel)
+    kernel.ok("1")
+    assert nest.is_running()  # the one of before, taken over
+    kernel.close()
+    assert linger.claim(key) is None
+    nest.wait(10)
+
+
+def test_a_restart_in_an_endless_loop(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.x = 1")
+    kernel.submit("while (true) {}")
+    restart(kernel)
+    kernel.ok("%rewind r1.1")
+    assert kernel.value("x") == 1
+
+
+def test_who_does_not_know_the_secret_gets_nothing() -> None:
+    listener = linger.listen(linger.address(b"secret"))
+    try:
+        heirs = []
+        thread = threading.Thread(
+            target=lambda: heirs.append(linger.await_heir(listener, linger.token(b"secret")))
+        )
+        thread.start()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+            stranger.connect(linger.address(b"secret"))
+            stranger.send(linger.token(b"guess"))
+            assert stranger.recv(10) == b""  # shown the door
+        right = linger.claim(b"secret")
+        assert right is not None
+        thread.join(10)
+        assert heirs[0] is not None
+        heirs[0].close()
+        right.close()
+    finally:
+        listener.close()

@@ -1,0 +1,136 @@
+"""The writable tree's snapshots, on real files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from crkernel.guest.tree import Tree
+
+
+@dataclass
+class Place:
+    """A tree with its files in `files`."""
+
+    tree: Tree
+    files: Path
+    staging: Path
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[list[Place]]:
+    """Two places with one staging: where snapshots are taken, and where they are restored."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    descriptors, out = [os.open(staging, os.O_RDONLY)], []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        descriptors.append(os.open(tmp_path / name, os.O_RDONLY))
+        out.append(Place(Tree(descriptors[-1], descriptors[0]), tmp_path / name, staging))
+    yield out
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def listing(root: Path) -> dict[str, object]:
+    """All that a snapshot promises to bring back."""
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        content: object = None
+        if path.is_symlink():
+            content = os.readlink(path)
+        elif path.is_file():
+            content = (path.read_bytes(), status.st_mtime_ns, status.st_nlink)
+        found[str(path.relative_to(root))] = (status.st_mode, content)
+    return found
+
+
+def test_everything_comes_back(places: list[Place]) -> None:
+    here, there = places
+    (here.files / "deep" / "er").mkdir(parents=True)
+    (here.files / "deep" / "er" / "data").write_bytes(os.urandom(100_000))
+    (here.files / "empty").touch()
+    (here.files / "secret").write_text("x")
+    (here.files / "secret").chmod(0o600)
+    (here.files / "link").symlink_to("deep/er/data")
+    (here.files / "dangling").symlink_to("/nowhere")
+    os.link(here.files / "secret", here.files / "same")
+    os.mkfifo(here.files / "pipe", 0o640)
+    (here.files / "line\nbreak").write_text("name")
+    Path(os.fsdecode(os.fsencode(here.files) + b"/\xff\xfe")).write_text("not UTF-8")
+    os.setxattr(here.files / "empty", "user.mark", b"\0yes")
+    os.utime(here.files / "secret", ns=(1, 1_234_567_890))
+    there.tree.restore(here.tree.snapshot("one").name)
+    assert listing(there.files) == listing(here.files)
+    assert os.getxattr(there.files / "empty", "user.mark") == b"\0yes"
+    assert (there.files / "same").samefile(there.files / "secret")
+
+
+def test_holes_stay_holes(places: list[Place]) -> None:
+    here, there = places
+    with (here.files / "sparse").open("wb") as file:
+        file.seek(50 << 20)
+        file.write(b"end")
+    there.tree.restore(here.tree.snapshot("one").name)
+    copy = there.files / "sparse"
+    assert copy.stat().st_size == (50 << 20) + 3
+    assert copy.stat().st_blocks * 512 < 1 << 20
+
+
+def test_only_what_changed_is_copied(places: list[Place]) -> None:
+    tree, files = places[0].tree, places[0].files
+    (files / "big").write_bytes(b"b" * 10_000)
+    (files / "small").write_bytes(b"s")
+    first = tree.snapshot("one")
+    assert first.added == 10_001
+    assert tree.snapshot("two") == type(first)(first.name, 0)
+    (files / "small").write_bytes(b"changed")
+    third = tree.snapshot("three")
+    assert (third.added, third.name == first.name) == (7, False)
+    (files / "big").unlink()
+    assert tree.snapshot("four").added == 0
+
+
+def test_what_is_mapped_is_copied_though_it_looks_unchanged(places: list[Place]) -> None:
+    tree, files = places[0].tree, places[0].files
+    (files / "shm").write_bytes(b"1" * 4096)
+    tree.snapshot("one")
+    inode = (files / "shm").stat().st_ino
+    assert tree.snapshot("two", {inode}).added == 4096
+
+
+def test_older_snapshots_stay_what_they_were(places: list[Place]) -> None:
+    here, there = places
+    (here.files / "f").write_text("old")
+    one = here.tree.snapshot("one").name
+    (here.files / "f").write_text("new")
+    (here.files / "g").write_text("more")
+    here.tree.snapshot("two")
+    there.tree.restore(one)
+    assert {p.name: p.read_text() for p in there.files.iterdir()} == {"f": "old"}
+
+
+def test_a_restored_tree_goes_on_from_there(places: list[Place]) -> None:
+    here, there = places
+    (here.files / "f").write_text("old")
+    one = here.tree.snapshot("one")
+    there.tree.restore(one.name)
+    assert there.tree.snapshot("two").added == 0
+    (there.files / "f").write_text("newer")
+    assert there.tree.snapshot("three").added == 5
+
+
+def test_links_are_never_followed(places: list[Place], tmp_path: Path) -> None:
+    here, there = places
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("host")
+    (here.files / "way").symlink_to(outside)
+    there.tree.restore(here.tree.snapshot("one").name)
+    assert (there.files / "way").is_symlink()
+    assert b"host" not in b"".join(p.read_bytes() for p in here.staging.iterdir() if p.is_file())
