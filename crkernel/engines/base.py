@@ -127,8 +127,9 @@ class Sandbox:
         return float((await self._request("restore", name=name))["seconds"])
 
     async def kill_guest(self) -> None:
-        """End the guest at once; `on_exit` follows."""
-        await self._request("kill")
+        """End the guest at once, unless it has ended; `on_exit` follows."""
+        if self._death is None:
+            await self._request("kill")
 
     def silence(self) -> None:
         """Hear nothing more of it: it is about to be ended."""
@@ -143,7 +144,7 @@ class Sandbox:
         await self._end()
 
     async def _request(self, op: str, **fields: Any) -> Message:
-        if self._death is not None and op != "kill":
+        if self._death is not None:
             raise died(self._death)
         self._next_id += 1
         number = self._next_id

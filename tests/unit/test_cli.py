@@ -244,7 +244,9 @@ class FakeClient:
             self.options["on_cell_start"](cell=cell, cell_index=0)  # type: ignore[operator]
         if self.failure:
             raise self.failure
-        self.options["on_cell_executed"](cell=cell, cell_index=1)  # type: ignore[operator]
+        reply = {"content": {"status": "ok", "execution_count": 7}}
+        executed = self.options["on_cell_executed"]
+        executed(cell=cell, cell_index=1, execute_reply=reply)  # type: ignore[operator]
 
 
 @pytest.fixture
