@@ -31,6 +31,8 @@ def main() -> int:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if options.n is not None and options.n < 1:
         parser.error("--n must be at least 1")
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"there is no folder {options.json.parent} to write --json into")
     tables: list[Table] = []
     for name in options.names or NAMES:
         begin = time.monotonic()

@@ -13,7 +13,7 @@ _LEFT = (0, 1, 4, 7)  # columns of text; the others are numbers
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured thing. `ratio` is median to baseline's median; `aim` what issue or docs want."""
+    """One measured thing. `ratio` is median to baseline's median; `aim` what is wanted."""
 
     what: str
     of: str

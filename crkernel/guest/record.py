@@ -27,6 +27,20 @@ def read(directory: int) -> wire.Message:
         return wire.parse(file.read().encode())
 
 
+def is_whole(staging: int, directory: int, record: wire.Message) -> bool:
+    """Whether no image of a checkpoint is missing or cut, those of its base included."""
+    if sizes(directory) != record["sizes"]:
+        return False
+    if "base" not in record:
+        return True
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    base = os.open(str(record["base"]), flags, dir_fd=staging)
+    try:
+        return bool(sizes(base) == read(base)["sizes"])
+    finally:
+        os.close(base)
+
+
 def sizes(directory: int) -> dict[str, int]:
     """Bytes of each of CRIU's images."""
     with os.scandir(directory) as entries:

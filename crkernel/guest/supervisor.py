@@ -203,7 +203,7 @@ class Supervisor:
         try:
             with self._images(str(request["name"])) as (images, work):
                 meta = record.read(images)
-                if record.sizes(images) != meta["sizes"]:  # CRIU would read on for ever
+                if not record.is_whole(self._staging, images, meta):  # CRIU would read for ever
                     raise CriuError("the checkpoint is damaged: an image is missing or cut")
                 self._tree.restore(meta["files"])
                 self._clock.enter(meta["monotonic"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crkernel.engines import Engine, Sandbox
-from crkernel.errors import EngineError
+from crkernel.errors import EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 
@@ -70,6 +73,20 @@ async def test_what_cannot_be_thinned_is_left_alone(
             await engine.thin(name, base)
     for kept in ("base", "thin"):
         await (await restored(engine, kept)).end()
+
+
+async def test_a_cut_base_is_noticed(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, "globalThis.x = 1")
+    await live.dump("thin")
+    await engine.thin("thin", "base")
+    (nest,) = psutil.Process().children()
+    pages = Path(f"/proc/{nest.pid}/root/run/staging/base/pages-1.img")
+    os.truncate(pages, pages.stat().st_size // 2)
+    with pytest.raises(RestoreFailed, match="damaged"):
+        await restored(engine, "thin")
+    assert await run(live, "x") == "1"
 
 
 async def test_a_session_thins_in_its_pauses(session: Any) -> None:

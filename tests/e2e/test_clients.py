@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,15 +163,17 @@ class Console:
             encoding="utf-8",
             dimensions=(40, 120),
         )
+        self.screen = ""  # what came and was not waited for yet
 
     def wait(self, pattern: str) -> str:
         """Wait for text on the screen, colours taken away; what came until then."""
-        seen = ""
-        while not re.search(pattern, seen):
+        while not (match := re.search(pattern, self.screen)):
             try:
-                seen = _ESCAPES.sub("", seen + self.child.read_nonblocking(4096, timeout=SECONDS))
+                text = self.child.read_nonblocking(4096, timeout=SECONDS)
             except (pexpect.TIMEOUT, pexpect.EOF) as error:
-                raise AssertionError(f"{pattern!r} did not come:\n{seen}") from error
+                raise AssertionError(f"{pattern!r} did not come:\n{self.screen}") from error
+            self.screen = _ESCAPES.sub("", self.screen + text)
+        seen, self.screen = self.screen[: match.end()], self.screen[match.end() :]
         return seen
 
     def prompt(self, number: int) -> None:
@@ -211,7 +214,7 @@ def test_a_console(tmp_path: Path) -> None:
     console.prompt(9)
     console.type("while (true) {}")
     console.wait("while")
-    console.child.expect(pexpect.TIMEOUT, timeout=1)
+    time.sleep(1)  # until the kernel has it, which nothing on the screen tells
     console.child.sendintr()
     console.prompt(10)
     console.child.sendeof()

@@ -253,7 +253,7 @@ def test_reset_is_a_state_like_others(kernel: Kernel, steps: list[int]) -> None:
 
 def test_config_shows_and_sets(kernel: Kernel) -> None:
     everything = kernel.ok("%config").shown
-    for name in ("engine", "memory", "processes", "file_size", "disk_size", "staging_size"):
+    for name in ("engine", "memory", "max_processes", "file_size", "disk_size", "staging_size"):
         assert re.search(rf"^{name}\s", everything, re.MULTILINE), everything
     kernel.ok("%config file_size = 64M")
     assert kernel.ok("%config file_size").shown.split() == ["file_size", "64M"]
