@@ -1,4 +1,4 @@
-"""A front end for tests: runs cells in the installed kernel, over the wire that every client uses."""
+"""A front end for tests: runs cells in the installed kernel, over the wire that clients use."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class Kernel:
         return int(self.manager.provisioner.process.pid)  # type: ignore[union-attr]
 
     def kill_guest(self) -> None:
-        """End the live guest from outside, with SIGKILL: the newest one, if a rewind is on its way."""
+        """End the live guest from outside, with SIGKILL: the newest, if a rewind is on its way."""
         for process in reversed(psutil.Process(self.pid).children(recursive=True)):
             try:
                 command = process.cmdline()

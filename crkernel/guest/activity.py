@@ -29,10 +29,13 @@ class Activity:
         self._ignored = ignored
         self._counted: dict[tuple[int, int], bool] = {}
 
-    def times(self) -> Times:
-        """Nanoseconds by (process, thread). Two equal ones: nothing ran in between."""
+    def times(self, but: int = 0) -> Times:
+        """Nanoseconds by (process, thread), `but` that process. Two equal ones: nothing ran in
+        between."""
         times: Times = {}
         for pid in processes():
+            if pid == but:
+                continue
             try:
                 threads = os.listdir(f"/proc/{pid}/task")
             except OSError:

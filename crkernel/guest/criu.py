@@ -7,6 +7,7 @@ lie where no path of the sandbox leads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -47,60 +48,128 @@ class DumpTimes:
     memory: int
 
 
-def dump(
-    pid: int,
-    images: int,
-    pipes: Sequence[int],
-    watched: Sequence[str],
-    when_frozen: Callable[[int], None],
-    runtime: int,
-) -> DumpTimes:
-    """Write the process tree of `pid` into the directory descriptor `images`; it runs on.
+class Criu:
+    """Runs CRIU for one supervisor. `runtime` is a directory descriptor where CRIU keeps what it
+    found out about the kernel: 30 ms less for each call.
 
-    `pipes` are the inodes of the pipes that it shares with the supervisor, `watched` the folders
-    where CRIU looks for files that it knows by handle only (inotify). `when_frozen` is called
-    with the process id of CRIU while the tree is frozen. Raises CriuError.
+    The process for the next dump can be started ahead of it (`prepare`): loading CRIU and its
+    libraries takes 3 ms. Not that for a restore: it has to start in the guest's time namespace,
+    which is made then.
     """
-    options: list[Field] = [
-        (2, pid),
-        (3, True),  # leave_running
-        (64, _SKIP_NETWORK_LOCK),
-        (35, _GHOST_LIMIT),
-        *[(36, path) for path in watched],
-        *[(37, f"pipe[{inode}]") for inode in pipes],
-        *_common(images, images, "dump.log"),
-    ]
-    with _worker(runtime, ()) as (rpc, criu_pid):
-        _send(rpc, _DUMP, options)
-        hooks = {"post-dump": lambda: when_frozen(criu_pid)}
-        _result(rpc, criu_pid, images, "dump.log", hooks)
-    if f"ids-{pid}.img" not in os.listdir(images):  # CRIU takes a zombie for a fine tree
-        raise CriuError("the guest was ended meanwhile")
-    return _times(images)
+
+    def __init__(self, runtime: int) -> None:
+        self._runtime = runtime
+        self._ready: _Worker | None = None
+
+    @property
+    def waiting(self) -> int:
+        """The process that waits for the next dump; 0 if none does."""
+        return self._ready.pid if self._ready else 0
+
+    def prepare(self) -> None:
+        """Start the process for the next dump, unless it waits already."""
+        if self._ready is None:
+            self._ready = _Worker(self._runtime, ())
+
+    def dump(
+        self,
+        pid: int,
+        images: int,
+        pipes: Sequence[int],
+        watched: Sequence[str],
+        when_frozen: Callable[[int], None],
+    ) -> DumpTimes:
+        """Write the process tree of `pid` into the directory descriptor `images`; it runs on.
+
+        `pipes` are the inodes of the pipes that it shares with the supervisor, `watched` the
+        folders where CRIU looks for files that it knows by handle only (inotify). `when_frozen` is
+        called with the process id of CRIU while the tree is frozen. Raises CriuError.
+        """
+        options: list[Field] = [
+            (2, pid),
+            (3, True),  # leave_running
+            (64, _SKIP_NETWORK_LOCK),
+            (35, _GHOST_LIMIT),
+            *[(36, path) for path in watched],
+            *[(37, f"pipe[{inode}]") for inode in pipes],
+            *_common(images, images, "dump.log"),
+        ]
+        with self._worker(()) as worker:
+            _send(worker.rpc, _DUMP, options)
+            hooks = {"post-dump": lambda: when_frozen(worker.pid)}
+            _result(worker, images, "dump.log", hooks)
+        if f"ids-{pid}.img" not in os.listdir(images):  # CRIU takes a zombie for a fine tree
+            raise CriuError("the guest was ended meanwhile")
+        return _times(images)
+
+    def restore(self, images: int, work: int, pipes: Sequence[tuple[int, int]]) -> int:
+        """Bring a dumped tree back and return the process id of its root, a child of PID 1.
+
+        `pipes` are (inode when dumped, descriptor that takes its place). `work` takes CRIU's log.
+        Raises CriuError.
+        """
+        inherited = [
+            (27, protobuf.encode([(1, f"pipe:[{inode}]"), (2, _FIRST_PIPE_FD + i)]))
+            for i, (inode, _) in enumerate(pipes)
+        ]
+        options: list[Field] = [*inherited, *_common(images, work, "restore.log")]
+        with self._worker([descriptor for _, descriptor in pipes]) as worker:
+            _send(worker.rpc, _RESTORE, options)
+            answer = _result(worker, work, "restore.log", {})
+        return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
+
+    def check(self) -> None:
+        """Ask CRIU for nothing: it probes the machine and keeps what it finds."""
+        with self._worker(()) as worker:
+            options: list[Field] = [(1, self._runtime), (67, True)]
+            worker.rpc.send(protobuf.encode([(1, _CHECK), (2, protobuf.encode(options))]))
+            worker.rpc.recv(_MAX_ANSWER)
+
+    @contextmanager
+    def _worker(self, inherited: Sequence[int]) -> Iterator[_Worker]:
+        """The waiting process if it will do, else a new one; ended afterwards."""
+        worker, self._ready = self._ready, None
+        if worker is None or worker.has_ended or inherited:
+            worker = _Worker(self._runtime, inherited)
+        try:
+            yield worker
+        except ConnectionError as error:
+            raise CriuError("CRIU was ended before it had done its work") from error
+        finally:
+            worker.end()
 
 
-def restore(images: int, work: int, pipes: Sequence[tuple[int, int]], runtime: int) -> int:
-    """Bring a dumped tree back and return the process id of its root, a child of PID 1.
+class _Worker:
+    """A `criu swrk` with its end of a socket as descriptor 3."""
 
-    `pipes` are (inode when dumped, descriptor that takes its place). `work` takes CRIU's log.
-    Raises CriuError.
-    """
-    inherited = [
-        (27, protobuf.encode([(1, f"pipe:[{inode}]"), (2, _FIRST_PIPE_FD + i)]))
-        for i, (inode, _) in enumerate(pipes)
-    ]
-    options: list[Field] = [*inherited, *_common(images, work, "restore.log")]
-    with _worker(runtime, [descriptor for _, descriptor in pipes]) as (rpc, criu_pid):
-        _send(rpc, _RESTORE, options)
-        answer = _result(rpc, criu_pid, work, "restore.log", {})
-    return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
+    def __init__(self, runtime: int, inherited: Sequence[int]) -> None:
+        self.rpc, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_WRONLY, 0) for number in (1, 2)]
+        actions = [*quiet, (os.POSIX_SPAWN_DUP2, theirs.fileno(), _RPC_FD)]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, _FIRST_PIPE_FD + i) for i, fd in enumerate(inherited)]
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin",
+            "LD_PRELOAD": SHIM,
+            "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
+        }
+        command = ["criu", "swrk", str(_RPC_FD)]
+        self.pid = os.posix_spawn(CRIU, command, environment, file_actions=actions, setpgroup=0)
+        theirs.close()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether somebody, the guest has the same user id, has ended it while it waited."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        except ChildProcessError:  # and it was reaped with the orphans
+            return True
 
-def check(runtime: int) -> None:
-    """Ask CRIU for nothing: it probes the machine and keeps what it finds in `runtime`."""
-    with _worker(runtime, ()) as (rpc, _):
-        rpc.send(protobuf.encode([(1, _CHECK), (2, protobuf.encode([(1, runtime), (67, True)]))]))
-        rpc.recv(_MAX_ANSWER)
+    def end(self) -> None:
+        """It has answered, or never will."""
+        self.rpc.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
 
 def _common(images: int, work: int, log: str) -> list[Field]:
@@ -119,45 +188,17 @@ def _common(images: int, work: int, log: str) -> list[Field]:
     ]
 
 
-@contextmanager
-def _worker(runtime: int, inherited: Sequence[int]) -> Iterator[tuple[socket.socket, int]]:
-    """A `criu swrk` with its end of a socket as descriptor 3, and its process id; reaped
-    afterwards."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    quiet = (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)
-    actions = [quiet, (os.POSIX_SPAWN_DUP2, theirs.fileno(), _RPC_FD)]
-    actions += [(os.POSIX_SPAWN_DUP2, fd, _FIRST_PIPE_FD + i) for i, fd in enumerate(inherited)]
-    environment = {
-        "PATH": "/usr/sbin:/usr/bin",
-        "LD_PRELOAD": SHIM,
-        # Where CRIU keeps what it found out about the kernel: 30 ms less for each call.
-        "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
-    }
-    pid = os.posix_spawn(
-        CRIU, ["criu", "swrk", str(_RPC_FD)], environment, file_actions=actions, setpgroup=0
-    )
-    theirs.close()
-    try:
-        yield ours, pid
-    except ConnectionError as error:
-        raise CriuError("CRIU was ended before it had done its work") from error
-    finally:
-        ours.close()
-        os.kill(pid, signal.SIGKILL)  # it has answered, or never will
-        os.waitpid(pid, 0)
-
-
 def _send(rpc: socket.socket, kind: int, options: list[Field]) -> None:
     rpc.send(protobuf.encode([(1, kind), (2, protobuf.encode(options))]))
 
 
 def _result(
-    rpc: socket.socket, pid: int, work: int, log: str, hooks: dict[str, Callable[[], None]]
+    worker: _Worker, work: int, log: str, hooks: dict[str, Callable[[], None]]
 ) -> dict[int, int | bytes]:
     """Serve CRIU's notifications until its answer comes."""
     failure: Exception | None = None
     while True:
-        data = _receive(rpc, pid)
+        data = _receive(worker.rpc, worker.pid)
         if not data:
             raise CriuError(_reason(work, log) or "CRIU ended without an answer")
         answer = dict(protobuf.decode(data))
@@ -170,7 +211,7 @@ def _result(
                 hook()
         except Exception as error:  # noqa: BLE001  told to CRIU, so that it lets the guest go, then raised
             failure = error
-        rpc.send(protobuf.encode([(1, _NOTIFY), (3, failure is None)]))
+        worker.rpc.send(protobuf.encode([(1, _NOTIFY), (3, failure is None)]))
     if failure is not None:
         raise failure
     if not answer.get(2):
@@ -277,9 +318,9 @@ def _reason(work: int, log: str) -> str:
     lines = [line for line in lines if "RLIMIT_NOFILE" not in line]
     if not lines:
         return ""
-    first = re.sub(r"^\([\d.]+\)\s*(\d+:)?\s*Error \([^)]*\):\s*", "", lines[0])
+    lines = [re.sub(r"^\([\d.]+\)\s*(\d+:)?\s*Error \([^)]*\):\s*", "", line) for line in lines]
     for line in lines:
         for pattern, words in _REASONS:
             if re.search(pattern, line):
-                return f"{words} (CRIU: {first})"
-    return f"CRIU: {first}"
+                return f"{words} (CRIU: {line})"
+    return f"CRIU: {lines[0]}"

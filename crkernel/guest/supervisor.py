@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, criu, mounts, process, record, seccomp, wire
+from . import activity, mounts, process, record, seccomp, wire
 from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
-from .criu import CriuError
+from .criu import Criu, CriuError
 from .process import Guest, GuestEnded, Pipes
 from .tree import Tree
 
@@ -82,7 +82,7 @@ class Supervisor:
             "rested": self._is_rested,
             "warm": self._warm,
         }
-        self._runtime = _open_directory(staging, "runtime")
+        self._criu = Criu(_open_directory(staging, "runtime"))
 
     def serve(self) -> None:
         """Until the kernel is gone; then everything in the sandbox ends with PID 1."""
@@ -95,6 +95,8 @@ class Supervisor:
             if self._settle_at is not None and time.monotonic() >= self._settle_at:
                 self._settle()
             self._reap_orphans()
+            if self._guest is not None:
+                self._criu.prepare()  # for the next dump, while the guest is at work
 
     def _on_request(self) -> None:
         data = self._kernel.recv(1 << 18)
@@ -114,7 +116,7 @@ class Supervisor:
 
     def _warm(self, _request: wire.Message) -> wire.Message:
         """Have CRIU find out what this machine can do before anybody waits for it."""
-        criu.check(self._runtime)
+        self._criu.check()
         return {}
 
     def _boot(self, request: wire.Message) -> wire.Message:
@@ -148,7 +150,7 @@ class Supervisor:
     def _at_rest(self) -> bool:
         if self._settle_at is not None:
             self._settle()
-        return not self._spoke and self._activity.times() == self._rested
+        return not self._spoke and self._activity.times(self._criu.waiting) == self._rested
 
     def _dump(self, request: wire.Message) -> wire.Message:
         guest, name = self._living(), str(request["name"])
@@ -170,7 +172,7 @@ class Supervisor:
 
         try:
             inodes = list(meta["pipes"].values())
-            times = criu.dump(guest.pid, images, inodes, _WATCHED, when_frozen, self._runtime)
+            times = self._criu.dump(guest.pid, images, inodes, _WATCHED, when_frozen)
             meta["sizes"] = record.sizes(images)
             record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
@@ -208,7 +210,7 @@ class Supervisor:
                 self._tree.restore(meta["files"])
                 self._clock.enter(meta["monotonic"])
                 inherited = [(meta["pipes"][str(n)], fd) for n, fd in pipes.theirs.items()]
-                pid = criu.restore(images, work, inherited, self._runtime)
+                pid = self._criu.restore(images, work, inherited)
         except (CriuError, OSError) as error:
             pipes.close()
             raise Refused("RestoreFailed", _words(error)) from error
@@ -218,7 +220,10 @@ class Supervisor:
         pipes.hand_over()
         process.set_next_pid(meta["last_pid"] + 1)
         guest = Guest(pid, pipes, self._forward, meta["leftovers"])
-        guest.call({"id": 0, "op": "hello"})
+        try:
+            guest.call({"id": 0, "op": "hello"})
+        except GuestEnded:
+            pass  # the wait for its answer tells
         self._worker = meta["worker"]
         self._activity = Activity(self._worker)
         self._adopt(guest)
@@ -322,7 +327,7 @@ class Supervisor:
 
     def _settle(self) -> None:
         self._settle_at = None
-        self._rested = self._activity.times()
+        self._rested = self._activity.times(self._criu.waiting)
 
     def _reap_orphans(self) -> None:
         """PID 1 inherits whoever lost its parent; the guest itself is left to `_on_exit`."""

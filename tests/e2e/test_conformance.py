@@ -41,7 +41,8 @@ class KernelTests(jkt.KernelTests):
         {"code": "display('hi')", "mime": "text/plain"},
         {"code": "display('<b>hi</b>', { mime: 'text/html' })", "mime": "text/html"},
         {
-            "code": "display({ [Symbol.for('Jupyter.display')]: () => ({ 'image/svg+xml': '<svg/>' }) })",
+            "code": "display({ [Symbol.for('Jupyter.display')]() {"
+            " return { 'image/svg+xml': '<svg/>' } } })",
             "mime": "image/svg+xml",
         },
         {"code": "%timeline", "mime": "text/html"},

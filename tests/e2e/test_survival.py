@@ -388,7 +388,7 @@ def test_webassembly_memory(kernel: Kernel) -> None:
 def test_crypto_in_flight(kernel: Kernel) -> None:
     code = (
         "const crypto = require('node:crypto'); const { promisify } = require('node:util');"
-        "const jobs = [1, 2, 3, 4, 5, 6].map((salt) => promisify(crypto.pbkdf2)('secret', `${salt}`,"
+        "const jobs = [1, 2, 3, 4, 5, 6].map((salt) => promisify(crypto.pbkdf2)('key', `${salt}`,"
         " 400000, 32, 'sha256').then((key) => key.toString('hex'))); let done = 0;"
         "for (const job of jobs) job.then(() => done++); 0"
     )
@@ -470,7 +470,8 @@ def test_a_pseudo_terminal_survives_or_is_named(kernel: Kernel) -> None:
         "let out = ''; const child = spawn('python3', ['-uc', "
         '\'import pty; pty.spawn(["sh", "-c", "stty -echo; echo ready; '
         "while read l; do echo got-$l; done\"])']);"
-        "child.stdout.on('data', (d) => { out += d }); child.stderr.on('data', (d) => { out += d });"
+        "child.stdout.on('data', (d) => { out += d });"
+        "child.stderr.on('data', (d) => { out += d });"
         "for (const end = Date.now() + 10000; !out.includes('ready') && Date.now() < end;)"
         "  await new Promise((r) => setTimeout(r, 10)); out"
     )

@@ -53,7 +53,8 @@ def test_by_label(kernel: Kernel, steps: list[int]) -> None:
     assert "second" in kernel.ok("%timeline").shown
 
 
-def test_by_distance(kernel: Kernel, steps: list[int]) -> None:
+@pytest.mark.usefixtures("steps")
+def test_by_distance(kernel: Kernel) -> None:
     kernel.rewind("-2")
     assert kernel.value("x") == 1
 
@@ -91,7 +92,8 @@ def test_magics_and_code_in_one_cell(kernel: Kernel, steps: list[int]) -> None:
 # -- undo and redo -----------------------------------------------------------------------------
 
 
-def test_undo_and_redo(kernel: Kernel, steps: list[int]) -> None:
+@pytest.mark.usefixtures("steps")
+def test_undo_and_redo(kernel: Kernel) -> None:
     kernel.ok("%undo")
     assert kernel.ok("%status").status == "ok"
     kernel.ok("%redo")
@@ -307,7 +309,8 @@ def test_the_timeline_as_text_and_html(kernel: Kernel, steps: list[int]) -> None
     assert "'<b>'" not in html
 
 
-def test_magics_that_change_nothing_make_no_checkpoint(kernel: Kernel, steps: list[int]) -> None:
+@pytest.mark.usefixtures("steps")
+def test_magics_that_change_nothing_make_no_checkpoint(kernel: Kernel) -> None:
     before = kernel.ok("%timeline").shown.count("●")
     for cell in ("%lsmagic", "%status", "%config", "%help undo", "%recall -1"):
         kernel.ok(cell)
@@ -323,8 +326,9 @@ function list(folder = '/home/work') {
   for (const name of fs.readdirSync(folder).sort()) {
     const file = path.join(folder, name), s = fs.lstatSync(file)
     const kind = s.isDirectory() ? 'd' : s.isSymbolicLink() ? 'l' : 'f'
-    const content = kind === 'f' ? fs.readFileSync(file, 'utf8') : kind === 'l' ? fs.readlinkSync(file) : ''
-    found[file] = [kind, (s.mode & 0o7777).toString(8), s.nlink, kind === 'd' ? 0 : s.mtimeMs, content]
+    const read = { d: () => '', f: () => fs.readFileSync(file, 'utf8'), l: () => fs.readlinkSync(file) }
+    const changed = kind === 'd' ? 0 : s.mtimeMs
+    found[file] = [kind, (s.mode & 0o7777).toString(8), s.nlink, changed, read[kind]()]
     if (kind === 'd') Object.assign(found, list(file))
   }
   return found
@@ -337,14 +341,16 @@ def test_files_go_back_and_forth(kernel: Kernel) -> None:
     first = kernel.ok(
         "fs.mkdirSync('a/b/c', { recursive: true }); fs.writeFileSync('a/one', '1');"
         "fs.writeFileSync('a/b/two', 'two'); fs.symlinkSync('../one', 'a/b/link');"
-        "fs.linkSync('a/one', 'a/same'); fs.chmodSync('a/one', 0o640); fs.chmodSync('a/b/c', 0o700);"
+        "fs.linkSync('a/one', 'a/same'); fs.chmodSync('a/one', 0o640);"
+        "fs.chmodSync('a/b/c', 0o700);"
         "fs.utimesSync('a/one', 1e9, 1e9); fs.writeFileSync('a/ü 😀', 'n'); list()"
     ).count
     before = kernel.value("list()")
     second = kernel.ok(
         "fs.rmSync('a/b/c', { recursive: true }); fs.appendFileSync('a/one', '+'); fs.unlinkSync("
         "'a/b/link'); fs.symlinkSync('nowhere', 'a/b/link'); fs.renameSync('a/b/two', 'a/moved');"
-        "fs.writeFileSync('a/b/c', 'a file now'); fs.writeFileSync('new', ''); fs.chmodSync('a/one', 0o755);"
+        "fs.writeFileSync('a/b/c', 'a file now'); fs.writeFileSync('new', '');"
+        "fs.chmodSync('a/one', 0o755);"
         "fs.rmSync('a/ü 😀')"
     ).count
     after = kernel.value("list()")
@@ -509,7 +515,8 @@ def test_a_death_during_a_magic(kernel: Kernel, cell: str) -> None:
 # -- what cannot be ----------------------------------------------------------------------------
 
 
-def test_an_unknown_checkpoint_changes_nothing(kernel: Kernel, steps: list[int]) -> None:
+@pytest.mark.usefixtures("steps")
+def test_an_unknown_checkpoint_changes_nothing(kernel: Kernel) -> None:
     for cell in (
         "%rewind 99999",
         "%rewind nowhere",
@@ -527,7 +534,8 @@ def _unrestorable(kernel: Kernel) -> Result:
     """A cell whose state CRIU refuses: a deleted file that is open and bigger than 64 MiB."""
     return kernel.ok(
         "globalThis.fs = require('node:fs'); globalThis.f = fs.openSync('huge', 'w+');"
-        "fs.unlinkSync('huge'); for (let i = 0; i < 70; i++) fs.writeSync(f, Buffer.alloc(1 << 20, 1));"
+        "fs.unlinkSync('huge');"
+        "for (let i = 0; i < 70; i++) fs.writeSync(f, Buffer.alloc(1 << 20, 1));"
         "'the result stands'"
     )
 
