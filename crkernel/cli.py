@@ -127,9 +127,34 @@ def image_group() -> None:
 @click.option("--force", is_flag=True, help="Build it even if it is up to date.")
 def build_image(force: bool) -> None:
     """Build the image unless it is up to date; print its path."""
+    import asyncio
+
     from crkernel.image_build import build
 
-    click.echo(build(lambda line: click.echo(line, err=True), force=force))
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    path = build(say, force=force)
+    try:
+        if asyncio.run(_make_golden_root()):
+            say("made the golden root, from which kernels start")
+    except CRKernelError as error:
+        say(f"the golden root is left to the first kernel: {error}")
+    click.echo(path)
+
+
+async def _make_golden_root() -> bool:
+    """Keep the root of a session under the usual limits with the image; False if it is there."""
+    from crkernel.engines import Limits, open_engine
+    from crkernel.javascript import JAVASCRIPT
+    from crkernel.session import Session
+
+    session = Session(open_engine("local", Limits.default()), JAVASCRIPT)
+    try:
+        await session.start()
+        return await session.keep_golden()
+    finally:
+        await session.close()
 
 
 @image_group.command("list")

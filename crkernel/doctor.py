@@ -220,12 +220,14 @@ async def _prove() -> dict[str, float]:
         await _evaluate(first, "globalThis.x = 42")
         dump = await first.dump("proof")
         await _evaluate(first, "globalThis.x = 0")
-        restore = await second.restore("proof")
+        begin_restore = time.monotonic()
+        await second.restore("proof")
+        restored = time.monotonic() - begin_restore
         if (found := await _evaluate(second, "x")) != "42":
             raise RestoreFailed(f"the guest came back with {found} in place of 42")
     finally:
         await engine.close()
-    return {"boot": booted - begin, "dump": dump.seconds, "restore": restore}
+    return {"boot": booted - begin, "dump": dump.seconds, "restore": restored}
 
 
 async def _evaluate(sandbox: Sandbox, code: str) -> str:

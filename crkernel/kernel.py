@@ -13,7 +13,6 @@ from traitlets import Int, TraitError, Unicode
 
 from crkernel import __version__, magics
 from crkernel.engines import Limits, open_engine
-from crkernel.engines.base import machine_memory
 from crkernel.errors import CRKernelError, UserError
 from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.outcome import Outcome
@@ -58,19 +57,25 @@ class CRKernel(Kernel):
 
     engine = Unicode("auto", help="Where sandboxes run: auto or local.").tag(config=True)
     memory = Size(
-        machine_memory() // 2,
+        Limits.default().memory,
         min=256 << 20,
         help="Memory of the guest, per process; half of the machine's.",
     ).tag(config=True)
-    max_processes = Int(512, min=64, help="Processes and threads of the guest.").tag(config=True)
-    file_size = Size(4 << 30, min=1 << 20, help="The largest file the guest can write.").tag(
-        config=True
-    )
+    max_processes = Int(
+        Limits.default().max_processes, min=64, help="Processes and threads of the guest."
+    ).tag(config=True)
+    file_size = Size(
+        Limits.default().file_size, min=1 << 20, help="The largest file the guest can write."
+    ).tag(config=True)
     disk_size = Size(
-        2 << 30, min=1 << 20, help="Its writable tree: /home/work, /tmp, /dev/shm."
+        Limits.default().disk_size,
+        min=1 << 20,
+        help="Its writable tree: /home/work, /tmp, /dev/shm.",
     ).tag(config=True)
     staging_size = Size(
-        machine_memory() // 2, min=64 << 20, help="All checkpoints of the session, in memory."
+        Limits.default().staging_size,
+        min=64 << 20,
+        help="All checkpoints of the session, in memory.",
     ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:

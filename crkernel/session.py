@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from crkernel import golden_root
 from crkernel.background import Background
-from crkernel.engines.base import Engine, Sandbox, died
+from crkernel.engines.base import Engine, Limits, Sandbox, died
 from crkernel.errors import CheckpointError, CRKernelError, DumpRefused, EngineError, SandboxDied
 from crkernel.outcome import (
     Json,
@@ -41,6 +42,7 @@ _STUBBORN_SECONDS = 2.0
 """A cell that an interrupt did not stop for so long is ended with its guest by the next one."""
 _SPARE_DELAY = 0.25
 """Seconds that the first spare waits, so as not to slow down the first cell."""
+_GOLDEN_DELAY = 3.0
 _NOTE_SECONDS = 1.0
 _TAIL = 4096
 
@@ -56,6 +58,7 @@ class Session:
         self.last: dict[str, float] = {}
         """What the newest steps took, in seconds, for %status."""
         self._names: dict[str, str] = {}  # a checkpoint's key -> its name in staging
+        self._taken = 0
         self._live: Sandbox | None = None
         self._background = Background()
         self._spare = Spare(engine, self._background)
@@ -72,18 +75,18 @@ class Session:
     # -- life
 
     async def start(self) -> None:
-        """Bring up the engine, a guest and the root checkpoint."""
+        """Bring up the engine, a guest and the root checkpoint. If it failed, call it again."""
         begin = time.monotonic()
         state = await self.engine.start()
         if state is not None:
             self._inherit(state)
-        sandbox = await self.engine.sandbox()
-        await self._boot(sandbox)
-        self._move_in(sandbox)
+        sandbox, cost = await self._root(ROOT)
         self.last["start"] = time.monotonic() - begin
-        cost = await self._take(ROOT, sandbox)
+        self._move_in(sandbox)
         self._append(Checkpoint(ROOT, None, None, time.time(), cost=cost))
         self._spare.warm(_SPARE_DELAY)
+        if cost.memory and self.engine.limits == Limits.default():
+            self._background.start(self._make_golden(_GOLDEN_DELAY))
 
     async def close(self, *, restart: bool = False) -> None:
         """End everything; nothing remains. Before a restart the past does, for the next session
@@ -94,9 +97,7 @@ class Session:
             self._live.silence()
         await self._background.cancel()
         if restart:
-            names, bases = self._names, self._thinner.bases
-            past = {"timeline": self.timeline.to_dict(), "names": names, "bases": bases}
-            await self.engine.linger(json.dumps(past).encode())
+            await self.engine.linger(json.dumps(self._past()).encode())
         await self.engine.close()
 
     async def _finish(self) -> None:
@@ -111,12 +112,25 @@ class Session:
         except TimeoutError:
             log.warning("what ran did not stop; the newest checkpoint is where the past ends")
 
+    def _past(self) -> Json:
+        """What a session that follows this one has to know."""
+        return {
+            "timeline": self.timeline.to_dict(),
+            "names": self._names,
+            "bases": self._thinner.bases,
+            "taken": self._taken,
+            "golden": sorted({name[1:] for name in self._names.values() if name[0] == "@"}),
+        }
+
     def _inherit(self, state: bytes) -> None:
         """Take over the past of the session before the restart."""
         past = json.loads(state)
         self.timeline = Timeline.from_dict(past["timeline"])
         renamed = self.timeline.adopt()
         self._names = {renamed.get(key, key): name for key, name in past["names"].items()}
+        self._taken = int(past["taken"])
+        for key in past["golden"]:
+            self.engine.golden(key)  # which holds it
         self._thinner.bases.update(past["bases"])
 
     # -- cells
@@ -223,13 +237,9 @@ class Session:
         async with self._operation():
             await self._keep()
             self._spare.drop()
-            sandbox, key = await self.engine.sandbox(), str(count)
+            key = str(count)
             try:
-                await self._boot(sandbox)
-                cost = await self._take(key, sandbox)
-            except CRKernelError:
-                self._background.start(sandbox.end())
-                raise
+                sandbox, cost = await self._root(key)
             finally:
                 self._spare.warm()
             self._move_in(sandbox)
@@ -340,6 +350,40 @@ class Session:
             old.silence()
             self._background.start(old.end())
 
+    async def _root(self, key: str) -> tuple[Sandbox, Cost]:
+        """A sandbox with a guest that has run nothing, and its checkpoint under `key`."""
+        sandbox = await self.engine.sandbox()
+        name = self.engine.golden(golden_root.key(self.language, self.engine.limits))
+        try:
+            if name is not None:
+                try:
+                    hello = await sandbox.restore(name)
+                    self.language_version = str(hello.get("version", ""))
+                    self._names[key] = name
+                    return sandbox, Cost(0.0, 0.0, 0, 0)
+                except CRKernelError as error:
+                    log.warning("the golden root %s is of no use here: %s", name, error)
+                    self._background.start(sandbox.end())
+                    sandbox = await self.engine.sandbox()
+            await self._boot(sandbox)
+            return sandbox, await self._take(key, sandbox)
+        except CRKernelError:
+            self._background.start(sandbox.end())
+            raise
+
+    async def keep_golden(self) -> bool:
+        """Make the golden root for sessions with these limits, of this one's root; False if there
+        is one. Raises EngineError."""
+        key = golden_root.key(self.language, self.engine.limits)
+        if self.engine.golden(key) is not None:
+            return False
+        await self.engine.keep_golden(self._names[ROOT], key)
+        return True
+
+    async def _make_golden(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await self.keep_golden()
+
     async def _boot(self, sandbox: Sandbox) -> None:
         limits = self.engine.limits
         said: list[str] = []
@@ -405,8 +449,8 @@ class Session:
             self._thinner.add(self._names[key], parent, cost.memory, done)
 
     async def _take(self, key: str, sandbox: Sandbox) -> Cost:
-        name = f"c{len(self._names)}"
-        self._names[key] = name
+        self._taken += 1
+        name = self._names[key] = f"c{self._taken}"
         dump = await sandbox.dump(name)
         self.last["checkpoint"], self.last["frozen"] = dump.seconds, dump.frozen
         return Cost(dump.seconds, dump.frozen, dump.memory, dump.files)

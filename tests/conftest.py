@@ -59,6 +59,12 @@ def kernel(_shared: _Shared, request: pytest.FixtureRequest) -> Iterator[Kernel]
 
 
 @pytest.fixture
+def steps(kernel: Kernel) -> list[int]:
+    """Three cells that make x 1, 2 and 3; the execution counts of them."""
+    return [kernel.ok(f"globalThis.x = {n}").count for n in (1, 2, 3)]
+
+
+@pytest.fixture
 def fresh_kernel(tmp_path: Path) -> Iterator[Kernel]:
     """A kernel of this test alone, whose first cell is In [1]."""
     kernel = Kernel(tmp_path / "kernel.log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -190,6 +191,13 @@ class Kernel:
     def rewind(self, ref: object) -> Result:
         """`%rewind`, which must work."""
         return self.ok(f"%rewind {ref}")
+
+    def row(self, key: object) -> str:
+        """The line of a checkpoint in the timeline."""
+        lines = self.ok("%timeline --all").shown.splitlines()
+        found = [line for line in lines if re.search(rf"[○●] {re.escape(str(key))}(\s|$)", line)]
+        assert found, "\n".join(lines)
+        return found[-1]
 
     # -- messages
 

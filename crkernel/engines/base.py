@@ -34,6 +34,12 @@ class Limits:
     disk_size: int
     staging_size: int
 
+    @classmethod
+    def default(cls) -> Limits:
+        """Half of the machine's memory for the guest, as much for staging."""
+        half = machine_memory() // 2
+        return cls(half, 512, 4 << 30, 2 << 30, half)
+
 
 @dataclass(frozen=True, slots=True)
 class Dump:
@@ -121,10 +127,10 @@ class Sandbox:
             files=int(answer["files"]),
         )
 
-    async def restore(self, name: str) -> float:
-        """Bring a checkpoint to life in this sandbox, which has had no guest yet; seconds that it
-        took. Raises RestoreFailed; then the sandbox is of no more use."""
-        return float((await self._request("restore", name=name))["seconds"])
+    async def restore(self, name: str) -> Message:
+        """Bring a checkpoint to life in this sandbox, which has had no guest yet, and return its
+        guest's hello. Raises RestoreFailed; then the sandbox is of no more use."""
+        return dict((await self._request("restore", name=name))["hello"])
 
     async def kill_guest(self) -> None:
         """End the guest at once, unless it has ended; `on_exit` follows."""
@@ -238,6 +244,14 @@ class Engine(ABC):
     @abstractmethod
     async def thin(self, name: str, base: str) -> tuple[int, int]:
         """Rewrite a checkpoint as the difference to a full one; bytes before and after."""
+
+    def golden(self, key: str) -> str | None:  # noqa: ARG002
+        """The name under which `Sandbox.restore` takes the golden root `key`; None without one."""
+        return None
+
+    async def keep_golden(self, name: str, key: str) -> None:  # noqa: ARG002
+        """Make the golden root `key` of a root checkpoint. Raises EngineError."""
+        raise EngineUnavailable(f"the engine {self.name} keeps no golden roots")
 
     @abstractmethod
     async def status(self) -> dict[str, Any]:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import crkernel.guest
 from crkernel import image
 from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
 from crkernel.errors import EngineError, EngineUnavailable, from_wire
-from crkernel.guest import linger, wire
+from crkernel.guest import golden, linger, wire
 
 log = logging.getLogger(__name__)
 
 _ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
 _DATAGRAM = 1 << 16
 _START_SECONDS = 20.0
+_MAX_DESCRIPTORS = 200
+_BLOCK = 1 << 14
 
 
 class LocalEngine(Engine):
@@ -38,11 +41,11 @@ class LocalEngine(Engine):
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._image: Path | None = None
-        self._hold = -1
+        self._held: list[int] = []  # descriptors that keep the image and golden roots in place
         self._cgroup: Cgroup | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
-        self._sandboxes: WeakSet[Sandbox] = WeakSet()
+        self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
 
     async def start(self) -> bytes | None:
         """Start the nest or take over the one that waits, unless there is one already."""
@@ -51,7 +54,7 @@ class LocalEngine(Engine):
         if not hasattr(os, "pidfd_open"):
             raise EngineUnavailable("the local engine needs Linux", hint=_DOCTOR)
         self._image = image.require_image()
-        self._hold = image.hold(self._image)
+        self._held.append(image.hold(self._image))
         control = linger.claim(self.secret) if self.secret else None
         state = await self._hello(control) if control else None
         if state is not None:
@@ -120,6 +123,7 @@ class LocalEngine(Engine):
         pid = int(answer["pid"])
 
         async def end() -> None:
+            self._sandboxes.discard(sandbox)
             with suppress(EngineError):  # the nest is gone, and with it the sandbox
                 await self._ask("end", pid=pid)
 
@@ -132,6 +136,28 @@ class LocalEngine(Engine):
         """Done by a child of the nest, at low priority."""
         answer = await self._ask("thin", name=name, base=base)
         return int(answer["before"]), int(answer["after"])
+
+    def golden(self, key: str) -> str | None:
+        """They lie in the image's tree, where the sandboxes see them. One that was asked for is
+        held until `close`: checkpoints of guests that started from it need its memory."""
+        assert self._image is not None
+        try:
+            descriptor = os.open(self._image / "golden" / key, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._held.append(descriptor)
+        return f"{golden.PREFIX}{key}"
+
+    async def keep_golden(self, name: str, key: str) -> None:
+        """The nest makes it; only the kernel can write to the image."""
+        assert self._image is not None
+        answer = await self._ask("golden", name=name, key=key)
+        folder = self._image / "golden"
+        try:
+            await asyncio.to_thread(_store, folder, key, answer["files"], answer["descriptors"])
+        except OSError as error:
+            raise EngineError(f"the golden root cannot be kept: {error}") from error
 
     async def status(self) -> dict[str, Any]:
         """Staging's fill, in bytes, and where things are."""
@@ -159,9 +185,8 @@ class LocalEngine(Engine):
             await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
         if self._cgroup is not None:
             self._cgroup.remove()
-        if self._hold >= 0:
-            os.close(self._hold)
-            self._hold = -1
+        while self._held:
+            os.close(self._held.pop())
 
     async def _ask(
         self, op: str, descriptors: list[int] | None = None, **fields: Any
@@ -185,8 +210,9 @@ class LocalEngine(Engine):
 
     def _on_answer(self) -> None:
         assert self._control is not None
+        descriptors: list[int] = []
         try:
-            data = self._control.recv(_DATAGRAM)
+            data, descriptors, _, _ = socket.recv_fds(self._control, _DATAGRAM, _MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:
@@ -197,7 +223,10 @@ class LocalEngine(Engine):
         message = json.loads(data)
         future = self._answers.get(message["id"])
         if future is not None and not future.done():
-            future.set_result(message)
+            future.set_result(message | {"descriptors": descriptors})
+        else:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _disconnect(self) -> None:
         if self._control is not None:
@@ -207,6 +236,55 @@ class LocalEngine(Engine):
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(EngineError("the nest is gone", hint="restart the kernel"))
+
+
+def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> None:
+    """Copy the files of a golden root into `folder`: whole, or not at all."""
+    partial = folder / f".{key}.{os.getpid()}.partial"
+    try:
+        partial.mkdir(parents=True)
+        for name, descriptor in zip(names, descriptors, strict=True):
+            with (partial / Path(name).name).open("wb") as target:
+                _copy(descriptor, target.fileno())
+                os.fchmod(target.fileno(), 0o444)  # what CRIU will expect
+                os.fsync(target.fileno())
+        for old in folder.glob("[0-9a-f]*"):
+            _remove_unused(old)
+        partial.rename(folder / key)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if partial.exists():
+            shutil.rmtree(partial)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a golden root that was made under other conditions, unless a kernel holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    except BlockingIOError:
+        log.info("an older golden root is still in use: %s", folder)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: int, target: int) -> None:
+    """All data; what is zero becomes a hole, on whatever file system."""
+    size, position = os.fstat(source).st_size, 0
+    os.ftruncate(target, size)
+    while position < size:
+        try:
+            position = os.lseek(source, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole is left
+            return
+        end = os.lseek(source, position, os.SEEK_HOLE)
+        while position < end:
+            block = os.pread(source, min(_BLOCK, end - position), position)
+            if block.strip(b"\0"):
+                os.pwrite(target, block, position)
+            position += len(block)
 
 
 async def _readable(control: socket.socket) -> None:

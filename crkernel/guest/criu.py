@@ -302,7 +302,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"nested|namespace", "a process made namespaces of its own; end it"),
     (r"ptrace|PTRACE|[Ss]eize|is traced", "a process is being traced by a debugger; detach it"),
     (r"in-flight|in flight", "a message is still in flight between sockets; run the next cell"),
-    (r"memory|ENOMEM|Cannot allocate", "not enough memory for the dump"),
+    (r"ENOMEM|Cannot allocate memory", "there is not enough memory"),
 )
 
 

@@ -23,6 +23,7 @@ const util = require('node:util');
 const vm = require('node:vm');
 const { Session } = require('node:inspector');
 const { createRequire, findSourceMap } = require('node:module');
+const entropy = require('./entropy.js');
 const failure = require('./failure.js');
 const fences = require('./fences.js');
 const { makeUnwinder } = require('./unwind.js');
@@ -192,7 +193,10 @@ const operations = {
   __proto__: null,
   execute,
   configure,
-  hello: ({ id }) => answer({ id, ok: true }),
+  hello: ({ id, restored, fresh }) => {
+    if (restored) entropy.renew(fresh);
+    answer({ id, ok: true });
+  },
   settle: unwinder.settle,
 };
 

@@ -13,13 +13,14 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import linger, supervisor, wire
+from . import golden, linger, supervisor, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import STAGING
@@ -27,7 +28,7 @@ from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 _MAX_REQUEST = 1 << 16
-_THINNER_NICE = 10
+_NICE = 10
 
 Json = dict[str, Any]
 
@@ -120,6 +121,9 @@ class Nest:
         if request["op"] == "thin":
             self._fork(lambda: self._thin(request), sandboxed=False)
             return None
+        if request["op"] == "golden":
+            self._fork(lambda: self._golden(request), sandboxed=False)
+            return None
         status = os.statvfs(STAGING)
         return {
             "used": (status.f_blocks - status.f_bfree) * status.f_frsize,
@@ -169,13 +173,30 @@ class Nest:
 
     def _thin(self, request: Json) -> None:
         sc.die_with_parent()
-        os.nice(_THINNER_NICE)
+        os.nice(_NICE)
         try:
             before, after = thin(STAGING, request["name"], request["base"])
             answer: Json = {"before": before, "after": after}
         except (OSError, ValueError) as error:
             answer = {"error": {"kind": "EngineError", "message": f"thin: {error}"}}
         self.answer({"id": request["id"]} | answer)
+        os._exit(0)
+
+    def _golden(self, request: Json) -> None:
+        """Make a golden root of a checkpoint and hand its files to the engine."""
+        sc.die_with_parent()
+        os.nice(_NICE)
+        target = f"{STAGING}/{request['name']}.golden"
+        try:
+            files = golden.make(f"{STAGING}/{request['name']}", target, request["key"])
+            names = sorted(files)
+            answer = json.dumps({"id": request["id"], "files": names}).encode()
+            socket.send_fds(self._control, [answer], [files[name] for name in names])
+        except (OSError, ValueError, KeyError) as error:
+            failure = {"kind": "EngineError", "message": f"golden root: {error!r}"}
+            self.answer({"id": request["id"], "error": failure})
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
         os._exit(0)
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, mounts, process, record, seccomp, wire
+from . import activity, golden, mounts, process, record, seccomp, wire
 from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
@@ -65,7 +65,7 @@ class Supervisor:
         self._tree = Tree(tree, staging)
         self._clock = Clock()
         self._guest: Guest | None = None
-        self._worker = 0
+        self._hello: wire.Message = {}
         self._activity = Activity(0)
         self._rested: Times | None = None
         self._settle_at: float | None = None
@@ -124,10 +124,9 @@ class Supervisor:
             raise Refused("EngineError", "the sandbox has a guest already")
         self._clock.enter()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
-        hello = self._adopt(Guest(pid, pipes, self._forward))
-        self._worker = int(hello.get("worker_tid", 0))
-        self._activity = Activity(self._worker)
-        return {"hello": hello}
+        self._hello = self._adopt(Guest(pid, pipes, self._forward))
+        self._activity = Activity(_worker(self._hello))
+        return {"hello": self._hello}
 
     def _call(self, request: wire.Message) -> wire.Message:
         guest = self._living()
@@ -158,7 +157,7 @@ class Supervisor:
         self._rested = self._settle_at = None
         self._finish_calls(guest)
         self._reap_orphans()
-        meta: wire.Message = {"pipes": guest.pipes.inodes(), "worker": self._worker}
+        meta: wire.Message = {"pipes": guest.pipes.inodes(), "hello": self._hello}
         images = _open_directory(self._staging, name, make=True)
 
         def when_frozen(criu_pid: int) -> None:
@@ -200,14 +199,14 @@ class Supervisor:
     def _restore(self, request: wire.Message) -> wire.Message:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
-        start = time.monotonic()
         pipes = Pipes.make()
         try:
             with self._images(str(request["name"])) as (images, work):
                 meta = record.read(images)
                 if not record.is_whole(self._staging, images, meta):  # CRIU would read for ever
                     raise CriuError("the checkpoint is damaged: an image is missing or cut")
-                self._tree.restore(meta["files"])
+                if meta["files"] is not None:
+                    self._tree.restore(meta["files"])
                 self._clock.enter(meta["monotonic"])
                 inherited = [(meta["pipes"][str(n)], fd) for n, fd in pipes.theirs.items()]
                 pid = self._criu.restore(images, work, inherited)
@@ -221,14 +220,15 @@ class Supervisor:
         process.set_next_pid(meta["last_pid"] + 1)
         guest = Guest(pid, pipes, self._forward, meta["leftovers"])
         try:
-            guest.call({"id": 0, "op": "hello"})
+            fresh = request["name"].startswith(golden.PREFIX)
+            guest.call({"id": 0, "op": "hello", "restored": True, "fresh": fresh})
         except GuestEnded:
             pass  # the wait for its answer tells
-        self._worker = meta["worker"]
-        self._activity = Activity(self._worker)
+        self._hello = meta["hello"]
+        self._activity = Activity(_worker(self._hello))
         self._adopt(guest)
         self._spoke = False
-        return {"seconds": time.monotonic() - start}
+        return {"hello": meta["hello"]}
 
     def _kill(self, _request: wire.Message) -> wire.Message:
         """End the guest at once; how it ended follows as an event."""
@@ -239,7 +239,10 @@ class Supervisor:
     @contextmanager
     def _images(self, name: str) -> Iterator[tuple[int, int]]:
         """A checkpoint's directory and one to work in, as descriptors."""
-        images = _open_directory(self._staging, name)
+        if name.startswith(golden.PREFIX):
+            images = os.open(golden.folder(name), _DIRECTORY)
+        else:
+            images = _open_directory(self._staging, name)
         scratch = f"restore.{secrets.token_hex(8)}"
         work = _open_directory(self._staging, scratch, make=True)
         try:
@@ -346,6 +349,12 @@ def _shared_mappings() -> set[int]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
             inodes |= {int(line.split(None, 5)[4]) for line in maps if " rw-s " in line}
     return inodes
+
+
+def _worker(hello: wire.Message) -> int:
+    """The thread of a guest that speaks with us."""
+    thread = hello.get("worker_tid")
+    return thread if isinstance(thread, int) else 0
 
 
 def _open_directory(staging: int, name: str, *, make: bool = False) -> int:

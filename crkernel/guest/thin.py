@@ -24,7 +24,7 @@ from . import protobuf, record
 _PAGE = 4096
 _BLOCK = 16 * _PAGE
 """Compared in one go first: nearly all are equal."""
-_NEW_SHARE = 5
+_NEW_BYTES = 2 << 20
 _FROM_PARENT, _PRESENT = 1, 6  # PE_PARENT, PE_LAZY | PE_PRESENT of CRIU's pagemap.h
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -42,7 +42,7 @@ class Pages:
 def thin(staging: str, name: str, base: str) -> tuple[int, int]:
     """Rewrite checkpoint `name` as a difference to `base`; bytes of memory before and after.
 
-    If a fifth of it is new, it stays as it is, a base for those that come after it: memory drifts
+    If too much of it is new, it stays as it is, a base for those that come after it: memory drifts
     away from any base. Raises OSError or ValueError, and the checkpoint is as it was.
     """
     old, new = f"{staging}/{name}", f"{staging}/{name}.thin"
@@ -59,7 +59,7 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
             before += sum(count for _, count, _ in pages.runs) * _PAGE
             after += kept
             replaced |= {file, f"pages-{pages.pages_id}.img"}
-        if before == 0 or after * _NEW_SHARE > before:
+        if after * 2 >= before or after > max(_NEW_BYTES, before // 3):
             return before, before
         for file in os.listdir(old):
             if file not in replaced and file != record.NAME:

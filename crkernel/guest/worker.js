@@ -125,7 +125,7 @@ async function interrupt() {
 }
 
 async function hello(request) {
-  const answer = await askMain({ id: request.id, op: 'hello' }, HELLO_TIMEOUT);
+  const answer = await askMain(request, HELLO_TIMEOUT);
   return answer ? { main: true } : { main: false };
 }
 

@@ -1,0 +1,37 @@
+"""The golden root: the root checkpoint of a freshly booted guest, kept with the image.
+
+Kernels start from it instead of booting the guest, and share its memory. It lies in the image's
+file tree, because a guest has to find its memory file under the same path wherever it is restored.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import memory, record
+
+FOLDER = "/golden"
+PREFIX = "@"
+"""A checkpoint's name that begins with it means a golden root, by its key."""
+_MEMORY = "memory"
+
+
+def folder(name: str) -> str:
+    """Where the golden root with this name lies, in the image."""
+    return f"{FOLDER}/{name.removeprefix(PREFIX)}"
+
+
+def make(source: str, target: str, key: str) -> dict[str, int]:
+    """Write a golden root of the checkpoint in `source`; its files as descriptors by name.
+
+    It has no files of its own: the guest has not run anything yet. Raises OSError, ValueError.
+    """
+    memory.rewrite(source, target, f"{target}/{_MEMORY}", f"{FOLDER}/{key}/{_MEMORY}")
+    directories = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target)]
+    try:
+        old = record.read(directories[0])
+        record.write(directories[1], old | {"files": None, "sizes": record.sizes(directories[1])})
+    finally:
+        for directory in directories:
+            os.close(directory)
+    return {name: os.open(f"{target}/{name}", os.O_RDONLY) for name in os.listdir(target)}

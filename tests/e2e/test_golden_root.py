@@ -1,0 +1,63 @@
+"""Kernels start from the golden root: small checkpoints, and no shared randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from driver import Kernel
+
+from crkernel import golden_root, image
+from crkernel.engines import Limits
+from crkernel.javascript import JAVASCRIPT
+
+pytestmark = pytest.mark.e2e
+
+DRAW = """(() => { const c = require("crypto");
+    return [Math.random(), c.randomUUID(), c.randomBytes(8).toString("hex")]; })()"""
+
+
+def test_there_is_one_for_the_usual_limits() -> None:
+    """`crkernel image build` makes it."""
+    key = golden_root.key(JAVASCRIPT, Limits.default())
+    assert (image.require_image() / "golden" / key / "memory").exists()
+
+
+def test_a_checkpoint_holds_what_was_written_since(fresh_kernel: Kernel) -> None:
+    fresh_kernel.ok("globalThis.x = 1")
+    row = next(line for line in fresh_kernel.ok("%timeline").shown.split("\n") if "x = 1" in line)
+    assert " MB" in row
+    assert float(row.split(" MB")[0].split()[-1]) < 8
+
+
+def test_other_limits_boot_their_own(start_kernel: Callable[..., Kernel]) -> None:
+    kernel = start_kernel("--CRKernel.memory=1G")
+    kernel.ok("globalThis.x = 1")
+    kernel.ok("%rewind root")
+    assert kernel.ok("typeof x").text == "'undefined'"
+
+
+def test_kernels_do_not_share_randomness(start_kernel: Callable[..., Kernel]) -> None:
+    draws = [start_kernel().value(DRAW) for _ in range(3)]
+    for drawn in zip(*draws, strict=True):
+        assert len(set(drawn)) == 3
+
+
+def test_crypto_is_reseeded_by_a_rewind(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("Math.random(); require('crypto').randomBytes(8); globalThis.x = 1")
+    kernel.ok("%checkpoint here")
+    draws = []
+    for _ in range(3):
+        draws.append(kernel.value(DRAW))
+        kernel.rewind("here")
+    numbers, uuids, bytes_ = zip(*draws, strict=True)
+    assert len(set(uuids)) == len(set(bytes_)) == 3
+    assert len(set(numbers)) == 1  # a program's own sequence goes back with it
+
+
+def test_the_memory_file_cannot_be_changed(fresh_kernel: Kernel) -> None:
+    code = """const fs = require("fs"); const [key] = fs.readdirSync("/golden");
+    [fs.openSync, fs.unlinkSync, (p) => fs.chmodSync(p, 0o666)].map((f) => {
+      try { f(`/golden/${key}/memory`, "r+"); return "done"; } catch (e) { return e.code; } })"""
+    assert "done" not in fresh_kernel.ok(code).text
