@@ -150,12 +150,16 @@ class Session:
         A guest that dies is put back to the state before the cell. Raises CRKernelError only if
         there is no guest to run anything.
         """
+        self._interrupted_at = None
         async with self._operation() as live:
             if not silent:
                 live = await self._keep()
-            self._sink, self._stderr_tail, self._interrupted_at = sink, "", None
+            self._sink, self._stderr_tail = sink, ""
             self._revived = None
             self._tell_notes()
+            if self._interrupted_at is not None:  # while it waited for the checkpoint before it
+                error = simple_error("Interrupted", "the cell was interrupted before it began")
+                return Outcome("error", error=error | {"interrupted": True})
             return await self._run(live, code, count, silent, dict(user_expressions or {}))
 
     async def call(self, op: str, **fields: Any) -> Json:
@@ -170,9 +174,9 @@ class Session:
         if self._live is None or self._live.death is not None:
             return
         now = time.monotonic()
-        if self._running and self._interrupted_at is None:
+        if self._interrupted_at is None:
             self._interrupted_at = now
-        elif self._running and now - (self._interrupted_at or now) > _STUBBORN_SECONDS:
+        elif self._running and now - self._interrupted_at > _STUBBORN_SECONDS:
             await self._live.kill_guest()
             return
         with contextlib.suppress(SandboxDied):

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
@@ -205,8 +206,21 @@ class Kernel:
         self, result: Result, kind: str, text: str, timeout: float = SECONDS
     ) -> None:
         """Wait for a message of a cell, also after its idle, whose content holds `text`."""
+
+        def has_come() -> bool:
+            return any(text in json.dumps(content) for content in result.contents(kind))
+
+        self.take_until(has_come, timeout, result)
+
+    def take_until(
+        self,
+        condition: Callable[[], object],
+        timeout: float = SECONDS,
+        result: Result | None = None,
+    ) -> None:
+        """Take messages until a condition holds of them."""
         deadline = time.monotonic() + timeout
-        while not any(text in json.dumps(content) for content in result.contents(kind)):
+        while not condition():
             self._take_iopub(deadline, result)
 
     def control(self, kind: str, content: Json | None = None, timeout: float = SECONDS) -> Json:
@@ -224,7 +238,7 @@ class Kernel:
         """interrupt_request and its reply."""
         return self.control("interrupt_request")
 
-    def _take_iopub(self, deadline: float, result: Result) -> None:
+    def _take_iopub(self, deadline: float, result: Result | None) -> None:
         message = self._get(self.client.get_iopub_msg, deadline, result)
         parent = message["parent_header"].get("msg_id")
         if parent not in self._results:

@@ -243,19 +243,28 @@ async def test_kill_guest(engine: Engine) -> None:
 
 
 async def test_end_takes_everything_along_and_only_that(engine: Engine) -> None:
-    kept = await boot(engine)
-    others = set(psutil.Process().children(recursive=True))
-    doomed = await boot(engine)
+    kept, doomed = await boot(engine), await boot(engine)
     await run(
         doomed,
         "const { spawn } = require('child_process'); for (let i = 0; i < 3; i++) "
-        "spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' }).unref(); while (0) {}",
+        "spawn('sleep', ['1234'], { detached: true, stdio: 'ignore' }).unref()",
     )
-    await until(lambda: [p.name() for p in descendants_now()].count("sleep") == 3)
+
+    def sleepers() -> list[psutil.Process]:
+        everyone = psutil.Process().children(recursive=True)
+        return [process for process in everyone if process.name() == "sleep"]
+
+    await until(lambda: len(sleepers()) == 3)
+    (nest,) = psutil.Process().children()
+    guest = sleepers()[0].parent()
+    assert guest is not None
+    supervisor = guest.parent()
+    assert supervisor is not None
+    assert supervisor.parent() == nest
+    family = [supervisor, *supervisor.children(recursive=True)]
     await doomed.end()
     await doomed.end()
-    # What is left is what was there before, and the CRIU that waits for the next dump of `kept`.
-    await until(lambda: {p.name() for p in descendants_now() - others} <= {"criu"})
+    await until(lambda: not any(process.is_running() for process in family))
     with pytest.raises(SandboxDied):
         await doomed.call("hello")
     assert await run(kept, "1") == "1"

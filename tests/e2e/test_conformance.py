@@ -114,7 +114,8 @@ def test_usage_is_told(kernel: Kernel) -> None:
 def test_the_heart_beats_while_a_cell_spins(kernel: Kernel) -> None:
     channel = kernel.client.hb_channel
     channel.unpause()
-    running = kernel.submit("while (true) {}")
+    running = kernel.submit("console.log('begun'); while (true) {}")
+    kernel.messages_until(running, "stream", "begun")
     deadline = time.monotonic() + 10
     while not channel.is_beating() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -333,6 +334,16 @@ def test_interrupt_is_quick_and_keeps_the_state(kernel: Kernel, code: str) -> No
     assert kernel.value("state") == [1, 2]
     seen = kernel.value("ticks")
     kernel.until(f"ticks > {seen + 2}")
+
+
+def test_interrupt_reaches_a_cell_that_waits_for_the_checkpoint_before_it(kernel: Kernel) -> None:
+    kernel.ok("let calm = 5")
+    kernel.ok("const big = Buffer.alloc(600 << 20, 'x'); 0")  # its checkpoint takes a while
+    running = kernel.submit("while (true) {}")
+    kernel.take_until(lambda: running.contents("execute_input"))
+    assert kernel.interrupt()["status"] == "ok"
+    assert kernel.finish(running, 10).status == "error"
+    assert kernel.value("calm") == 5
 
 
 def test_interrupting_an_idle_kernel_does_nothing(kernel: Kernel) -> None:
