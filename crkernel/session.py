@@ -157,7 +157,7 @@ class Session:
             self._sink, self._stderr_tail = sink, ""
             self._revived = None
             self._tell_notes()
-            if self._interrupted_at is not None:  # while it waited for the checkpoint before it
+            if self._was_interrupted:  # while it waited for the checkpoint before it
                 error = simple_error("Interrupted", "the cell was interrupted before it began")
                 return Outcome("error", error=error | {"interrupted": True})
             return await self._run(live, code, count, silent, dict(user_expressions or {}))
@@ -174,13 +174,17 @@ class Session:
         if self._live is None or self._live.death is not None:
             return
         now = time.monotonic()
-        if self._interrupted_at is None:
+        if not self._was_interrupted:
             self._interrupted_at = now
-        elif self._running and now - self._interrupted_at > _STUBBORN_SECONDS:
+        elif self._running and now > (self._interrupted_at or now) + _STUBBORN_SECONDS:
             await self._live.kill_guest()
             return
         with contextlib.suppress(SandboxDied):
             await self._live.call("interrupt", look=not self._running)
+
+    @property
+    def _was_interrupted(self) -> bool:
+        return self._interrupted_at is not None
 
     # -- going back and forth
 

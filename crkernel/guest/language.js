@@ -148,7 +148,7 @@ function translate(code) {
 
 /** Whether TypeScript's parser did: it then has no place in the code to point at with a caret. */
 function typesEndTooEarly({ message, stack }) {
-  return /eof|^Unterminated template/i.test(message) || !/^\s*\^+\s*$/m.test(stack);
+  return /^Unterminated template/.test(message) || !/^\s*\^+\s*$/m.test(stack);
 }
 
 /** Whether acorn stopped because the code ended too early, judged as Node's REPL does. */

@@ -43,7 +43,7 @@ def listing(root: Path) -> dict[str, object]:
         status = path.lstat()
         content: object = None
         if path.is_symlink():
-            content = os.readlink(path)
+            content = path.readlink()
         elif path.is_file():
             content = (path.read_bytes(), status.st_mtime_ns, status.st_nlink)
         found[str(path.relative_to(root))] = (status.st_mode, content)
