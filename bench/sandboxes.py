@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from crkernel import golden_root
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
-from crkernel.engines.base import machine_memory
 from crkernel.errors import EngineError
 from crkernel.javascript import JAVASCRIPT
 
@@ -17,18 +17,20 @@ CHUNK_MB = 16
 
 @asynccontextmanager
 async def booted() -> AsyncIterator[tuple[Engine, Sandbox]]:
-    """An engine of its own and a sandbox in it with a fresh guest."""
-    half = machine_memory() // 2
-    limits = Limits(
-        memory=half, max_processes=512, file_size=4 << 30, disk_size=1 << 30, staging_size=half
-    )
+    """An engine of its own and a sandbox in it with a fresh guest, as a kernel starts it."""
+    limits = Limits.default()
     engine = open_engine("auto", limits)
     await engine.start()
     try:
         sandbox = await engine.sandbox()
         await sandbox.warm()
-        environment = dict(JAVASCRIPT.environment)
-        await sandbox.boot(JAVASCRIPT.command(limits), environment, limits)
+        name = engine.golden(golden_root.key(JAVASCRIPT, limits))
+        if name is None:
+            print("there is no golden root: numbers are those of a guest that was booted")
+            environment = dict(JAVASCRIPT.environment)
+            await sandbox.boot(JAVASCRIPT.command(limits), environment, limits)
+        else:
+            await sandbox.restore(name)
         yield engine, sandbox
     finally:
         await engine.close()

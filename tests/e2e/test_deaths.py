@@ -161,10 +161,10 @@ def test_a_death_in_an_unrestorable_state_goes_back_further(kernel: Kernel) -> N
 
 def test_a_full_staging_says_so(start_kernel: Start) -> None:
     kernel = start_kernel("--CRKernel.staging_size=128M")
-    kernel.ok("globalThis.n = 0")
+    kernel.ok("globalThis.n = 0; const hoard = []")
     told = ""
     for _ in range(20):
-        told += kernel.ok("n++").stderr
+        told += kernel.ok("n++; hoard.push(Buffer.alloc(12 << 20, n)); 0").stderr
         if told:
             break
     assert "staging_size" in told
