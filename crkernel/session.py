@@ -365,8 +365,8 @@ class Session:
         try:
             if name is not None:
                 try:
-                    hello = await sandbox.restore(name)
-                    self.language_version = str(hello.get("version", ""))
+                    restored = await sandbox.restore(name)
+                    self.language_version = str(restored.hello.get("version", ""))
                     self._names[key] = name
                     return sandbox, Cost(0.0, 0.0, 0, 0)
                 except CRKernelError as error:

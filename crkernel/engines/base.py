@@ -51,6 +51,14 @@ class Dump:
     files: int
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A guest that came back: its hello, and seconds until its processes ran again."""
+
+    hello: Message
+    seconds: float
+
+
 class Sandbox:
     """The kernel's end of one sandbox.
 
@@ -127,10 +135,11 @@ class Sandbox:
             files=int(answer["files"]),
         )
 
-    async def restore(self, name: str) -> Message:
-        """Bring a checkpoint to life in this sandbox, which has had no guest yet, and return its
-        guest's hello. Raises RestoreFailed; then the sandbox is of no more use."""
-        return dict((await self._request("restore", name=name))["hello"])
+    async def restore(self, name: str) -> Restored:
+        """Bring a checkpoint to life in this sandbox, which has had no guest yet; returns when the
+        guest has answered. Raises RestoreFailed; then the sandbox is of no more use."""
+        answer = await self._request("restore", name=name)
+        return Restored(dict(answer["hello"]), float(answer["seconds"]))
 
     async def kill_guest(self) -> None:
         """End the guest at once, unless it has ended; `on_exit` follows."""

@@ -199,6 +199,7 @@ class Supervisor:
     def _restore(self, request: wire.Message) -> wire.Message:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
+        start = time.monotonic()
         pipes = Pipes.make()
         try:
             with self._images(str(request["name"])) as (images, work):
@@ -216,6 +217,7 @@ class Supervisor:
         except (KeyError, TypeError, ValueError) as error:
             pipes.close()
             raise Refused("RestoreFailed", f"the checkpoint is damaged: {error!r}") from error
+        seconds = time.monotonic() - start
         pipes.hand_over()
         process.set_next_pid(meta["last_pid"] + 1)
         guest = Guest(pid, pipes, self._forward, meta["leftovers"])
@@ -228,7 +230,7 @@ class Supervisor:
         self._activity = Activity(_worker(self._hello))
         self._adopt(guest)
         self._spoke = False
-        return {"hello": meta["hello"]}
+        return {"hello": meta["hello"], "seconds": seconds}
 
     def _kill(self, _request: wire.Message) -> wire.Message:
         """End the guest at once; how it ended follows as an event."""

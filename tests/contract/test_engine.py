@@ -74,7 +74,9 @@ async def run(sandbox: Sandbox, code: str) -> Any:
 async def restored(engine: Engine, name: str) -> Sandbox:
     """A new sandbox into which a checkpoint was restored."""
     sandbox = await engine.sandbox()
-    assert (await sandbox.restore(name))["language"] == "javascript"
+    back = await sandbox.restore(name)
+    assert back.hello["language"] == "javascript"
+    assert 0 < back.seconds < SECONDS
     return sandbox
 
 
