@@ -132,8 +132,10 @@ def hold(path: Path) -> int:
 
 def enter_command(path: Path) -> list[str]:
     """Words that, put before a command, run it in an image: bare, to see whether it works there."""
-    enter = ["chroot", str(path), "/usr/bin/env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
-    return enter if os.geteuid() == 0 else ["unshare", "--map-root-user", *enter]
+    # Not chroot: that is in /usr/sbin, which ordinary users of Debian have not on their PATH.
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    environment = ["/usr/bin/env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
+    return ["unshare", *user, f"--root={path}", *environment]
 
 
 @contextmanager
