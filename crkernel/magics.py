@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from crkernel import render
+from crkernel.checkpoint import KEYWORDS, check_label
 from crkernel.errors import BadMagic, UserError
 from crkernel.magic_table import MAGICS, Magic
-from crkernel.timeline import KEYWORDS, Timeline, check_label
+from crkernel.timeline import Timeline
 
 if TYPE_CHECKING:
     from crkernel.outcome import Outcome, Sink

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from crkernel.checkpoint import Checkpoint
 from crkernel.engines.base import Limits
-from crkernel.timeline import Checkpoint
 
 Json = dict[str, Any]
 

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from crkernel.timeline import Checkpoint, Cost, Timeline
+from crkernel.checkpoint import Checkpoint, Cost
+from crkernel.timeline import Timeline
 
 ROWS = 200
 """How many rows of a timeline are shown unless all are asked for."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from crkernel import golden_root
 from crkernel.background import Background
+from crkernel.checkpoint import Checkpoint, Cost, Status
 from crkernel.engines.base import Engine, Limits, Sandbox, died
 from crkernel.errors import CheckpointError, CRKernelError, DumpRefused, EngineError, SandboxDied
 from crkernel.outcome import (
@@ -33,7 +34,7 @@ from crkernel.outcome import (
 )
 from crkernel.spare import Spare
 from crkernel.thinner import Thinner
-from crkernel.timeline import Checkpoint, Cost, Status, Timeline
+from crkernel.timeline import Timeline
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ipykernel.kernelbase import Kernel
 
-from crkernel.timeline import Checkpoint
+from crkernel.checkpoint import Checkpoint
 
 _FLUSH_SECONDS = 0.02
 _FLUSH_CHARACTERS = 1 << 16

@@ -4,128 +4,38 @@ A `Checkpoint` is frozen. A `Timeline` is not, on purpose: its one owner, the se
 through `append`, `move`, `amend`, `label` and `adopt`, so that what happens once per cell (the
 first three at the head, `later_key`, `label`, `get`) costs O(1) however long the timeline is. Only
 what a user asks for (`resolve`, `path`, `between`, the `move` of a rewind, ...) walks the tree.
-
-Keys of checkpoints:
-
-    0       the root: the guest just after boot
-    7       right after the cell In [7]
-    7+1     a later state of the same cell: the guest went on by itself; nothing is lost
-    r1.7    checkpoint 7 of an earlier life of the kernel (see `Timeline.adopt`)
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
-from crkernel.errors import BadMagic, Corrupt, NotRestorable, UnknownCheckpoint, UserError
-
-Status = Literal["ok", "error", "died"]
-
-KEYWORDS = ("head", "root", "before")
-"""Words with a meaning of their own in references; no label can have such a name."""
+from crkernel.checkpoint import (
+    KEY,
+    KEYWORDS,
+    Checkpoint,
+    Key,
+    check_label,
+    checkpoint_of,
+    record_of,
+    require,
+)
+from crkernel.errors import Corrupt, NotRestorable, UnknownCheckpoint, UserError
 
 FORMAT = 1
 """Version of what `Timeline.to_dict` returns."""
 
-_KEY = re.compile(r"(?:(r[1-9][0-9]{0,8})\.)?(0|[1-9][0-9]{0,8})(?:\+([1-9][0-9]{0,8}))?")
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _BACK = re.compile(r"-([1-9][0-9]{0,8})")
 _SEE = "%timeline shows all checkpoints"
 
 
 class DuplicateKey(ValueError):
     """A checkpoint was appended under a key that is taken: a bug of the caller."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """The parts of a checkpoint's key; `str` puts them together again."""
-
-    generation: str
-    cell: int
-    later: int
-
-    @classmethod
-    def parse(cls, text: str) -> Key:
-        """Raises ValueError if `text` has not the form of a key."""
-        match = _KEY.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not the key of a checkpoint")
-        return cls(match[1] or "", int(match[2]), int(match[3] or 0))
-
-    def __str__(self) -> str:
-        generation = f"{self.generation}." if self.generation else ""
-        return f"{generation}{self.cell}" + (f"+{self.later}" if self.later else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What taking a checkpoint cost: seconds for `dump` and `frozen`, bytes for the others."""
-
-    dump: float
-    frozen: float
-    memory: int
-    files: int
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The record of one state of the guest.
-
-    `code` is None for the root and for states that no code led to; `created` is in seconds since
-    1970, `duration` in seconds that the cell ran. `reason` says why the state cannot be restored;
-    None means that it can. `status` "died" means that the cell ended the guest: nothing is left of
-    that state, so it must have a reason.
-    """
-
-    key: str
-    parent: str | None
-    code: str | None
-    created: float
-    duration: float = 0.0
-    status: Status = "ok"
-    cost: Cost | None = None
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        key = Key.parse(self.key)
-        if self.status not in get_args(Status):
-            raise ValueError(f"checkpoint {self.key}: no such status: {self.status!r}")
-        if self.status == "died" and self.reason is None:
-            raise ValueError(f"checkpoint {self.key}: the guest died, so a reason is needed")
-        if key.later:
-            parent = Key.parse(self.parent) if self.parent is not None else None
-            if parent is None or (parent.generation, parent.cell) != (key.generation, key.cell):
-                raise ValueError(f"checkpoint {self.key} must follow a state of the same cell")
-
-    @property
-    def cell(self) -> int:
-        """The execution count of the cell that led here; 0 for the root."""
-        return Key.parse(self.key).cell
-
-    @property
-    def is_later(self) -> bool:
-        """Whether this is a later state of its cell ("7+1"), not the one right after it ("7")."""
-        return Key.parse(self.key).later > 0
-
-
-def check_label(name: str) -> None:
-    """Raise BadMagic unless `name` can be a label, i.e. cannot be mistaken for anything else."""
-    if name in KEYWORDS or _KEY.fullmatch(name):
-        raise BadMagic(
-            f"{name!r} has a meaning of its own and cannot be a label", hint="choose another name"
-        )
-    if not _LABEL.fullmatch(name) or ".." in name or name.endswith("."):
-        raise BadMagic(
-            f"{name!r} cannot be a label",
-            hint="a letter or _ comes first, then letters, digits, _, - or single dots",
-        )
 
 
 class Timeline:
@@ -425,7 +335,7 @@ class Timeline:
 
     def _near(self, ref: str) -> list[str]:
         """At most three references that exist and are close to one that does not."""
-        if match := _KEY.fullmatch(ref):
+        if match := KEY.fullmatch(ref):
             cell = int(match[2])
             peers = [k for k in self._checkpoints if (Key.parse(k).generation or None) == match[1]]
             near = sorted(peers, key=lambda k: (abs(Key.parse(k).cell - cell), k))[:2]
@@ -453,16 +363,16 @@ class Timeline:
         """
         timeline = cls()
         try:
-            record = _record(data, {"format", "head", "labels", "checkpoints"}, "timeline")
-            _require(record["format"] == FORMAT, "format")
-            _require(isinstance(record["checkpoints"], list), "checkpoints")
+            record = record_of(data, {"format", "head", "labels", "checkpoints"}, "timeline")
+            require(record["format"] == FORMAT, "format")
+            require(isinstance(record["checkpoints"], list), "checkpoints")
             for checkpoint in record["checkpoints"]:
-                timeline.append(_checkpoint(checkpoint))
-            _require(isinstance(record["labels"], dict), "labels")
+                timeline.append(checkpoint_of(checkpoint))
+            require(isinstance(record["labels"], dict), "labels")
             for name, key in record["labels"].items():
                 timeline.label(key, name)
             head = record["head"]
-            _require(head in timeline if timeline else head is None, "head")
+            require(head in timeline if timeline else head is None, "head")
             if head is not None:
                 timeline.move(head)
         except (ValueError, TypeError, UserError) as exc:
@@ -480,37 +390,3 @@ def _too_few(verb: str, there: int, side: str) -> UserError:
     return UserError(
         f"%{verb} can go 1 to {there} here: {_count(there)} {side} the head", hint=_SEE
     )
-
-
-def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise ValueError(f"bad {what}")
-
-
-def _record(data: object, names: set[str], what: str) -> dict[str, Any]:
-    """`data` if it is a dict with exactly these keys; else ValueError."""
-    if not isinstance(data, dict) or set(data) != names:
-        raise ValueError(f"bad {what}")
-    return data
-
-
-def _number(value: object) -> bool:
-    """Whether this is a finite number that is not negative (bool is none)."""
-    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < math.inf
-
-
-def _checkpoint(data: object) -> Checkpoint:
-    """A checkpoint from outside, every field checked; ValueError says which is bad."""
-    record = _record(data, {field.name for field in fields(Checkpoint)}, "fields of a checkpoint")
-    for name in ("key", "status"):
-        _require(isinstance(record[name], str), name)
-    for name in ("parent", "code", "reason"):
-        _require(record[name] is None or isinstance(record[name], str), name)
-    for name in ("created", "duration"):
-        _require(_number(record[name]), name)
-    if record["cost"] is None:
-        return Checkpoint(**record)
-    cost = _record(record["cost"], {field.name for field in fields(Cost)}, "cost")
-    _require(all(_number(value) for value in cost.values()), "cost")
-    _require(isinstance(cost["memory"], int) and isinstance(cost["files"], int), "cost")
-    return Checkpoint(**{**record, "cost": Cost(**cost)})

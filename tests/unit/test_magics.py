@@ -6,10 +6,11 @@ import random
 
 import pytest
 
+from crkernel.checkpoint import Checkpoint
 from crkernel.errors import BadMagic
 from crkernel.magic_table import MAGICS, Magic
 from crkernel.magics import Command, complete, help_text, lsmagic_text, parse
-from crkernel.timeline import Checkpoint, Timeline
+from crkernel.timeline import Timeline
 
 
 def one(cell: str) -> Command:

@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from crkernel import render
-from crkernel.timeline import Checkpoint, Cost, Timeline
+from crkernel.checkpoint import Checkpoint, Cost
+from crkernel.timeline import Timeline
 
 NOW = 10_000.0
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from crkernel.checkpoint import Checkpoint, Cost, Key
 from crkernel.errors import BadMagic, Corrupt, NotRestorable, UnknownCheckpoint, UserError
-from crkernel.timeline import Checkpoint, Cost, DuplicateKey, Key, Timeline
+from crkernel.timeline import DuplicateKey, Timeline
 
 
 def grow(*links: str, head: str | None = None) -> Timeline:
