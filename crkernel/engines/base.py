@@ -157,6 +157,8 @@ class Sandbox:
         self._writer.close()
         self._fail({"reason": "its sandbox was ended"})
         await self._end()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def _request(self, op: str, **fields: Any) -> Message:
         if self._death is not None:

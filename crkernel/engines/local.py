@@ -118,6 +118,9 @@ class LocalEngine(Engine):
         ours, theirs = socket.socketpair()
         try:
             answer = await self._ask("sandbox", [theirs.fileno()], disk=self.limits.disk_size)
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         pid = int(answer["pid"])

@@ -28,8 +28,9 @@ from .tree import Tree
 
 _HELLO_SECONDS = 20.0
 _ANSWER_SECONDS = 2.0
-_SETTLE_SECONDS = 0.003
-"""After a dump the guest's threads finish the system calls that CRIU broke into."""
+_SETTLE_SECONDS = 0.01
+"""After a dump the guest's threads finish the system calls that CRIU broke into. Until then only
+what it says tells whether it has gone on by itself."""
 _WATCHED = (process.WORK, "/tmp")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -131,6 +132,8 @@ class Supervisor:
     def _call(self, request: wire.Message) -> wire.Message:
         guest = self._living()
         self._looking = request["look"] is True and self._at_rest()
+        if not self._looking:
+            self._rested = self._settle_at = None
         try:
             guest.call(request["call"])
         except GuestEnded as error:
@@ -148,7 +151,7 @@ class Supervisor:
 
     def _at_rest(self) -> bool:
         if self._settle_at is not None:
-            self._settle()
+            return not self._spoke
         return not self._spoke and self._activity.times(self._criu.waiting) == self._rested
 
     def _dump(self, request: wire.Message) -> wire.Message:

@@ -114,7 +114,7 @@ _REFUSED = {
     # the image
     "a new file in /usr": ("os.open('/usr/x', os.O_CREAT | os.O_WRONLY)", "EROFS EACCES"),
     "/etc/passwd": ("os.open('/etc/passwd', os.O_WRONLY)", "EROFS EACCES"),
-    "node": ("os.open('/usr/local/bin/node', os.O_WRONLY)", "EROFS EACCES"),
+    "node": ("os.open('/usr/local/bin/node', os.O_WRONLY)", "EROFS EACCES ETXTBSY"),
     "the supervisor's code": (
         "os.open('/usr/lib/crkernel/guest/nest.py', os.O_WRONLY)",
         "EROFS EACCES",
