@@ -69,12 +69,8 @@ def install(
     """Register the kernel with Jupyter and print where."""
     from crkernel import registration
 
-    if user + sys_prefix + (prefix is not None) > 1:
-        raise UserError(
-            "more than one place to install to", hint="give one of --user, --sys-prefix, --prefix"
-        )
-    in_environment = sys.prefix != sys.base_prefix
-    if sys_prefix or (in_environment and not user and prefix is None):
+    prefix = _place(user, sys_prefix, prefix)
+    if prefix is None and not user and sys.prefix != sys.base_prefix:
         prefix = Path(sys.prefix)
     folder = registration.register(
         name=name, display_name=display_name, engine=engine, user=prefix is None, prefix=prefix
@@ -82,13 +78,29 @@ def install(
     click.echo(folder)
 
 
+def _place(user: bool, sys_prefix: bool, prefix: Path | None) -> Path | None:
+    """The prefix that was asked for, if one was; `UserError` for more than one place."""
+    if user + sys_prefix + (prefix is not None) > 1:
+        raise UserError("more than one place", hint="give one of --user, --sys-prefix, --prefix")
+    return Path(sys.prefix) if sys_prefix else prefix
+
+
 @cli.command()
+@click.option("--user", is_flag=True, help="The one of this user.")
+@click.option("--sys-prefix", is_flag=True, help="The one of this Python environment.")
+@click.option("--prefix", type=click.Path(path_type=Path), help="Below PATH/share/jupyter.")
 @click.option("--name", default="crkernel", show_default=True, help="The kernel's name.")
-def uninstall(name: str) -> None:
-    """Remove the kernel's registration from where Jupyter finds it."""
+def uninstall(user: bool, sys_prefix: bool, prefix: Path | None, name: str) -> None:
+    """Remove a registration, by default the one that Jupyter uses.
+
+    Prints which it was.
+    """
     from crkernel import registration
 
-    click.echo(f"removed {registration.unregister(name)}")
+    prefix = _place(user, sys_prefix, prefix)
+    click.echo(f"removed {registration.unregister(name, user=user, prefix=prefix)}")
+    if left := registration.find(name):
+        click.echo(f"another registration of {name} is left: {left.folder}", err=True)
 
 
 @cli.command()
@@ -136,11 +148,20 @@ def build_image(force: bool) -> None:
 
     path = build(say, force=force)
     try:
-        if asyncio.run(_make_golden_root()):
+        if not _has_golden_root(path) and asyncio.run(_make_golden_root()):
             say("made the golden root, from which kernels start")
     except CRKernelError as error:
         say(f"the golden root is left to the first kernel: {error}")
     click.echo(path)
+
+
+def _has_golden_root(path: Path) -> bool:
+    """Whether an image has one for the usual limits, found out without a session."""
+    from crkernel import golden_root
+    from crkernel.engines import Limits
+    from crkernel.javascript import JAVASCRIPT
+
+    return (path / "golden" / golden_root.key(JAVASCRIPT, Limits.default())).is_dir()
 
 
 async def _make_golden_root() -> bool:
@@ -164,7 +185,11 @@ def list_images() -> None:
 
     from crkernel import image
 
-    for info in image.images():
+    infos = image.images()
+    if not infos:
+        hint = f"build one with: {image.BUILD_COMMAND}"
+        click.echo(f"there are no images in {image.images_dir()}; {hint}", err=True)
+    for info in infos:
         built = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created))
         state = "current" if info.current else "old"
         click.echo(f"{info.digest}  {info.size / 1e6:5.0f} MB  {built}  {state:7}  {info.path}")

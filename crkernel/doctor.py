@@ -21,11 +21,15 @@ from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing, Rest
 if TYPE_CHECKING:
     from crkernel.engines import Sandbox
 
-_KERNEL_NEEDED = (5, 9)  # clone3 with set_tid, CAP_CHECKPOINT_RESTORE
+_KERNEL_NEEDED = (5, 12)  # mount_setattr; before it clone3 with set_tid, CAP_CHECKPOINT_RESTORE
 _PYTHON_NEEDED = (3, 11)
-_CRIU_NEEDED = (4, 2)
 _MEMORY_NEEDED = 512  # MiB, for a kernel with its spare and some checkpoints
 _PATIENCE = 60  # seconds for the proof, which takes one
+_MEND = "mend what failed above, then run: crkernel doctor"
+_REBUILD = (
+    f"{image.BUILD_COMMAND} --force, then crkernel doctor; if it fails again, report it with the "
+    "output of: uname -a; sudo dmesg | tail"
+)
 
 # What can forbid user namespaces: sysctl, the value that does, the value that allows them.
 _SYSCTLS = (
@@ -70,7 +74,7 @@ def examine(say: Callable[[str], None]) -> bool:
     for name, check in CHECKS:
         try:
             if check is proof and not healthy:
-                raise EngineUnavailable("not tried, since a check above failed")
+                raise EngineUnavailable("not tried, since a check above failed", hint=_MEND)
             seen = check()
         except CRKernelError as error:
             healthy = False
@@ -135,7 +139,8 @@ def check_memory() -> str:
     available = int(fields["MemAvailable"].split()[0]) // 1024
     if available < _MEMORY_NEEDED:
         raise EngineUnavailable(
-            f"{available} MiB available, {_MEMORY_NEEDED} are needed", hint="close other programs"
+            f"{available} MiB available, {_MEMORY_NEEDED} are needed",
+            hint="end what takes most of it, see: ps -eo pid,rss,args --sort=-rss | head -5",
         )
     return f"{available} MiB available"
 
@@ -165,10 +170,7 @@ def check_criu() -> str:
         raise EngineUnavailable(
             f"CRIU does not start: {result.stderr.strip()}", hint=f"{image.BUILD_COMMAND} --force"
         )
-    version = result.stdout.partition("Version:")[2].split()[0]
-    if _version(version) < _CRIU_NEEDED:
-        raise EngineUnavailable(f"CRIU {version} is too old", hint=f"{image.BUILD_COMMAND} --force")
-    return f"CRIU {version}"
+    return f"CRIU {image.check_criu(result.stdout, f'{image.BUILD_COMMAND} --force')}"
 
 
 def check_kernelspec() -> str:
@@ -190,8 +192,14 @@ def proof() -> str:
         took = asyncio.run(asyncio.wait_for(_prove(), _PATIENCE))
     except TimeoutError as error:
         raise EngineUnavailable(
-            f"not done within {_PATIENCE} s", hint="try again on a less busy machine"
+            f"not done within {_PATIENCE} s",
+            hint="end what keeps the processors busy, see: ps -eo pid,pcpu,args --sort=-pcpu | "
+            "head -5, then run: crkernel doctor",
         ) from error
+    except CRKernelError as error:
+        # What a kernel says is to run the doctor, who is here already.
+        hint = error.hint if error.hint and "crkernel doctor" not in error.hint else _REBUILD
+        raise EngineUnavailable(error.message, hint=hint) from error
     return ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in took.items())
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ SHIMS = Path(__file__).with_name("shim")
 RECORD = "etc/crkernel-image.json"
 NOSECCOMP = "/usr/lib/crkernel-shims/noseccomp.so"
 
+CRIU_NEEDED = (4, 2)  # 4.1 cannot dump any TCP socket on recent kernels
 _DIGEST_LENGTH = 12
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -136,6 +138,19 @@ def enter_command(path: Path) -> list[str]:
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     environment = ["/usr/bin/env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
     return ["unshare", *user, f"--root={path}", *environment]
+
+
+def check_criu(said: str, hint: str) -> str:
+    """The version in what `criu --version` said; `EngineUnavailable` with the hint if too old."""
+    match = re.search(r"^Version: *((\d+)\.(\d+)\S*)", said, re.M)
+    needed = ".".join(map(str, CRIU_NEEDED))
+    if match is None:
+        raise EngineUnavailable(
+            f"CRIU does not tell its version, {needed} is needed: {said.strip()[:80]!r}", hint=hint
+        )
+    if (int(match[2]), int(match[3])) < CRIU_NEEDED:
+        raise EngineUnavailable(f"CRIU {match[1]} is older than {needed}", hint=hint)
+    return match[1]
 
 
 @contextmanager

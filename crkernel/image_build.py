@@ -9,6 +9,7 @@ any partial tree of it is then litter, and the next build or removal sweeps it a
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import tomllib
@@ -35,6 +37,7 @@ Progress = Callable[[str], None]
 _SPACE_NEEDED = 1 << 30  # bytes: about half of it for the tree, the rest for apt's work
 _GRACE = 15  # seconds for a command to clean up when it is told to end
 _IDS = 65536  # subordinate ids that mmdebstrap maps
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TAIL = 6  # lines of a failed command's output that are worth showing
 _SHIM_FLAGS = ["-O2", "-shared", "-fPIC", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
 
@@ -46,7 +49,7 @@ def build(progress: Progress, *, force: bool = False) -> Path:
     once the second waits for the first. Raises `EngineError` or `NoSpace` with the remedy.
     """
     final = image.images_dir() / image.recipe_digest()
-    final.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(final.parent)
     with _terminable(), _locked(final, progress) as (lock, waited):
         if final.is_dir() and (waited or not force):
             progress(f"image {final.name} is {'finished by the other' if waited else 'up to date'}")
@@ -70,6 +73,7 @@ def remove(digest: str) -> None:
     if all(info.digest != digest for info in image.images()):
         raise UserError(f"there is no image {digest}", hint="see: crkernel image list")
     final = image.images_dir() / digest
+    _make_folder(final.parent)
     with _terminable(), _locked(final, lambda _: None), _partial(final) as partial:
         with image.unheld(final) as unused:
             if not unused:
@@ -77,6 +81,20 @@ def remove(digest: str) -> None:
                 raise UserError(f"image {final.name} is in use", hint=hint)
             final.rename(partial / "root")
         _sweep(final.parent, holding=final.name)
+
+
+def _make_folder(folder: Path) -> None:
+    """Have a folder that can be written to; `EngineError` if there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell of a read-only disk
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _explained(error) from error
+        raise EngineError(
+            f"cannot write to {folder}: {error.strerror}",
+            hint="set CRKERNEL_DATA to a folder that you can write to",
+        ) from error
 
 
 class Build:
@@ -205,9 +223,14 @@ class Build:
         for command in (
             ["python3", "-c", "import ctypes, json, pycriu, selectors, socket"],
             ["node", "-e", "0"],
-            ["env", f"LD_PRELOAD={image.NOSECCOMP}", "criu", "--version"],
         ):
             self.command([*image.enter_command(self.root), *command])
+        criu = ["env", f"LD_PRELOAD={image.NOSECCOMP}", "criu", "--version"]
+        with (self.partial / "criu.log").open("w+") as file:
+            self.command([*image.enter_command(self.root), *criu], stdout=file.fileno())
+            file.seek(0)
+            hint = f"name a newer Debian as `suite` in {image.RECIPE}"
+            self.say(f"CRIU {image.check_criu(file.read(), hint)}")
 
     def command(self, command: Sequence[str], stdout: int = subprocess.DEVNULL) -> None:
         """Run one command to its end, passing on what mmdebstrap announces.
@@ -267,7 +290,7 @@ def _failed(program: str, tail: Sequence[str]) -> EngineError | NoSpace:
 
 
 def _explained(error: OSError) -> EngineError | NoSpace:
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if error.errno in _FULL:
         return NoSpace(
             f"the disk of {image.images_dir()} is full",
             hint="free 1 GB there, or set CRKERNEL_DATA to a folder on another disk",

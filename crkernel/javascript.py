@@ -32,7 +32,7 @@ JAVASCRIPT = Language(
     },
     out_of_memory=re.compile(
         "JavaScript heap out of memory|Fatal process out of memory"
-        "|Array buffer allocation failed|could not allocate memory"
+        "|Array buffer allocation failed|[Ff]ailed to allocate memory|could not allocate memory"
     ),
     reserved=_RESERVED,
     noise="Waiting for the debugger to disconnect...\n",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_core.paths import jupyter_data_dir
 
 from crkernel.errors import EngineUnavailable, UserError
 
@@ -74,10 +75,19 @@ def register(
             ) from error
 
 
-def find(name: str = DEFAULT_NAME) -> Registration | None:
-    """The registration that Jupyter, run by this Python, uses for a name; None if none of ours."""
+def find(
+    name: str = DEFAULT_NAME, *, user: bool = False, prefix: Path | None = None
+) -> Registration | None:
+    """The registration that Jupyter, run by this Python, uses for a name; None if none of ours.
+
+    With `user` or `prefix` the one in that place alone, which another may hide from Jupyter.
+    """
+    manager = KernelSpecManager()
+    if user or prefix:
+        data = prefix / "share" / "jupyter" if prefix else Path(jupyter_data_dir())
+        manager.kernel_dirs = [str(data / "kernels")]
     try:
-        spec = KernelSpecManager().get_kernel_spec(name)
+        spec = manager.get_kernel_spec(name)
     except NoSuchKernel:
         return None
     if spec.argv[1:3] != ["-m", "crkernel"]:
@@ -85,12 +95,22 @@ def find(name: str = DEFAULT_NAME) -> Registration | None:
     return Registration(name=name, folder=Path(spec.resource_dir), python=spec.argv[0])
 
 
-def unregister(name: str = DEFAULT_NAME) -> Path:
+def language(name: str) -> str | None:
+    """The language of a kernel, ours or not, that is registered under a name; None without one."""
+    try:
+        return str(KernelSpecManager().get_kernel_spec(name).language)
+    except NoSuchKernel:
+        return None
+
+
+def unregister(name: str = DEFAULT_NAME, *, user: bool = False, prefix: Path | None = None) -> Path:
     """Remove the registration that `find` gives, and say where it was; `UserError` if none."""
-    registration = find(name)
+    registration = find(name, user=user, prefix=prefix)
     if registration is None:
+        where = " there" if user or prefix else ""
         raise UserError(
-            f"no kernel of crkernel is registered as {name!r}", hint="see: jupyter kernelspec list"
+            f"no kernel of crkernel is registered{where} as {name!r}",
+            hint="see: jupyter kernelspec list",
         )
     try:
         shutil.rmtree(registration.folder)

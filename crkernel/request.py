@@ -6,7 +6,7 @@ import traceback
 from typing import Any, Protocol
 
 from crkernel import magics
-from crkernel.errors import CRKernelError
+from crkernel.errors import CRKernelError, UserError
 from crkernel.outcome import Outcome, Sink
 from crkernel.session import Session
 from crkernel.sink import IOPubSink
@@ -45,8 +45,14 @@ class Request:
 
     async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
         """Magics first, then JavaScript. Raises CRKernelError."""
+        self.session.begin_request()
         cell = magics.parse(code)
         for command in cell.commands:
+            if self._silent and command.magic.changes_state:
+                raise UserError(
+                    f"%{command.name} cannot be silent: it makes history",
+                    hint="send it as an ordinary cell",
+                )
             if command.magic.needs_guest:
                 await self._kernel.ready()
             outcome = await magics.run(command, self)

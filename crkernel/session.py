@@ -69,6 +69,7 @@ class Session:
         self._revived: str | None = None  # where a death between cells led, until a cell runs
         self._sink: Sink | None = None
         self._notes: list[str] = []
+        self._refusal = ""  # why the newest dump was refused, if it was
         self._stderr_tail = ""
         self._running = False
         self._interrupted_at: float | None = None
@@ -81,12 +82,12 @@ class Session:
         state = await self.engine.start()
         if state is not None:
             self._inherit(state)
-        sandbox, cost = await self._root(ROOT)
+        sandbox, cost, reason = await self._root(ROOT)
         self.last["start"] = time.monotonic() - begin
         self._move_in(sandbox)
-        self._append(Checkpoint(ROOT, None, None, time.time(), cost=cost))
+        self._append(Checkpoint(ROOT, None, None, time.time(), cost=cost, reason=reason))
         self._spare.warm(_SPARE_DELAY)
-        if cost.memory and self.engine.limits == Limits.default():
+        if cost is not None and cost.memory and self.engine.limits == Limits.default():
             self._background.start(self._make_golden(_GOLDEN_DELAY))
 
     async def close(self, *, restart: bool = False) -> None:
@@ -151,7 +152,6 @@ class Session:
         A guest that dies is put back to the state before the cell. Raises CRKernelError only if
         there is no guest to run anything.
         """
-        self._interrupted_at = None
         async with self._operation() as live:
             if not silent:
                 live = await self._keep()
@@ -162,6 +162,10 @@ class Session:
                 error = simple_error("Interrupted", "the cell was interrupted before it began")
                 return Outcome("error", error=error | {"interrupted": True})
             return await self._run(live, code, count, silent, dict(user_expressions or {}))
+
+    def begin_request(self) -> None:
+        """A front end wants something new; interrupts from here on are meant for it."""
+        self._interrupted_at = None
 
     async def call(self, op: str, **fields: Any) -> Json:
         """Ask the guest something that changes nothing: completion, inspection and the like."""
@@ -248,11 +252,11 @@ class Session:
             self._spare.drop()
             key = str(count)
             try:
-                sandbox, cost = await self._root(key)
+                sandbox, cost, reason = await self._root(key)
             finally:
                 self._spare.warm()
             self._move_in(sandbox)
-            self._append(Checkpoint(key, None, None, time.time(), cost=cost))
+            self._append(Checkpoint(key, None, None, time.time(), cost=cost, reason=reason))
             return key
 
     async def settled(self) -> None:
@@ -359,8 +363,9 @@ class Session:
             old.silence()
             self._background.start(old.end())
 
-    async def _root(self, key: str) -> tuple[Sandbox, Cost]:
-        """A sandbox with a guest that has run nothing, and its checkpoint under `key`."""
+    async def _root(self, key: str) -> tuple[Sandbox, Cost | None, str | None]:
+        """A sandbox with a guest that has run nothing, and its checkpoint under `key`: what that
+        cost, or why there is none."""
         sandbox = await self.engine.sandbox()
         name = self.engine.golden(golden_root.key(self.language, self.engine.limits))
         try:
@@ -369,13 +374,17 @@ class Session:
                     restored = await sandbox.restore(name)
                     self.language_version = str(restored.hello.get("version", ""))
                     self._names[key] = name
-                    return sandbox, Cost(0.0, 0.0, 0, 0)
+                    return sandbox, Cost(0.0, 0.0, 0, 0), None
                 except CRKernelError as error:
                     log.warning("the golden root %s is of no use here: %s", name, error)
                     self._background.start(sandbox.end())
                     sandbox = await self.engine.sandbox()
             await self._boot(sandbox)
-            return sandbox, await self._take(key, sandbox)
+            try:
+                return sandbox, await self._take(key, sandbox), None
+            except DumpRefused as refusal:
+                self._warn_of_refusal(key, str(refusal))
+                return sandbox, None, str(refusal)
         except CRKernelError:
             self._background.start(sandbox.end())
             raise
@@ -418,8 +427,11 @@ class Session:
             key, cost, reason = self.timeline.later_key(head), None, None
             try:
                 cost = await self._take(key, self._live)
-            except DumpRefused as refusal:
+            except SandboxDied:
+                raise
+            except (CheckpointError, EngineError) as refusal:
                 reason = str(refusal)
+                self._warn_of_refusal(key, reason)
             self._append(Checkpoint(key, head, None, time.time(), cost=cost, reason=reason))
         except SandboxDied:
             if self._live.death is None:
@@ -436,13 +448,20 @@ class Session:
             cost = await self._take(key, live)
         except (CheckpointError, EngineError) as refusal:
             reason = str(refusal)
-            self._warn(
-                f"checkpoint {key} could not be taken: {reason}. The result stands, but %rewind "
-                f"cannot come back here; close or end what is named and run another cell"
-            )
+            self._warn_of_refusal(key, reason)
         state: Status = "ok" if status == "ok" else "error"
         self._append(
             Checkpoint(key, head, code, created, duration, state, cost=cost, reason=reason)
+        )
+
+    def _warn_of_refusal(self, key: str, reason: str) -> None:
+        if reason == self._refusal:
+            self._warn(f"checkpoint {key} could not be taken either, for the same reason")
+            return
+        self._refusal = reason
+        self._warn(
+            f"checkpoint {key} could not be taken: {reason}. The result stands, but %rewind cannot "
+            f"come back here, until what the reason names is mended and another cell has run"
         )
 
     def _append(self, checkpoint: Checkpoint) -> None:
@@ -459,8 +478,10 @@ class Session:
 
     async def _take(self, key: str, sandbox: Sandbox) -> Cost:
         self._taken += 1
-        name = self._names[key] = f"c{self._taken}"
+        name = f"c{self._taken}"
         dump = await sandbox.dump(name)
+        self._names[key] = name
+        self._refusal = ""
         self.last["checkpoint"], self.last["frozen"] = dump.seconds, dump.frozen
         return Cost(dump.seconds, dump.frozen, dump.memory, dump.files)
 
@@ -507,7 +528,8 @@ class Session:
         return "no earlier state could be restored, so a fresh guest was started"
 
     def _death_words(self, death: SandboxDied) -> str:
-        words = self.language.out_of_memory.search(self._stderr_tail)
+        crashed = "SIG" in str(death) or "code 13" in str(death)  # not an exit of its own
+        words = crashed and self.language.out_of_memory.search(self._stderr_tail)
         if words or self.engine.ran_out_of_memory:
             return f"the guest ran out of memory ({limit_hint('memory', self.engine.limits)})"
         return str(death)

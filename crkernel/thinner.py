@@ -71,22 +71,24 @@ class Thinner:
     @contextlib.asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Leave a checkpoint alone while it is being restored."""
-        async with self._free:
-            self._held.add(name)
-            await self._free.wait_for(lambda: self._current != name)
         try:
+            async with self._free:
+                self._held.add(name)
+                await self._free.wait_for(lambda: self._current != name)
             yield
         finally:
             self._held.discard(name)
+            async with self._free:
+                self._free.notify_all()
 
     async def _work(self) -> None:
         try:
             while self._jobs:
                 await self._pause()
                 job = self._jobs[0]
-                if job.name in self._held:
-                    self.touch()
-                    continue
+                async with self._free:
+                    await self._free.wait_for(lambda: job.name not in self._held)  # noqa: B023
+                    self._current = job.name
                 self._jobs.popleft()
                 self._waiting -= job.size
                 await self._thin(job)
@@ -103,11 +105,10 @@ class Thinner:
     async def _thin(self, job: _Job) -> None:
         base = self._bases.get(job.parent or "", job.name)
         self._bases[job.name] = job.name
-        if base == job.name:
-            return
-        self._current = job.name
         try:
-            before, after = await self._engine.thin(job.name, base)
+            before, after = 0, 0
+            if base != job.name:
+                before, after = await self._engine.thin(job.name, base)
         except CRKernelError as error:
             log.info("checkpoint %s stays as large as it is: %s", job.name, error)
             return

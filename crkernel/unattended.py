@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +15,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from crkernel import registration
-from crkernel.errors import SandboxDied, UserError
+from crkernel.errors import NoSpace, SandboxDied, UserError
 
 _SHOWN = 60  # characters of a cell's first line
+_LANGUAGES = ("javascript", "typescript")  # that the guest can run
 
 
 def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bool:
@@ -23,11 +27,11 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
     `say` gets a line per cell. There is no time limit: a cell may take what it takes.
     """
     content = _read(notebook)
-    name = _kernel_for(content)
+    name = _kernel_for(content, notebook)
     content.metadata.setdefault(
         "kernelspec", {"name": name, "display_name": name, "language": "javascript"}
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(output)
     progress = _Progress(content, say)
     client = NotebookClient(
         content,
@@ -47,7 +51,7 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
             f"the kernel died in cell {progress.number}", hint="run: crkernel doctor"
         ) from error
     finally:
-        nbformat.write(content, output)
+        _write(content, output)
         say(f"wrote {output}")
     return True
 
@@ -87,10 +91,55 @@ def _read(notebook: Path) -> Any:
         ) from error
 
 
-def _kernel_for(content: Any) -> str:
-    """The notebook's own kernel if that is a crkernel, else the one of the usual name."""
-    named = content.metadata.get("kernelspec", {}).get("name", registration.DEFAULT_NAME)
-    for name in (named, registration.DEFAULT_NAME):
-        if registration.find(name):
-            return str(name)
+def _make_room(output: Path) -> None:
+    """Make sure, before anything runs, that the result can be written; `UserError` if not."""
+    if output.is_dir():
+        raise UserError(f"{output} is a folder", hint=f"give a file: -o {output / 'out.ipynb'}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(output):
+            output.open("xb").close()
+            output.unlink()  # or a run that is killed leaves an empty notebook
+        elif output.is_file():  # to open a pipe would wait
+            output.open("ab").close()
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+def _write(content: Any, output: Path) -> None:
+    try:
+        nbformat.write(content, output)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+def _unwritable(output: Path, error: OSError) -> NoSpace | UserError:
+    message = f"cannot write {output}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(message, hint="free some space there, or choose another place: -o PATH")
+    return UserError(message, hint="choose another place: -o PATH")
+
+
+def _kernel_for(content: Any, notebook: Path) -> str:
+    """The notebook's own kernel if that is a crkernel, else the one of the usual name.
+
+    `UserError` if there is none, or if the notebook is of a language that it does not speak.
+    """
+    spec = content.metadata.get("kernelspec", {})
+    named = str(spec.get("name", registration.DEFAULT_NAME))
+    if registration.find(named):
+        return named
+    language = (
+        spec.get("language")
+        or content.metadata.get("language_info", {}).get("name")
+        or registration.language(named)
+        or _LANGUAGES[0]
+    )
+    if str(language).lower() not in _LANGUAGES:
+        raise UserError(
+            f"{notebook} is a notebook of {language}, crkernel runs JavaScript and TypeScript",
+            hint=f"run: jupyter nbconvert --execute --to notebook {shlex.quote(str(notebook))}",
+        )
+    if registration.find():
+        return registration.DEFAULT_NAME
     raise UserError("the kernel is not registered with Jupyter", hint="run: crkernel install")

@@ -192,18 +192,24 @@ class Sandbox:
     def _dispatch(self, body: bytes) -> None:
         kind, rest = body[:1], body[1:]
         if kind == wire.EVENT:
-            self.on_event(wire.parse(rest))
+            self._hear(wire.parse(rest))
             return
         message = wire.parse(rest if kind == wire.REPLY else body)
         if message.get("event") == "exited":
             self._fail(message)
         elif "event" in message:
-            self.on_event(message)
+            self._hear(message)
         else:
             futures = self._calls if kind == wire.REPLY else self._waiting
             future = futures.get(message["id"])
             if future is not None and not future.done():
                 future.set_result(message)
+
+    def _hear(self, event: Message) -> None:
+        try:
+            self.on_event(event)
+        except Exception:  # our listener's bug, or a value that no front end can take
+            log.exception("an event of the guest could not be passed on")
 
     def _fail(self, how: Message) -> None:
         if self._death is not None:

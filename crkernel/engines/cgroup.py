@@ -27,6 +27,7 @@ class Cgroup:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seen = 0
 
     @classmethod
     def around(cls, pid: int, limits: Limits) -> Cgroup | None:
@@ -51,9 +52,10 @@ class Cgroup:
 
     @property
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel has ended a process of it for its memory."""
+        """Whether the kernel has ended a process of it for its memory since this was last asked."""
         events = dict(line.split() for line in _read(self.path / "memory.events").splitlines())
-        return events.get("oom_kill", "0") != "0"
+        before, self._seen = self._seen, int(events.get("oom_kill", 0))
+        return self._seen > before
 
     def remove(self) -> None:
         """Once all its processes have ended."""

@@ -41,6 +41,7 @@ class LocalEngine(Engine):
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._image: Path | None = None
+        self._golden: set[str] = set()  # keys of those that are held
         self._held: list[int] = []  # descriptors that keep the image and golden roots in place
         self._cgroup: Cgroup | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -103,7 +104,8 @@ class LocalEngine(Engine):
 
     async def linger(self, state: bytes) -> None:
         """Leave the nest to the next kernel."""
-        assert self.secret is not None
+        if not self.secret:
+            raise EngineError("this kernel's connection has no key to know the next kernel by")
         where, token = linger.address(self.secret), linger.token(self.secret)
         with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
             file.write(str(self._image).encode() + b"\n" + state)
@@ -144,12 +146,15 @@ class LocalEngine(Engine):
         """They lie in the image's tree, where the sandboxes see them. One that was asked for is
         held until `close`: checkpoints of guests that started from it need its memory."""
         assert self._image is not None
+        if key in self._golden:
+            return f"{golden.PREFIX}{key}"
         try:
             descriptor = os.open(self._image / "golden" / key, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return None
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         self._held.append(descriptor)
+        self._golden.add(key)
         return f"{golden.PREFIX}{key}"
 
     async def keep_golden(self, name: str, key: str) -> None:
@@ -245,8 +250,14 @@ def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> 
     """Copy the files of a golden root into `folder`: whole, or not at all."""
     partial = folder / f".{key}.{os.getpid()}.partial"
     try:
+        for litter in folder.glob(".*.partial"):
+            with suppress(FileNotFoundError):  # its owner, or another kernel, was faster
+                _remove_unused(litter)
         partial.mkdir(parents=True)
-        for name, descriptor in zip(names, descriptors, strict=True):
+        # Locked, as by whoever uses it later, so that no other kernel takes it for litter.
+        descriptors.append(os.open(partial, os.O_RDONLY | os.O_DIRECTORY))
+        fcntl.flock(descriptors[-1], fcntl.LOCK_SH)
+        for name, descriptor in zip(names, descriptors[:-1], strict=True):
             with (partial / Path(name).name).open("wb") as target:
                 _copy(descriptor, target.fileno())
                 os.fchmod(target.fileno(), 0o444)  # what CRIU will expect

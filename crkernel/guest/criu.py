@@ -36,6 +36,12 @@ _PATIENCE_SECONDS = 120
 """Between two of CRIU's answers: enough to write 100 GB."""
 
 
+STAGING_FULL = (
+    "staging is full (limit staging_size; shut the kernel down and start it anew, "
+    "or raise the limit)"
+)
+
+
 class CriuError(Exception):
     """CRIU refused; the message is the reason in words."""
 
@@ -274,7 +280,7 @@ def _times(images: int) -> DumpTimes:
 
 # What CRIU's log says, and what it means to someone who wrote a notebook.
 _REASONS: tuple[tuple[str, str], ...] = (
-    (r"No space left on device", "staging is full (limit staging_size; a restart empties it)"),
+    (r"No space left on device", STAGING_FULL),
     (
         r"Can't dump half of stream unix connection|External socket",
         "a Unix socket is connected to something outside of the guest",
@@ -285,7 +291,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ),
     (r"has bad size", "a file that is open changed its size meanwhile"),
     (
-        r"pty|tty|TTY",
+        r"\bpty|\btty|TTY",
         "a pseudo-terminal is open in a way that CRIU cannot take; end the program that uses it",
     ),
     (r"[Ss]eccomp", "a process put itself under a seccomp filter of its own; end it"),
@@ -314,10 +320,11 @@ def _reason(work: int, log: str) -> str:
         ) as file:
             lines = [line.strip() for line in file if "Error (" in line]
     except FileNotFoundError:
-        return ""
+        lines = []
     lines = [line for line in lines if "RLIMIT_NOFILE" not in line]
     if not lines:
-        return ""
+        # Without room for images there is none for a log either.
+        return "" if os.fstatvfs(work).f_bavail else STAGING_FULL
     lines = [re.sub(r"^\([\d.]+\)\s*(\d+:)?\s*Error \([^)]*\):\s*", "", line) for line in lines]
     for line in lines:
         for pattern, words in _REASONS:

@@ -64,18 +64,20 @@ class Nest:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._sandboxes.clear()
-        self._ending.clear()
         listener = linger.listen(bytes.fromhex(request["address"]))
         self.answer({"id": request["id"]})
         heir = linger.await_heir(listener, request["token"].encode())
         listener.close()
         if heir is None:
             return False
+        for pid in self._ending:  # of what was thinned or made golden; nobody waits for it any more
+            self._ending[pid] = -1
         self._selector.unregister(self._control)
         self._control.close()
         self._control = heir
         self._selector.register(heir, selectors.EVENT_READ)
         socket.send_fds(heir, [json.dumps({"ready": wire.PROTOCOL}).encode()], [state])
+        os.close(state)
         return True
 
     def answer(self, message: Json) -> None:
@@ -95,7 +97,10 @@ class Nest:
                 return
 
     def _on_request(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, 1)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, 1)
+        except ConnectionResetError:
+            return False  # the engine was killed
         if not data:
             return False
         request = json.loads(data)

@@ -22,15 +22,15 @@ from . import activity, golden, mounts, process, record, seccomp, wire
 from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
-from .criu import Criu, CriuError
+from .criu import STAGING_FULL, Criu, CriuError
 from .process import Guest, GuestEnded, Pipes
 from .tree import Tree
 
 _HELLO_SECONDS = 20.0
 _ANSWER_SECONDS = 2.0
-_SETTLE_SECONDS = 0.01
-"""After a dump the guest's threads finish the system calls that CRIU broke into. Until then only
-what it says tells whether it has gone on by itself."""
+_SETTLE_SECONDS = 0.005
+"""After an answer the guest's main thread finishes what it did for it. Until then only what the
+guest says tells whether it has gone on by itself."""
 _WATCHED = (process.WORK, "/tmp")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -97,7 +97,8 @@ class Supervisor:
                 self._settle()
             self._reap_orphans()
             if self._guest is not None:
-                self._criu.prepare()  # for the next dump, while the guest is at work
+                with contextlib.suppress(OSError):  # then the next dump starts its own
+                    self._criu.prepare()  # while the guest is at work
 
     def _on_request(self) -> None:
         data = self._kernel.recv(1 << 18)
@@ -117,7 +118,8 @@ class Supervisor:
 
     def _warm(self, _request: wire.Message) -> wire.Message:
         """Have CRIU find out what this machine can do before anybody waits for it."""
-        self._criu.check()
+        with contextlib.suppress(CriuError):  # the dump that fails for it tells why
+            self._criu.check()
         return {}
 
     def _boot(self, request: wire.Message) -> wire.Message:
@@ -149,10 +151,17 @@ class Supervisor:
         self._drain(self._living())
         return {"rested": self._at_rest()}
 
+    def _rest(self, but: int = 0) -> None:
+        """What the guest does from here on, it does by itself."""
+        self._spoke = False
+        self._rested = self._activity.times(but or self._criu.waiting)
+
     def _at_rest(self) -> bool:
         if self._settle_at is not None:
             return not self._spoke
-        return not self._spoke and self._activity.times(self._criu.waiting) == self._rested
+        if self._spoke or self._rested is None:
+            return False
+        return activity.is_rest(self._rested, self._activity.times(self._criu.waiting))
 
     def _dump(self, request: wire.Message) -> wire.Message:
         guest, name = self._living(), str(request["name"])
@@ -170,7 +179,7 @@ class Supervisor:
             snapshot = self._tree.snapshot(name, _shared_mappings())
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
-            self._spoke = False
+            self._rest(criu_pid)
 
         try:
             inodes = list(meta["pipes"].values())
@@ -179,10 +188,10 @@ class Supervisor:
             record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
             shutil.rmtree(name, dir_fd=self._staging)
+            self._rest()  # the session knows of this state, and would gain nothing by a second try
             raise Refused("DumpRefused", _words(error)) from error
         finally:
             os.close(images)
-        self._settle_at = time.monotonic() + _SETTLE_SECONDS
         return {
             "seconds": time.monotonic() - start,
             "frozen": times.frozen / 1e6,
@@ -372,7 +381,7 @@ def _open_directory(staging: int, name: str, *, make: bool = False) -> int:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == 28:
-        return "staging is full (limit staging_size; a restart empties it)"
+        return STAGING_FULL
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {str(error.filename)[:200]}"
     return str(error)

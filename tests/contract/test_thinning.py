@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from crkernel.engines import Engine, Sandbox
+from crkernel.engines import Engine, Limits, Sandbox
 from crkernel.errors import EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
@@ -104,3 +104,25 @@ async def test_a_session_thins_in_its_pauses(session: Any) -> None:
     await session.rewind("2")
     outcome = await session.execute("x", 5, sink)
     assert outcome.result["data"]["text/plain"] == "2"
+
+
+async def test_a_checkpoint_that_is_held_is_waited_for(limits: Limits) -> None:
+    """Also when so much waits that there is no pause any more."""
+    from crkernel.background import Background
+    from crkernel.engines.local import LocalEngine
+    from crkernel.thinner import Thinner
+
+    engine, background = LocalEngine(limits), Background()
+    await engine.start()
+    thinner = Thinner(engine, background)
+    thinner.add("base", None, 0, lambda _: None)
+    async with thinner.hold("c1"):
+        thinner.add("c1", "base", limits.staging_size, lambda _: None)
+        for _ in range(100):
+            await asyncio.sleep(0)  # the loop still turns
+        assert thinner.bases == {"base": "base"}
+    async with asyncio.timeout(10):
+        while "c1" not in thinner.bases:
+            await asyncio.sleep(0.01)
+    await background.cancel()
+    await engine.close()

@@ -161,3 +161,25 @@ def test_files_that_fill_staging_leave_nothing_there(start_kernel: Start) -> Non
     kernel.ok("fs.unlinkSync('small')")
     kernel.rewind(count)
     assert kernel.value("fs.readdirSync('.')") == ["small"]
+
+
+def test_a_restart_with_a_full_staging(start_kernel: Start) -> None:
+    """The past stays, and a guest starts, though its root cannot be kept."""
+    kernel = start_kernel("--CRKernel.staging_size=64M", "--CRKernel.memory=1G")
+    kernel.ok("globalThis.x = 1")
+    kernel.ok("globalThis.a = require('crypto').randomBytes(20 << 20); 0")
+    kernel.ok("globalThis.b = require('crypto').randomBytes(40 << 20); 0")
+    kernel.ok("x")
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=30)
+    assert kernel.ok("1 + 1").text == "2"
+    kernel.ok("%rewind r1.1")
+    assert kernel.value("x") == 1
+
+
+def test_a_refused_state_is_recorded_once(start_kernel: Start) -> None:
+    kernel = start_kernel("--CRKernel.staging_size=64M", "--CRKernel.memory=1G")
+    kernel.ok("globalThis.a = require('crypto').randomBytes(80 << 20); 0")
+    assert "staging is full" in kernel.ok("1").stderr
+    assert "for the same reason" in kernel.ok("2").stderr
+    assert "+1" not in kernel.ok("%timeline").shown

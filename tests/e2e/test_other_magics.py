@@ -152,3 +152,12 @@ def test_magics_that_change_nothing_make_no_checkpoint(kernel: Kernel) -> None:
     for cell in ("%lsmagic", "%status", "%config", "%help undo", "%recall -1"):
         kernel.ok(cell)
     assert kernel.ok("%timeline").shown.count("●") == before
+
+
+def test_magics_that_make_history_cannot_be_silent(kernel: Kernel) -> None:
+    first = kernel.ok("globalThis.x = 1").count
+    for magic in (f"%rerun {first}", "%reset", "%undo"):
+        result = kernel.run(magic, silent=True)
+        assert result.status == "error"
+        assert "cannot be silent" in result.reply["evalue"]
+    assert kernel.value("x") == 1

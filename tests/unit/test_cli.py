@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,8 +13,26 @@ import click
 import nbformat
 import pytest
 
-from crkernel import __version__, cli, doctor, image, image_build, registration, unattended
-from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing, UserError
+from crkernel import (
+    __version__,
+    cli,
+    doctor,
+    golden_root,
+    image,
+    image_build,
+    registration,
+    unattended,
+)
+from crkernel.engines import Limits
+from crkernel.errors import (
+    CRKernelError,
+    EngineUnavailable,
+    ImageMissing,
+    NoSpace,
+    RestoreFailed,
+    UserError,
+)
+from crkernel.javascript import JAVASCRIPT
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +151,8 @@ def test_install_for_the_user_and_uninstall(
         "display_name": "Mine",
         "language": "javascript",
         "interrupt_mode": "message",
-        "metadata": {"debugger": False},
+        "kernel_protocol_version": "5.5",
+        "metadata": {"debugger": False, "supported_encryption": ["curve"]},
     }
     assert {path.name for path in folder.iterdir()} == {
         "kernel.json",
@@ -191,7 +211,82 @@ def test_kernels_of_others_are_not_touched(
     assert "no kernel of crkernel" in capsys.readouterr().err
 
 
+def test_uninstall_takes_the_place_that_is_named(
+    jupyter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = tmp_path / "env"
+    assert call("install", "--user", "--name", "mine") == 0
+    assert call("install", "--prefix", str(prefix), "--name", "mine") == 0
+    mine, other = jupyter / "kernels/mine", prefix / "share/jupyter/kernels/mine"
+    assert call("uninstall", "--name", "mine", "--user", "--sys-prefix") == 2
+    capsys.readouterr()
+    assert call("uninstall", "--name", "mine", "--prefix", str(prefix)) == 0
+    said = capsys.readouterr()
+    assert said.out == f"removed {other}\n"
+    assert said.err == f"another registration of mine is left: {mine}\n"
+    assert mine.is_dir()
+    assert call("uninstall", "--name", "mine", "--prefix", str(prefix)) == 2
+    assert "registered there" in capsys.readouterr().err
+    assert call("uninstall", "--name", "mine", "--user") == 0
+    assert not mine.exists()
+
+
+def test_uninstall_without_a_place_takes_the_first_found(
+    jupyter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "env/share/jupyter"))
+    assert call("install", "--user", "--name", "mine") == 0
+    assert call("install", "--prefix", str(tmp_path / "env"), "--name", "mine") == 0
+    capsys.readouterr()
+    removed = []
+    for _ in range(2):
+        assert call("uninstall", "--name", "mine") == 0
+        removed.append(Path(capsys.readouterr().out.removeprefix("removed ").strip()))
+    assert removed == [tmp_path / "env/share/jupyter/kernels/mine", jupyter / "kernels/mine"]
+
+
 # image
+
+
+def test_an_empty_image_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("image", "list") == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no images in" in said.err
+    assert image.BUILD_COMMAND in said.err
+
+
+def test_data_that_cannot_be_written_is_an_error_of_two_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CRKERNEL_DATA", "/proc/foo")
+    assert call("image", "build") == 4
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("crkernel: cannot write to /proc/foo/images: ")
+    assert "set CRKERNEL_DATA" in second
+
+
+def test_a_golden_root_that_is_there_takes_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+
+    async def make() -> bool:
+        made.append(1)
+        return True
+
+    monkeypatch.setattr(cli, "_make_golden_root", make)
+    monkeypatch.setattr(image_build, "build", lambda *_, **__: tmp_path)
+    assert call("image", "build") == 0
+    assert made == [1]
+    key = golden_root.key(JAVASCRIPT, Limits.default())
+    (tmp_path / "golden" / key).mkdir(parents=True)
+    assert call("image", "build") == 0
+    assert made == [1]
+    assert capsys.readouterr().out == f"{tmp_path}\n" * 2
 
 
 def test_image_list_and_rm(
@@ -219,10 +314,10 @@ def test_image_list_and_rm(
 # run
 
 
-def notebook(path: Path, kernel: str) -> Path:
+def notebook(path: Path, kernel: str, language: str = "javascript") -> Path:
     content = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("# words"), nbformat.v4.new_code_cell("1 + 1")],
-        metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": "x"}},
+        metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": language}},
     )
     nbformat.write(content, path)
     return path
@@ -301,10 +396,69 @@ def test_run_refuses_what_is_no_notebook(
     assert "No such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["/proc/x/y.ipynb", "/proc/y.ipynb", "."])
+def test_run_checks_the_output_before_it_executes(
+    place: str, tmp_path: Path, client: type[FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    registration.register(user=True)
+    client.used = ""
+    output = str(tmp_path / place)
+    assert call("run", str(notebook(tmp_path / "a.ipynb", "crkernel")), "-o", output) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 2
+    assert "hint:" in error
+    assert client.used == ""
+
+
+@pytest.mark.usefixtures("client")
+def test_run_leaves_an_older_result_as_it_is_until_the_end(tmp_path: Path) -> None:
+    registration.register(user=True)
+    out = tmp_path / "out.ipynb"
+    unattended._make_room(out)
+    assert not out.exists()
+    out.write_text("older")
+    unattended._make_room(out)
+    assert out.read_text() == "older"
+    assert call("run", str(notebook(tmp_path / "a.ipynb", "crkernel")), "-o", str(out)) == 0
+    assert out.read_text() != "older"
+
+
+def test_a_result_that_cannot_be_written_after_all_is_an_error(
+    tmp_path: Path,
+    client: type[FakeClient],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    registration.register(user=True)
+    path = notebook(tmp_path / "a.ipynb", "crkernel")
+    monkeypatch.setattr(nbformat, "write", full)
+    assert call("run", str(path)) == 3
+    assert client.used == "crkernel"
+    assert "No space left on device\n  hint: free" in capsys.readouterr().err
+
+
+def test_run_refuses_other_languages(
+    tmp_path: Path, client: type[FakeClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    registration.register(user=True)
+    client.used = ""
+    assert call("run", str(notebook(tmp_path / "a.ipynb", "python3", "python"))) == 2
+    assert "a notebook of python, crkernel runs JavaScript" in capsys.readouterr().err
+    content = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "ir", "display_name": "R"}, "language_info": {"name": "R"}}
+    )
+    nbformat.write(content, tmp_path / "b.ipynb")
+    assert call("run", str(tmp_path / "b.ipynb")) == 2
+    assert client.used == ""
+
+
 def test_run_without_a_registered_kernel_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "find", lambda _: None)
+    monkeypatch.setattr(registration, "find", lambda *_: None)
     with pytest.raises(UserError) as caught:
         unattended.run_notebook(
             notebook(tmp_path / "a.ipynb", "crkernel"), tmp_path / "out.ipynb", print
@@ -327,8 +481,37 @@ def test_the_doctor_names_each_failure_and_its_fix(monkeypatch: pytest.MonkeyPat
     assert said == [
         "ok   one: fine",
         "FAIL two: it is off \N{EM DASH} fix: switch it on",
-        "FAIL proof: not tried, since a check above failed",
+        "FAIL proof: not tried, since a check above failed \N{EM DASH} fix: "
+        "mend what failed above, then run: crkernel doctor",
     ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "fix"),
+    [
+        (EngineUnavailable("no nest", hint="run: crkernel doctor"), "crkernel image build --force"),
+        (RestoreFailed("it came back with 0"), "crkernel image build --force"),
+        (NoSpace("full", hint="free 1 GB"), "free 1 GB"),
+        (TimeoutError(), "ps -eo pid,pcpu"),
+    ],
+)
+def test_the_fix_for_a_failed_proof(
+    failure: Exception, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails() -> dict[str, float]:
+        raise failure
+
+    monkeypatch.setattr(doctor, "_prove", fails)
+    with pytest.raises(EngineUnavailable) as caught:
+        doctor.proof()
+    assert fix in str(caught.value.hint)
+
+
+def test_the_fix_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_MEMORY_NEEDED", 1 << 40)
+    with pytest.raises(EngineUnavailable, match="MiB available") as caught:
+        doctor.check_memory()
+    assert "ps -eo pid,rss" in str(caught.value.hint)
 
 
 def test_the_doctor_is_content_when_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +525,11 @@ def test_the_doctor_is_content_when_all_is_well(monkeypatch: pytest.MonkeyPatch)
 def test_checks_that_hold_wherever_the_tests_run(check: object) -> None:
     assert callable(check)
     assert check()
+
+
+def test_the_documents_name_the_kernel_that_is_needed() -> None:
+    needed = "Linux {}.{} or newer".format(*doctor._KERNEL_NEEDED)
+    assert needed in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

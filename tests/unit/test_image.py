@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import io
 import json
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from crkernel import image, image_build, image_fetch, image_tree
-from crkernel.errors import EngineError, ImageMissing, NoSpace, UserError
+from crkernel.engines import local
+from crkernel.errors import EngineError, EngineUnavailable, ImageMissing, NoSpace, UserError
 
 OLD = "0123456789ab"
 
@@ -241,6 +243,42 @@ def test_a_second_build_waits_and_takes_the_first_ones_image() -> None:
     waiter = next(text for text in said if "building" not in text.splitlines())
     assert "waiting for it" in waiter
     assert "finished by the other" in waiter
+
+
+def test_a_criu_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert image.check_criu("Version: 4.2.1\nGitID: v4.2.1\n", "x") == "4.2.1"
+    assert image.check_criu("Version: 10.0\n", "x") == "10.0"
+    for said in ("Version: 4.1.1\n", "Version: 3.17\n", "no idea"):
+        with pytest.raises(EngineUnavailable, match=r"4\.2"):
+            image.check_criu(said, "x")
+
+    def old(_: object, command: list[str], stdout: int = subprocess.DEVNULL) -> None:
+        if "criu" in command:
+            os.write(stdout, b"Version: 4.1.1\n")
+
+    monkeypatch.setattr(image_build.Build, "command", old)
+    with pytest.raises(EngineUnavailable, match=r"4\.1\.1 is older than 4\.2") as caught:
+        image_build.Build(tmp_path, 0, print).check()
+    assert "suite" in str(caught.value.hint)
+
+
+# Golden roots
+
+
+def test_storing_a_golden_root_sweeps_what_the_dead_left(tmp_path: Path) -> None:
+    folder = tmp_path / "golden"
+    dead, living = folder / ".aaaa.999999.partial", folder / ".bbbb.999999.partial"
+    reused = folder / f".cccc.{os.getpid()}.partial"
+    for litter in (dead, living, reused):
+        litter.mkdir(parents=True)
+        (litter / "memory").write_bytes(b"half")
+    held = os.open(living, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    (tmp_path / "source").write_bytes(b"whole")
+    local._store(folder, "cccc", ["memory"], [os.open(tmp_path / "source", os.O_RDONLY)])
+    os.close(held)
+    assert {path.name for path in folder.iterdir()} == {"cccc", living.name}
+    assert (folder / "cccc/memory").read_bytes() == b"whole"
 
 
 def test_a_failed_command_shows_its_last_lines_and_a_remedy() -> None:
