@@ -112,9 +112,9 @@ async def test_a_checkpoint_that_is_held_is_waited_for(limits: Limits) -> None:
     from crkernel.engines.local import LocalEngine
     from crkernel.thinner import Thinner
 
-    engine, background = LocalEngine(limits), Background()
-    await engine.start()
-    thinner = Thinner(engine, background)
+    local, background = LocalEngine(limits), Background()
+    await local.start()
+    thinner = Thinner(local, background)
     thinner.add("base", None, 0, lambda _: None)
     async with thinner.hold("c1"):
         thinner.add("c1", "base", limits.staging_size, lambda _: None)
@@ -125,4 +125,4 @@ async def test_a_checkpoint_that_is_held_is_waited_for(limits: Limits) -> None:
         while "c1" not in thinner.bases:
             await asyncio.sleep(0.01)
     await background.cancel()
-    await engine.close()
+    await local.close()
