@@ -12,6 +12,8 @@ import pytest
 
 from crkernel import magics
 from crkernel.cli import cli
+from crkernel.engines import cgroup
+from crkernel.guest import enter, linger
 from crkernel.kernel import CRKernel
 from crkernel.magic_table import MAGICS
 
@@ -98,6 +100,15 @@ def test_each_operation_of_the_wire_is_documented(source: str, pattern: str) -> 
 
 
 # -- what is said is so ------------------------------------------------------------------------
+
+
+def test_numbers_of_the_security_document_are_those_of_the_code() -> None:
+    said = " ".join(text("docs/security.md").split())
+    assert f"is {enter.UNPRIVILEGED_IDS.start} plus the nest's process id" in said
+    assert f"waits up to {linger.SECONDS:.0f} s for the next kernel" in said
+    assert f"{cgroup._OVERHEAD >> 20} MiB for crkernel's own processes" in said
+    assert cgroup._SANDBOXES == 3
+    assert "`pids.max` is three times `max_processes`" in said
 
 
 def examples() -> list[str]:
