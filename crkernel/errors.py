@@ -92,7 +92,12 @@ class ImageMissing(EngineError):
 
 
 class SandboxDied(EngineError):
-    """The guest or its whole sandbox has ended without being asked to."""
+    """The guest or its whole sandbox has ended without being asked to.
+
+    `crashed` tells that a signal ended it, not an exit of its own.
+    """
+
+    crashed = False
 
 
 class CheckpointError(CRKernelError):

@@ -8,7 +8,6 @@ any partial tree of it is then litter, and the next build or removal sweeps it a
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -30,6 +29,7 @@ from typing import Any
 
 from crkernel import image, image_tree
 from crkernel.errors import EngineError, NoSpace, UserError
+from crkernel.guest.syscalls import exchange
 from crkernel.image_fetch import install_package
 
 Progress = Callable[[str], None]
@@ -411,11 +411,7 @@ def _commit(tree: Path, final: Path) -> None:
     if not final.exists():
         tree.rename(final)
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if libc.renameat2(here, os.fsencode(tree), here, os.fsencode(final), exchange):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(final))
+    exchange(str(tree), str(final))
 
 
 def _discard(partial: Path) -> None:

@@ -21,6 +21,7 @@ from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost, Status
 from crkernel.engines.base import Engine, Limits, Sandbox, died
 from crkernel.errors import CheckpointError, CRKernelError, DumpRefused, EngineError, SandboxDied
+from crkernel.guest import golden
 from crkernel.outcome import (
     Json,
     Language,
@@ -121,7 +122,13 @@ class Session:
             "names": self._names,
             "bases": self._thinner.bases,
             "taken": self._taken,
-            "golden": sorted({name[1:] for name in self._names.values() if name[0] == "@"}),
+            "golden": sorted(
+                {
+                    name.removeprefix(golden.PREFIX)
+                    for name in self._names.values()
+                    if name.startswith(golden.PREFIX)
+                }
+            ),
         }
 
     def _inherit(self, state: bytes) -> None:
@@ -366,28 +373,32 @@ class Session:
     async def _root(self, key: str) -> tuple[Sandbox, Cost | None, str | None]:
         """A sandbox with a guest that has run nothing, and its checkpoint under `key`: what that
         cost, or why there is none."""
-        sandbox = await self.engine.sandbox()
         name = self.engine.golden(golden_root.key(self.language, self.engine.limits))
+        if name is not None and (restored := await self._from_golden(name)) is not None:
+            self._names[key] = name
+            return restored, Cost(0.0, 0.0, 0, 0), None
+        sandbox = await self.engine.sandbox()
         try:
-            if name is not None:
-                try:
-                    restored = await sandbox.restore(name)
-                    self.language_version = str(restored.hello.get("version", ""))
-                    self._names[key] = name
-                    return sandbox, Cost(0.0, 0.0, 0, 0), None
-                except CRKernelError as error:
-                    log.warning("the golden root %s is of no use here: %s", name, error)
-                    self._background.start(sandbox.end())
-                    sandbox = await self.engine.sandbox()
             await self._boot(sandbox)
-            try:
-                return sandbox, await self._take(key, sandbox), None
-            except DumpRefused as refusal:
-                self._warn_of_refusal(key, str(refusal))
-                return sandbox, None, str(refusal)
+            return sandbox, await self._take(key, sandbox), None
+        except DumpRefused as refusal:
+            self._warn_of_refusal(key, str(refusal))
+            return sandbox, None, str(refusal)
         except CRKernelError:
             self._background.start(sandbox.end())
             raise
+
+    async def _from_golden(self, name: str) -> Sandbox | None:
+        """A sandbox with the guest of a golden root; None if that does not come up here."""
+        sandbox = await self.engine.sandbox()
+        try:
+            restored = await sandbox.restore(name)
+        except CRKernelError as error:
+            log.warning("the golden root %s is of no use here: %s", name, error)
+            self._background.start(sandbox.end())
+            return None
+        self.language_version = str(restored.hello.get("version", ""))
+        return sandbox
 
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there
@@ -502,9 +513,8 @@ class Session:
     async def _revive(self, how: Json) -> None:
         """The guest died between cells. If it did so before in the state that was restored then,
         what kills it is part of that state, and the one before is taken."""
-        key: str | None = self.timeline.head
-        if key == self._revived and key is not None:
-            key = self.timeline.get(key).parent
+        head = self.timeline.head
+        key = self.timeline.get(head).parent if head == self._revived else head
         words = self._death_words(died(how))
         restored = await self._recover(key)
         self._revived = self.timeline.head
@@ -528,8 +538,7 @@ class Session:
         return "no earlier state could be restored, so a fresh guest was started"
 
     def _death_words(self, death: SandboxDied) -> str:
-        crashed = "SIG" in str(death) or "code 13" in str(death)  # not an exit of its own
-        words = crashed and self.language.out_of_memory.search(self._stderr_tail)
+        words = death.crashed and self.language.out_of_memory.search(self._stderr_tail)
         if words or self.engine.ran_out_of_memory:
             return f"the guest ran out of memory ({limit_hint('memory', self.engine.limits)})"
         return str(death)

@@ -21,6 +21,8 @@ from crkernel.guest.wire import Message, WireError
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
+_SIGNALLED = 128
+"""What a shell adds to the number of the signal that ended a program."""
 ENTRY_POINTS = "crkernel.engines"
 
 
@@ -224,15 +226,19 @@ class Sandbox:
 
 def died(how: Message) -> SandboxDied:
     """The error for a guest that ended, in words."""
+    words, crashed = f"the guest is gone: {how.get('reason', how)}", False
     if "code" in how:
-        return SandboxDied(f"the guest exited with code {int(how['code'])}")
-    if "signal" in how:
+        code = int(how["code"])
+        words, crashed = f"the guest exited with code {code}", code > _SIGNALLED
+    elif "signal" in how:
+        number = int(how["signal"])
         with contextlib.suppress(ValueError):
-            name = signal.Signals(int(how["signal"])).name
-            return SandboxDied(
-                f"the guest was ended by {name} ({signal.strsignal(int(how['signal']))})"
-            )
-    return SandboxDied(f"the guest is gone: {how.get('reason', how)}")
+            name = signal.Signals(number).name
+            words = f"the guest was ended by {name} ({signal.strsignal(number)})"
+        crashed = True
+    death = SandboxDied(words)
+    death.crashed = crashed
+    return death
 
 
 class Engine(ABC):

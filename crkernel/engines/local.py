@@ -21,6 +21,7 @@ from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
 from crkernel.errors import EngineError, EngineUnavailable, from_wire
 from crkernel.guest import golden, linger, wire
+from crkernel.guest.sparse import extents
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class LocalEngine(Engine):
             return None
         if not hasattr(os, "pidfd_open"):
             raise EngineUnavailable("the local engine needs Linux", hint=_DOCTOR)
+        self._release()  # of a start that failed
         self._image = image.require_image()
         self._held.append(image.hold(self._image))
         control = linger.claim(self.secret) if self.secret else None
@@ -193,6 +195,10 @@ class LocalEngine(Engine):
             await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
         if self._cgroup is not None:
             self._cgroup.remove()
+        self._release()
+
+    def _release(self) -> None:
+        self._golden.clear()
         while self._held:
             os.close(self._held.pop())
 
@@ -286,14 +292,9 @@ def _remove_unused(folder: Path) -> None:
 
 def _copy(source: int, target: int) -> None:
     """All data; what is zero becomes a hole, on whatever file system."""
-    size, position = os.fstat(source).st_size, 0
+    size = os.fstat(source).st_size
     os.ftruncate(target, size)
-    while position < size:
-        try:
-            position = os.lseek(source, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole is left
-            return
-        end = os.lseek(source, position, os.SEEK_HOLE)
+    for position, end in extents(source, size):
         while position < end:
             block = os.pread(source, min(_BLOCK, end - position), position)
             if block.strip(b"\0"):

@@ -154,6 +154,9 @@ class Supervisor:
     def _rest(self, but: int = 0) -> None:
         """What the guest does from here on, it does by itself."""
         self._spoke = False
+        self._read_times(but)
+
+    def _read_times(self, but: int = 0) -> None:
         self._rested = self._activity.times(but or self._criu.waiting)
 
     def _at_rest(self) -> bool:
@@ -344,7 +347,7 @@ class Supervisor:
 
     def _settle(self) -> None:
         self._settle_at = None
-        self._rested = self._activity.times(self._criu.waiting)
+        self._read_times()
 
     def _reap_orphans(self) -> None:
         """PID 1 inherits whoever lost its parent; the guest itself is left to `_on_exit`."""

@@ -32,6 +32,7 @@ MNT_DETACH = 2
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE = 0x1000, 0x8000, 1
+_RENAME_EXCHANGE = 2
 _MOVE_FROM_EMPTY, _MOVE_TO_EMPTY = 0x4, 0x40
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
@@ -102,6 +103,12 @@ def pivot_here() -> None:
     _check(_libc.syscall(_PIVOT_ROOT, b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
+
+
+def exchange(a: str, b: str) -> None:
+    """Swap two directories of one file system at once: nobody ever sees half of either."""
+    arguments = (_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
+    _check(_libc.renameat2(*arguments), f"exchange {a} and {b}")
 
 
 def fork_into(flags: int) -> int:

@@ -10,7 +10,6 @@ Runs in the background, in a process of its own, and swaps the directories at th
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import shutil
@@ -20,14 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import protobuf, record
+from .syscalls import exchange
 
 _PAGE = 4096
 _BLOCK = 16 * _PAGE
 """Compared in one go first: nearly all are equal."""
 _NEW_BYTES = 2 << 20
 _FROM_PARENT, _PRESENT = 1, 6  # PE_PARENT, PE_LAZY | PE_PRESENT of CRIU's pagemap.h
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
                 os.link(f"{old}/{file}", f"{new}/{file}")
         os.symlink(f"../{base}", f"{new}/parent")
         _carry_record(old, new, base)
-        _exchange(old, new)
+        exchange(old, new)
     finally:
         shutil.rmtree(new)
     return before, after
@@ -200,12 +198,3 @@ def _mapped(path: str) -> Iterator[mmap.mmap]:
         mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory,
     ):
         yield memory
-
-
-def _exchange(a: str, b: str) -> None:
-    """Swap two directories at once: nobody ever sees half of either."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    arguments = (_AT_FDCWD, a.encode(), _AT_FDCWD, b.encode(), _RENAME_EXCHANGE)
-    if libc.renameat2(*arguments) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), a)

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .sparse import extents
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -186,13 +188,7 @@ def _copy(source: int, target: int, size: int) -> None:
     """Copy the data and leave the holes; closes `target`."""
     try:
         os.ftruncate(target, size)
-        position = 0
-        while position < size:
-            try:
-                position = os.lseek(source, position, os.SEEK_DATA)
-            except OSError:  # ENXIO: only a hole is left
-                return
-            end = os.lseek(source, position, os.SEEK_HOLE)
+        for position, end in extents(source, size):
             os.lseek(target, position, os.SEEK_SET)
             while position < end:
                 sent = os.sendfile(target, source, position, min(end - position, _CHUNK))
