@@ -151,12 +151,8 @@ class Supervisor:
         self._drain(self._living())
         return {"rested": self._at_rest()}
 
-    def _rest(self, but: int = 0) -> None:
-        """What the guest does from here on, it does by itself."""
-        self._spoke = False
-        self._read_times(but)
-
     def _read_times(self, but: int = 0) -> None:
+        """What the guest does from here on, it does by itself."""
         self._rested = self._activity.times(but or self._criu.waiting)
 
     def _at_rest(self) -> bool:
@@ -182,7 +178,8 @@ class Supervisor:
             snapshot = self._tree.snapshot(name, _shared_mappings())
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
-            self._rest(criu_pid)
+            self._spoke = False
+            self._read_times(criu_pid)
 
         try:
             inodes = list(meta["pipes"].values())
@@ -191,7 +188,10 @@ class Supervisor:
             record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
             shutil.rmtree(name, dir_fd=self._staging)
-            self._rest()  # the session knows of this state, and would gain nothing by a second try
+            # The session knows of this state, and would gain nothing by a second try. CRIU may have
+            # let go of the guest in the middle of anything, so its threads settle first.
+            self._spoke = False
+            self._settle_at = time.monotonic() + _SETTLE_SECONDS
             raise Refused("DumpRefused", _words(error)) from error
         finally:
             os.close(images)
