@@ -1,6 +1,6 @@
 'use strict';
 // What the worker knows of the language: TypeScript and static imports turned into code that the
-// inspector can evaluate, and whether code is complete. Loaded with the first cell that needs it.
+// inspector can evaluate. Loaded with the first cell that needs it.
 
 const vm = require('node:vm');
 const nodeModule = require('node:module');
@@ -146,38 +146,4 @@ function translate(code) {
   return translated.code === undefined ? null : translated;
 }
 
-/** Whether TypeScript's parser did: it then has no place in the code to point at with a caret. */
-function typesEndTooEarly({ message, stack }) {
-  return /^Unterminated template/.test(message) || !/^\s*\^+\s*$/m.test(stack);
-}
-
-/** Whether acorn stopped because the code ended too early, judged as Node's REPL does. */
-function endsTooEarly(error, code) {
-  if (/^Unterminated (template|comment)/.test(error.message)) return true;
-  if (/^Unterminated string constant/.test(error.message)) return /\\\r?\n?$/.test(code);
-  return error.pos === code.length;
-}
-
-function incomplete(code) {
-  const last = code.trimEnd().split('\n').pop();
-  const indent = /^[ \t]*/.exec(last)[0];
-  return { status: 'incomplete', indent: /[[{(]$/.test(last) ? `${indent}  ` : indent };
-}
-
-/** The answer to is_complete. */
-function isComplete(code) {
-  const valid = parses(code) && !/\breturn\b/.test(code);
-  if (valid) return { status: 'complete', indent: '' };
-  try {
-    parse(code);
-    return { status: 'complete', indent: '' };
-  } catch (error) {
-    if (endsTooEarly(error, code)) return incomplete(code);
-  }
-  const translated = fromTypeScript(code);
-  if (translated.code !== undefined) return { status: 'complete', indent: '' };
-  if (translated.error && typesEndTooEarly(translated.error)) return incomplete(code);
-  return { status: 'invalid', indent: '' };
-}
-
-module.exports = { translate, isComplete, asObject };
+module.exports = { translate, asObject, parse, parses, fromTypeScript };

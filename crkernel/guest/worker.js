@@ -138,7 +138,7 @@ const operations = {
   ping: () => ({ ok: true }),
   complete: (request) => require('./lookup.js').complete(post, request),
   inspect: (request) => require('./lookup.js').inspect(post, request),
-  is_complete: (request) => language().isComplete(request.code),
+  is_complete: (request) => require('./completeness.js').isComplete(request.code),
 };
 
 async function serve(request) {
