@@ -150,7 +150,7 @@ def check_image() -> str:
     try:
         path = image.require_image()
     except ImageMissing:
-        from crkernel.image_build import check_host
+        from crkernel.image_host import check_host
 
         check_host(image.data_home())
         raise

@@ -8,15 +8,11 @@ any partial tree of it is then litter, and the next build or removal sweeps it a
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
-import pwd
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 import tomllib
@@ -31,13 +27,11 @@ from crkernel import image, image_tree
 from crkernel.errors import EngineError, NoSpace, UserError
 from crkernel.guest.syscalls import exchange
 from crkernel.image_fetch import install_package
+from crkernel.image_host import check_host, explained, failed, make_folder
 
 Progress = Callable[[str], None]
 
-_SPACE_NEEDED = 1 << 30  # bytes: about half of it for the tree, the rest for apt's work
 _GRACE = 15  # seconds for a command to clean up when it is told to end
-_IDS = 65536  # subordinate ids that mmdebstrap maps
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TAIL = 6  # lines of a failed command's output that are worth showing
 _SHIM_FLAGS = ["-O2", "-shared", "-fPIC", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
 
@@ -49,7 +43,7 @@ def build(progress: Progress, *, force: bool = False) -> Path:
     once the second waits for the first. Raises `EngineError` or `NoSpace` with the remedy.
     """
     final = image.images_dir() / image.recipe_digest()
-    _make_folder(final.parent)
+    make_folder(final.parent)
     with _terminable(), _locked(final, progress) as (lock, waited):
         if final.is_dir() and (waited or not force):
             progress(f"image {final.name} is {'finished by the other' if waited else 'up to date'}")
@@ -61,7 +55,7 @@ def build(progress: Progress, *, force: bool = False) -> Path:
                 Build(partial, lock, progress).run()
                 _commit(partial / "root", final)
             except OSError as error:
-                raise _explained(error) from error
+                raise explained(error) from error
     return final
 
 
@@ -73,7 +67,7 @@ def remove(digest: str) -> None:
     if all(info.digest != digest for info in image.images()):
         raise UserError(f"there is no image {digest}", hint="see: crkernel image list")
     final = image.images_dir() / digest
-    _make_folder(final.parent)
+    make_folder(final.parent)
     with _terminable(), _locked(final, lambda _: None), _partial(final) as partial:
         with image.unheld(final) as unused:
             if not unused:
@@ -81,20 +75,6 @@ def remove(digest: str) -> None:
                 raise UserError(f"image {final.name} is in use", hint=hint)
             final.rename(partial / "root")
         _sweep(final.parent, holding=final.name)
-
-
-def _make_folder(folder: Path) -> None:
-    """Have a folder that can be written to; `EngineError` if there can be none."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell of a read-only disk
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _explained(error) from error
-        raise EngineError(
-            f"cannot write to {folder}: {error.strerror}",
-            hint="set CRKERNEL_DATA to a folder that you can write to",
-        ) from error
 
 
 class Build:
@@ -187,7 +167,7 @@ class Build:
             tar.communicate()
             log.seek(0)
             if tar.returncode:
-                raise _failed("tar", log.read().splitlines()[-_TAIL:])
+                raise failed("tar", log.read().splitlines()[-_TAIL:])
         if failure:
             raise failure
 
@@ -263,7 +243,7 @@ class Build:
                 _end(child)
                 raise
         if child.returncode:
-            raise _failed("mmdebstrap" if "mmdebstrap" in command else command[0], tail)
+            raise failed("mmdebstrap" if "mmdebstrap" in command else command[0], tail)
 
     def environment(self) -> dict[str, str]:
         """Ours, but root's temporary files go with the build; an ordinary user's must be in a
@@ -273,72 +253,6 @@ class Build:
         scratch = self.partial / "tmp"
         scratch.mkdir(exist_ok=True)
         return {**os.environ, "TMPDIR": str(scratch)}
-
-
-def _failed(program: str, tail: Sequence[str]) -> EngineError | NoSpace:
-    """The error for a command that failed, with the likeliest remedy."""
-    text = "\n".join(tail)
-    shown = "\n".join(f"    {line}" for line in tail)
-    if "No space left" in text:
-        return _explained(OSError(28, "No space left on device"))
-    message = f"{program} failed:\n{shown}" if shown else f"{program} failed"
-    if "resolv" in text or "Could not connect" in text or "Unable to connect" in text:
-        return EngineError(message, hint="the network is needed: is deb.debian.org reachable?")
-    if "newuidmap" in text or "unshare" in text:
-        return EngineError(message, hint="run: crkernel doctor")
-    return EngineError(message, hint="try again; nothing half-made was left behind")
-
-
-def _explained(error: OSError) -> EngineError | NoSpace:
-    if error.errno in _FULL:
-        return NoSpace(
-            f"the disk of {image.images_dir()} is full",
-            hint="free 1 GB there, or set CRKERNEL_DATA to a folder on another disk",
-        )
-    return EngineError(f"the image could not be built: {error}", hint="see the message above")
-
-
-def check_host(folder: Path) -> None:
-    """Refuse early what cannot succeed; each message names its remedy."""
-    packages = {"mmdebstrap": "mmdebstrap", "cc": "gcc", "setpriv": "util-linux", "tar": "tar"}
-    if os.geteuid() != 0:
-        packages |= {"newuidmap": "uidmap"}
-    missing = [package for program, package in packages.items() if not shutil.which(program)]
-    if missing:
-        raise EngineError(
-            f"building the image needs {', '.join(missing)}",
-            hint=f"run: sudo apt-get install {' '.join(missing)}",
-        )
-    if os.geteuid() != 0:
-        _check_subordinate_ids()
-    while not folder.exists():
-        folder = folder.parent
-    if shutil.disk_usage(folder).free < _SPACE_NEEDED:
-        raise _explained(OSError(28, ""))
-
-
-def _check_subordinate_ids() -> None:
-    """mmdebstrap maps 65,536 subordinate ids of an ordinary user; raise when there are none."""
-    user = pwd.getpwuid(os.getuid()).pw_name
-    files = {name: _subordinate_ids(Path(name)) for name in ("/etc/subuid", "/etc/subgid")}
-    free = max([100000, *(start + count for file in files.values() for _, start, count in file)])
-    for name, ranges in files.items():
-        if not any(owner in (user, str(os.getuid())) and n >= _IDS for owner, _, n in ranges):
-            span = f"{free}-{free + _IDS - 1}"
-            raise EngineError(
-                f"{user} has no range of subordinate ids in {name}",
-                hint=f"run: sudo usermod --add-subuids {span} --add-subgids {span} {user}",
-            )
-
-
-def _subordinate_ids(file: Path) -> list[tuple[str, int, int]]:
-    """The ranges in /etc/subuid or /etc/subgid: owner, first id, count."""
-    try:
-        lines = file.read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    fields = [line.split(":") for line in lines if line.count(":") == 2]
-    return [(owner, int(start), int(count)) for owner, start, count in fields]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
 from traitlets import Int, TraitError, Unicode
 
-from crkernel import __version__, magics
+from crkernel import __version__, magic_help
 from crkernel.engines import Limits, open_engine
 from crkernel.errors import CRKernelError, UserError
 from crkernel.javascript import JAVASCRIPT, language_info
@@ -207,7 +207,7 @@ class CRKernel(Kernel):
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """Magics by us, everything else by the guest."""
         cursor = len(code) if cursor_pos is None else cursor_pos
-        found = magics.complete(code, cursor, self.notebook.timeline, self.settings())
+        found = magic_help.complete(code, cursor, self.notebook.timeline, self.settings())
         if found is None:
             try:
                 await self.ready()
@@ -237,7 +237,7 @@ class CRKernel(Kernel):
         omit_sections: Any = (),  # noqa: ARG002
     ) -> dict[str, Any]:
         """A magic's help, or what the guest knows of the name under the cursor."""
-        text = magics.help_at(code, cursor_pos)
+        text = magic_help.help_at(code, cursor_pos)
         if text is not None:
             return {"status": "ok", "found": True, "data": {"text/plain": text}, "metadata": {}}
         data: dict[str, Any] = {}
@@ -255,7 +255,7 @@ class CRKernel(Kernel):
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """Whether Enter runs the cell; the guest's parser knows."""
-        if (own := magics.is_complete(code)) is not None:
+        if (own := magic_help.is_complete(code)) is not None:
             return own
         try:
             await self.ready()

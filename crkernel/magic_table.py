@@ -1,4 +1,4 @@
-"""The table of magics: names, arguments and help texts. `magics.py` reads it; it imports nothing.
+"""The table of magics: names, arguments and help texts. It imports nothing.
 
 A new magic is one entry here and one branch where magics are executed.
 """

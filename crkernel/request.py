@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from crkernel import magics
 from crkernel.errors import CRKernelError, UserError
+from crkernel.magic_syntax import parse
 from crkernel.outcome import Outcome, Sink
 from crkernel.session import Session
 from crkernel.sink import IOPubSink
@@ -46,7 +47,7 @@ class Request:
     async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
         """Magics first, then JavaScript. Raises CRKernelError."""
         self.session.begin_request()
-        cell = magics.parse(code)
+        cell = parse(code)
         for command in cell.commands:
             if self._silent and command.magic.changes_state:
                 raise UserError(

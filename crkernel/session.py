@@ -9,44 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from crkernel import golden_root
 from crkernel.background import Background
-from crkernel.checkpoint import Checkpoint, Cost, Status
+from crkernel.boot import Boot
+from crkernel.checkpoint import Checkpoint, Status
 from crkernel.engines.base import Engine, Limits, Sandbox, died
-from crkernel.errors import CheckpointError, CRKernelError, DumpRefused, EngineError, SandboxDied
-from crkernel.guest import golden
-from crkernel.outcome import (
-    Json,
-    Language,
-    Outcome,
-    Sink,
-    bundle,
-    error_of,
-    limit_hint,
-    outcome,
-    simple_error,
-)
+from crkernel.errors import CRKernelError, SandboxDied
+from crkernel.listener import Listener
+from crkernel.outcome import Json, Language, Outcome, Sink, limit_hint, outcome, simple_error
+from crkernel.past import ROOT, Past
 from crkernel.spare import Spare
-from crkernel.thinner import Thinner
 from crkernel.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-ROOT = "0"
 _STUBBORN_SECONDS = 2.0
 """A cell that an interrupt did not stop for so long is ended with its guest by the next one."""
 _SPARE_DELAY = 0.25
 """Seconds that the first spare waits, so as not to slow down the first cell."""
 _GOLDEN_DELAY = 3.0
-_NOTE_SECONDS = 1.0
-_TAIL = 4096
 
 
 class Session:
@@ -55,25 +40,27 @@ class Session:
     def __init__(self, engine: Engine, language: Language) -> None:
         self.engine = engine
         self.language = language
-        self.language_version = ""
-        self.timeline = Timeline()
-        self.last: dict[str, float] = {}
-        """What the newest steps took, in seconds, for %status."""
-        self._names: dict[str, str] = {}  # a checkpoint's key -> its name in staging
-        self._taken = 0
         self._live: Sandbox | None = None
         self._background = Background()
+        self._listener = Listener(engine, language)
+        self._boot = Boot(engine, language, self._background)
+        self._past = Past(engine, self._background, self._listener.warn)
         self._spare = Spare(engine, self._background)
-        self._thinner = Thinner(engine, self._background)
         self._lock = asyncio.Lock()
         self._checkpointing: asyncio.Task[None] | None = None
         self._revived: str | None = None  # where a death between cells led, until a cell runs
-        self._sink: Sink | None = None
-        self._notes: list[str] = []
-        self._refusal = ""  # why the newest dump was refused, if it was
-        self._stderr_tail = ""
         self._running = False
         self._interrupted_at: float | None = None
+
+    @property
+    def timeline(self) -> Timeline:
+        """What happened."""
+        return self._past.timeline
+
+    @property
+    def language_version(self) -> str:
+        """The version of the guest's runtime; empty before it has said hello."""
+        return self._boot.version
 
     # -- life
 
@@ -82,13 +69,11 @@ class Session:
         begin = time.monotonic()
         state = await self.engine.start()
         if state is not None:
-            self._inherit(state)
-        sandbox, cost, reason = await self._root(ROOT)
-        self.last["start"] = time.monotonic() - begin
-        self._move_in(sandbox)
-        self._append(Checkpoint(ROOT, None, None, time.time(), cost=cost, reason=reason))
+            self._past.inherit(state)
+        await self._root(ROOT)
+        self._past.last["start"] = time.monotonic() - begin
         self._spare.warm(_SPARE_DELAY)
-        if cost is not None and cost.memory and self.engine.limits == Limits.default():
+        if self._past.root_name() is not None and self.engine.limits == Limits.default():
             self._background.start(self._make_golden(_GOLDEN_DELAY))
 
     async def close(self, *, restart: bool = False) -> None:
@@ -100,7 +85,7 @@ class Session:
             self._live.silence()
         await self._background.cancel()
         if restart:
-            await self.engine.linger(json.dumps(self._past()).encode())
+            await self.engine.linger(self._past.to_bytes())
         await self.engine.close()
 
     async def _finish(self) -> None:
@@ -114,33 +99,6 @@ class Session:
                     await self._keep()
         except TimeoutError:
             log.warning("what ran did not stop; the newest checkpoint is where the past ends")
-
-    def _past(self) -> Json:
-        """What a session that follows this one has to know."""
-        return {
-            "timeline": self.timeline.to_dict(),
-            "names": self._names,
-            "bases": self._thinner.bases,
-            "taken": self._taken,
-            "golden": sorted(
-                {
-                    name.removeprefix(golden.PREFIX)
-                    for name in self._names.values()
-                    if name.startswith(golden.PREFIX)
-                }
-            ),
-        }
-
-    def _inherit(self, state: bytes) -> None:
-        """Take over the past of the session before the restart."""
-        past = json.loads(state)
-        self.timeline = Timeline.from_dict(past["timeline"])
-        renamed = self.timeline.adopt()
-        self._names = {renamed.get(key, key): name for key, name in past["names"].items()}
-        self._taken = int(past["taken"])
-        for key in past["golden"]:
-            self.engine.golden(key)  # which holds it
-        self._thinner.bases.update(past["bases"])
 
     # -- cells
 
@@ -162,9 +120,8 @@ class Session:
         async with self._operation() as live:
             if not silent:
                 live = await self._keep()
-            self._sink, self._stderr_tail = sink, ""
             self._revived = None
-            self._tell_notes()
+            self._listener.begin(sink)
             if self._was_interrupted:  # while it waited for the checkpoint before it
                 error = simple_error("Interrupted", "the cell was interrupted before it began")
                 return Outcome("error", error=error | {"interrupted": True})
@@ -259,11 +216,9 @@ class Session:
             self._spare.drop()
             key = str(count)
             try:
-                sandbox, cost, reason = await self._root(key)
+                await self._root(key)
             finally:
                 self._spare.warm()
-            self._move_in(sandbox)
-            self._append(Checkpoint(key, None, None, time.time(), cost=cost, reason=reason))
             return key
 
     async def settled(self) -> None:
@@ -290,7 +245,7 @@ class Session:
                 "disk_size": f"{limits.disk_size // unit} MiB",
             },
             "timeline": {"head": self.timeline.head, "checkpoints": len(self.timeline)},
-            "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self.last.items()},
+            "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self._past.last.items()},
         }
 
     # -- one at a time
@@ -300,7 +255,7 @@ class Session:
         """Exclude other operations, wait for the checkpoint under way, and start from a guest that
         lives: one that died meanwhile is put back first."""
         async with self._lock:
-            self._thinner.touch()
+            self._past.touch()
             if self._checkpointing is not None:
                 task, self._checkpointing = self._checkpointing, None
                 await task
@@ -349,10 +304,7 @@ class Session:
         begin = time.monotonic()
         spare = await self._spare.take()
         try:
-            async with self._thinner.hold(self._names[key]):
-                await spare.restore(self._names[key])
-            if spare.death is not None:
-                raise died(spare.death)
+            await self._past.restore(key, spare)
         except CRKernelError:
             self._background.start(spare.end())
             raise
@@ -360,71 +312,41 @@ class Session:
             self._spare.warm()
         self._move_in(spare)
         self.timeline.move(key)
-        self.last["rewind"] = time.monotonic() - begin
+        self._past.last["rewind"] = time.monotonic() - begin
 
     def _move_in(self, sandbox: Sandbox) -> None:
         old, self._live = self._live, sandbox
-        sandbox.on_event = self._on_event
+        sandbox.on_event = self._listener.hear
         sandbox.on_exit = self._on_exit
         if old is not None:
             old.silence()
             self._background.start(old.end())
 
-    async def _root(self, key: str) -> tuple[Sandbox, Cost | None, str | None]:
-        """A sandbox with a guest that has run nothing, and its checkpoint under `key`: what that
-        cost, or why there is none."""
-        name = self.engine.golden(golden_root.key(self.language, self.engine.limits))
-        if name is not None and (restored := await self._from_golden(name)) is not None:
-            self._names[key] = name
-            return restored, Cost(0.0, 0.0, 0, 0), None
-        sandbox = await self.engine.sandbox()
+    async def _root(self, key: str) -> None:
+        """Move in with a guest that has run nothing, which is the new root `key`."""
+        draft = Checkpoint(key, None, None, time.time())
+        golden = await self._boot.from_golden()
+        if golden is not None:
+            self._move_in(golden[0])
+            self._past.take_golden(draft, golden[1])
+            return
+        sandbox = await self._boot.fresh()
         try:
-            await self._boot(sandbox)
-            return sandbox, await self._take(key, sandbox), None
-        except DumpRefused as refusal:
-            self._warn_of_refusal(key, str(refusal))
-            return sandbox, None, str(refusal)
+            await self._past.take(draft, sandbox)
         except CRKernelError:
             self._background.start(sandbox.end())
             raise
-
-    async def _from_golden(self, name: str) -> Sandbox | None:
-        """A sandbox with the guest of a golden root; None if that does not come up here."""
-        sandbox = await self.engine.sandbox()
-        try:
-            restored = await sandbox.restore(name)
-        except CRKernelError as error:
-            log.warning("the golden root %s is of no use here: %s", name, error)
-            self._background.start(sandbox.end())
-            return None
-        self.language_version = str(restored.hello.get("version", ""))
-        return sandbox
+        self._move_in(sandbox)
 
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there
         is one. Raises EngineError."""
-        key = golden_root.key(self.language, self.engine.limits)
-        if self.engine.golden(key) is not None:
-            return False
-        await self.engine.keep_golden(self._names[ROOT], key)
-        return True
+        name = self._past.root_name()
+        return name is not None and await self._boot.keep_golden(name)
 
     async def _make_golden(self, delay: float) -> None:
         await asyncio.sleep(delay)
         await self.keep_golden()
-
-    async def _boot(self, sandbox: Sandbox) -> None:
-        limits = self.engine.limits
-        said: list[str] = []
-        sandbox.on_event = lambda event: said.append(str(event.get("text", "")))
-        command = self.language.command(limits)
-        enough = replace(limits, memory=limits.memory + self.language.reserved)
-        try:
-            hello = await sandbox.boot(command, dict(self.language.environment), enough)
-        except SandboxDied as death:
-            words = "".join(said).strip()[-_TAIL:]
-            raise SandboxDied(f"{death}\n{words}".strip(), hint="run: crkernel doctor") from death
-        self.language_version = str(hello.get("version", ""))
 
     # -- checkpoints
 
@@ -435,15 +357,8 @@ class Session:
         try:
             if await self._live.rested():
                 return self._live
-            key, cost, reason = self.timeline.later_key(head), None, None
-            try:
-                cost = await self._take(key, self._live)
-            except SandboxDied:
-                raise
-            except (CheckpointError, EngineError) as refusal:
-                reason = str(refusal)
-                self._warn_of_refusal(key, reason)
-            self._append(Checkpoint(key, head, None, time.time(), cost=cost, reason=reason))
+            later = Checkpoint(self.timeline.later_key(head), head, None, time.time())
+            await self._past.take(later, self._live)
         except SandboxDied:
             if self._live.death is None:
                 raise
@@ -453,48 +368,12 @@ class Session:
     async def _checkpoint(
         self, live: Sandbox, code: str, count: int, duration: float, status: str
     ) -> None:
-        key, head, created = str(count), self.timeline.head, time.time()
-        cost, reason = None, None
-        try:
-            cost = await self._take(key, live)
-        except (CheckpointError, EngineError) as refusal:
-            reason = str(refusal)
-            self._warn_of_refusal(key, reason)
         state: Status = "ok" if status == "ok" else "error"
-        self._append(
-            Checkpoint(key, head, code, created, duration, state, cost=cost, reason=reason)
-        )
-
-    def _warn_of_refusal(self, key: str, reason: str) -> None:
-        if reason == self._refusal:
-            self._warn(f"checkpoint {key} could not be taken either, for the same reason")
-            return
-        self._refusal = reason
-        self._warn(
-            f"checkpoint {key} could not be taken: {reason}. The result stands, but %rewind cannot "
-            f"come back here, until what the reason names is mended and another cell has run"
-        )
-
-    def _append(self, checkpoint: Checkpoint) -> None:
-        """Into the timeline, and in line to be made small."""
-        self.timeline.append(checkpoint)
-        key, cost = checkpoint.key, checkpoint.cost
-        if cost is not None:
-            parent = self._names.get(checkpoint.parent or "")
-
-            def done(left: int) -> None:
-                self.timeline.amend(key, cost=replace(cost, memory=left))
-
-            self._thinner.add(self._names[key], parent, cost.memory, done)
-
-    async def _take(self, key: str, sandbox: Sandbox) -> Cost:
-        self._taken += 1
-        name = f"c{self._taken}"
-        dump = await sandbox.dump(name)
-        self._names[key] = name
-        self._refusal = ""
-        self.last["checkpoint"], self.last["frozen"] = dump.seconds, dump.frozen
-        return Cost(dump.seconds, dump.frozen, dump.memory, dump.files)
+        draft = Checkpoint(str(count), self.timeline.head, code, time.time(), duration, state)
+        try:
+            await self._past.take(draft, live)
+        except SandboxDied as death:
+            self._past.lose(draft, str(death))
 
     # -- deaths
 
@@ -518,7 +397,7 @@ class Session:
         words = self._death_words(died(how))
         restored = await self._recover(key)
         self._revived = self.timeline.head
-        self._warn(f"between cells {words}; {restored}")
+        self._listener.warn(f"between cells {words}; {restored}")
 
     async def _recover(self, key: str | None) -> str:
         """Restore the newest state from `key` upward that can be had, and say which one it is."""
@@ -532,13 +411,11 @@ class Session:
                 else:
                     return f"the state before it (checkpoint {key}) is restored"
             key = checkpoint.parent
-        sandbox = await self.engine.sandbox()
-        await self._boot(sandbox)
-        self._move_in(sandbox)
+        self._move_in(await self._boot.fresh())
         return "no earlier state could be restored, so a fresh guest was started"
 
     def _death_words(self, death: SandboxDied) -> str:
-        words = death.crashed and self.language.out_of_memory.search(self._stderr_tail)
+        words = death.crashed and self.language.out_of_memory.search(self._listener.last_words)
         if words or self.engine.ran_out_of_memory:
             return f"the guest ran out of memory ({limit_hint('memory', self.engine.limits)})"
         return str(death)
@@ -546,45 +423,3 @@ class Session:
     def _on_exit(self, _how: Json) -> None:
         if not self._running:  # the cell's own call fails with it otherwise, see _run
             self._background.start(self.settled())
-
-    # -- what the guest says
-
-    def _on_event(self, event: Json) -> None:
-        kind, sink = event.get("event"), self._sink
-        if kind in ("output", "stream") and event.get("name") in ("stdout", "stderr"):
-            self._on_text(event["name"], str(event.get("text", "")))
-        elif sink is None:
-            return
-        elif kind == "display" and (shown := bundle(event)) is not None:
-            transient = event.get("transient")
-            transient = transient if isinstance(transient, dict) else {}
-            update = event.get("update") is True
-            sink.display(shown["data"], shown["metadata"], transient, update)
-        elif kind == "clear_output":
-            sink.clear_output(event.get("wait") is True)
-        elif kind == "error":
-            lines = error_of(event, self.engine.limits, self.language)["traceback"]
-            origin = str(event.get("origin", "callback"))
-            sink.stream("stderr", f"Uncaught ({origin}):\n" + "\n".join(lines) + "\n")
-        else:
-            log.warning("the guest sent an unknown event: %.200r", event)
-
-    def _on_text(self, name: str, text: str) -> None:
-        if name == "stderr":
-            text = text.replace(self.language.noise, "")
-            self._stderr_tail = (self._stderr_tail + text)[-_TAIL:]
-        if text and self._sink is not None:
-            self._sink.stream(name, text)
-
-    def _warn(self, text: str) -> None:
-        """Shown as stderr of the next cell, or soon if none comes: by now the cell's own output
-        may be closed for good."""
-        self._notes.append(f"crkernel: {text}\n")
-        asyncio.get_running_loop().call_later(_NOTE_SECONDS, self._tell_notes)
-
-    def _tell_notes(self) -> None:
-        if self._sink is None:
-            return
-        notes, self._notes = self._notes, []
-        for note in notes:
-            self._sink.stream("stderr", note)

@@ -575,7 +575,7 @@ def test_a_namespace_that_cannot_be_made_is_reported(monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_image_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crkernel.image_build.check_host", lambda _: None)
+    monkeypatch.setattr("crkernel.image_host.check_host", lambda _: None)
     with pytest.raises(ImageMissing) as caught:
         doctor.check_image()
     assert "crkernel image build" in str(caught.value.hint)

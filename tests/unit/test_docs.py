@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
-from crkernel import magics
 from crkernel.cli import cli
 from crkernel.engines import cgroup
 from crkernel.guest import enter, linger
 from crkernel.kernel import CRKernel
+from crkernel.magic_syntax import parse
 from crkernel.magic_table import MAGICS
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def examples() -> list[str]:
 
 @pytest.mark.parametrize("cell", examples())
 def test_examples_of_magics_are_right(cell: str) -> None:
-    commands = magics.parse(cell).commands
+    commands = parse(cell).commands
     assert commands
     for command in commands:
         if command.name == "config" and command.args:

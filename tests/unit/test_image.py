@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from crkernel import image, image_build, image_fetch, image_tree
+from crkernel import image, image_build, image_fetch, image_host, image_tree
 from crkernel.engines import local
 from crkernel.errors import EngineError, EngineUnavailable, ImageMissing, NoSpace, UserError
 
@@ -282,25 +282,25 @@ def test_storing_a_golden_root_sweeps_what_the_dead_left(tmp_path: Path) -> None
 
 
 def test_a_failed_command_shows_its_last_lines_and_a_remedy() -> None:
-    error = image_build._failed("mmdebstrap", ["E: Temporary failure resolving 'deb.debian.org'"])
+    error = image_host.failed("mmdebstrap", ["E: Temporary failure resolving 'deb.debian.org'"])
     assert "Temporary failure" in error.message
     assert "network" in str(error.hint)
-    assert isinstance(image_build._failed("tar", ["No space left on device"]), NoSpace)
+    assert isinstance(image_host.failed("tar", ["No space left on device"]), NoSpace)
 
 
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="mmdebstrap") as caught:
-        image_build.check_host(tmp_path)
+        image_host.check_host(tmp_path)
     assert "apt-get install mmdebstrap gcc" in str(caught.value.hint)
 
 
 def test_a_user_without_subordinate_ids_is_told_a_free_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(image_build, "_subordinate_ids", lambda _: [("other", 100000, 65536)])
+    monkeypatch.setattr(image_host, "_subordinate_ids", lambda _: [("other", 100000, 65536)])
     with pytest.raises(EngineError, match="no range") as caught:
-        image_build._check_subordinate_ids()
+        image_host._check_subordinate_ids()
     assert "--add-subuids 165536-231071" in str(caught.value.hint)
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from crkernel.checkpoint import Checkpoint
 from crkernel.errors import BadMagic
+from crkernel.magic_help import complete, help_text, lsmagic_text
+from crkernel.magic_syntax import Command, parse
 from crkernel.magic_table import MAGICS, Magic
-from crkernel.magics import Command, complete, help_text, lsmagic_text, parse
 from crkernel.timeline import Timeline
 
 

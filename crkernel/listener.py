@@ -1,0 +1,72 @@
+"""Listens to the guest: what it prints and shows goes where the newest cell's output goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from crkernel.engines.base import Engine
+from crkernel.outcome import Json, Language, Sink, bundle, error_of
+
+log = logging.getLogger(__name__)
+
+_NOTE_SECONDS = 1.0
+_TAIL = 4096
+
+
+class Listener:
+    """The ear of one session. It also says what the session itself has to tell."""
+
+    def __init__(self, engine: Engine, language: Language) -> None:
+        self.last_words = ""
+        """The end of what the guest wrote to stderr since the cell began."""
+        self._engine = engine
+        self._language = language
+        self._sink: Sink | None = None
+        self._notes: list[str] = []
+
+    def begin(self, sink: Sink) -> None:
+        """A cell begins, whose output goes to `sink`, and with it what was to be told before."""
+        self._sink, self.last_words = sink, ""
+        self._tell()
+
+    def hear(self, event: Json) -> None:
+        """An event of the guest."""
+        kind, sink = event.get("event"), self._sink
+        if kind in ("output", "stream") and event.get("name") in ("stdout", "stderr"):
+            self._on_text(event["name"], str(event.get("text", "")))
+        elif sink is None:
+            return
+        elif kind == "display" and (shown := bundle(event)) is not None:
+            transient = event.get("transient")
+            transient = transient if isinstance(transient, dict) else {}
+            update = event.get("update") is True
+            sink.display(shown["data"], shown["metadata"], transient, update)
+        elif kind == "clear_output":
+            sink.clear_output(event.get("wait") is True)
+        elif kind == "error":
+            lines = error_of(event, self._engine.limits, self._language)["traceback"]
+            origin = str(event.get("origin", "callback"))
+            sink.stream("stderr", f"Uncaught ({origin}):\n" + "\n".join(lines) + "\n")
+        else:
+            log.warning("the guest sent an unknown event: %.200r", event)
+
+    def warn(self, text: str) -> None:
+        """Shown as stderr of the next cell, or soon if none comes: by now the cell's own output
+        may be closed for good."""
+        self._notes.append(f"crkernel: {text}\n")
+        asyncio.get_running_loop().call_later(_NOTE_SECONDS, self._tell)
+
+    def _on_text(self, name: str, text: str) -> None:
+        if name == "stderr":
+            text = text.replace(self._language.noise, "")
+            self.last_words = (self.last_words + text)[-_TAIL:]
+        if text and self._sink is not None:
+            self._sink.stream(name, text)
+
+    def _tell(self) -> None:
+        if self._sink is None:
+            return
+        notes, self._notes = self._notes, []
+        for note in notes:
+            self._sink.stream("stderr", note)

@@ -1,0 +1,129 @@
+"""Help while a magic is typed: its texts, completion, and whether Enter runs the cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from crkernel.checkpoint import KEYWORDS
+from crkernel.errors import BadMagic
+from crkernel.magic_syntax import is_magic, lookup, parse
+from crkernel.magic_table import MAGICS, Magic
+from crkernel.timeline import Timeline
+
+Completion = tuple[list[str], int, int]
+"""Matches and the part of the cell, in code points, that each of them replaces."""
+
+
+def help_text(name: str) -> str:
+    """All there is to say about one magic."""
+    magic = lookup(name.lstrip("%"))
+    return f"{magic.usage}\n{magic.summary}\n\n{magic.help}"
+
+
+def lsmagic_text() -> str:
+    """All magics, one a line."""
+    width = max(len(name) for name in MAGICS)
+    lines = [f"%{magic.name:<{width}}  {magic.summary}" for magic in MAGICS.values()]
+    return "\n".join([*lines, "", "%name? explains a magic."])
+
+
+def help_at(cell: str, cursor: int) -> str | None:
+    """The help for the magic that the cursor is in; None where it is in none."""
+    line = _magic_before(cell[:cursor])
+    if line is None:
+        return None
+    rest = re.match(r"\w*", cell[cursor:])
+    name = re.match(r"(?:\?\s*)?%{1,2}(\w+)", line + (rest[0] if rest else ""))
+    return help_text(name[1]) if name and name[1] in MAGICS else None
+
+
+def is_complete(cell: str) -> dict[str, str] | None:
+    """What is_complete_request answers for a cell that begins with a magic, None for others."""
+    try:
+        parsed = parse(cell)
+    except BadMagic:
+        if _lacks_body(cell):
+            return {"status": "incomplete", "indent": ""}
+        return {"status": "complete"}  # running it explains what is wrong
+    if not parsed.commands:
+        return None
+    if parsed.commands[-1].body is not None and not cell.endswith("\n"):
+        return {"status": "incomplete", "indent": ""}
+    return {"status": "complete"} if not parsed.code.strip() else None
+
+
+def _lacks_body(cell: str) -> bool:
+    """Whether a cell magic is right so far and its body is still to come."""
+    try:
+        parse(f"{cell}\n0")
+    except BadMagic:
+        return False
+    return not cell.endswith("\n")
+
+
+def complete(
+    cell: str, cursor: int, timeline: Timeline, settings: Iterable[str] = ()
+) -> Completion | None:
+    """What could stand at the cursor (code points); None where it is in no magic."""
+    line = _magic_before(cell[:cursor])
+    if line is None:
+        return None
+    match = re.fullmatch(r"(\?\s*)?(%{1,2})(\w*)", line)
+    if match:
+        cells_only = match[2] == "%%" and not match[1]
+        matches = [
+            match[2] + magic.name
+            for magic in MAGICS.values()
+            if magic.name.startswith(match[3]) and (magic.cell or not cells_only)
+        ]
+        return sorted(matches), cursor - len(match[2] + match[3]), cursor
+    match = re.fullmatch(r"%{1,2}(\w+)\s(.*)", line, re.DOTALL)
+    magic = MAGICS.get(match[1]) if match else None
+    if match is None or magic is None:
+        return [], cursor, cursor
+    before, word = _last_word(magic, match[2])
+    names = _candidates(magic, before, word, timeline, settings)
+    return [name for name in names if name.startswith(word)], cursor - len(word), cursor
+
+
+def _magic_before(text: str) -> str | None:
+    """The line up to the cursor, without its indentation, if it is one of a magic."""
+    *above, line = text.split("\n")
+    for earlier in map(str.strip, above):
+        if not earlier or earlier.startswith("//"):
+            continue
+        if not is_magic(earlier) or earlier.startswith("%%"):
+            return None
+    line = line.lstrip()
+    return line if is_magic(line) else None
+
+
+def _last_word(magic: Magic, text: str) -> tuple[str, str]:
+    """The arguments before the word at the cursor, and that word as far as it is written."""
+    separator = r".*(?:\s|\.\.)" if magic.argument == "range" else r".*\s"
+    match = re.match(separator, text, re.DOTALL)
+    split = match.end() if match else 0
+    return text[:split], text[split:]
+
+
+def _candidates(
+    magic: Magic, before: str, word: str, timeline: Timeline, settings: Iterable[str]
+) -> list[str]:
+    if word.startswith("--") or (magic.options and not word):
+        return [option for option in magic.options if option not in before.split()]
+    if magic.argument == "range":
+        before = before.rpartition("..")[2]
+    words = before.split()
+    if magic.argument in ("ref", "range"):
+        if any(earlier != "before" for earlier in words):
+            return []
+        keywords = [k for k in KEYWORDS if k != "before" or not words]
+        return [*reversed(timeline), *sorted(timeline.labels), *keywords]
+    if words:
+        return []
+    if magic.argument == "label":
+        return sorted(timeline.labels)
+    if magic.argument == "setting":
+        return sorted(settings)
+    return sorted(MAGICS) if magic.argument == "magic" else []

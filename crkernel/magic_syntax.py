@@ -1,0 +1,220 @@
+"""The syntax of magics: which lines of a cell are commands, and what they say.
+
+The rules, all of them:
+
+- Only lines before the first line of JavaScript count; blank lines and `//` comments among them are
+  skipped. JavaScript cannot begin with `%`, so a `%` in strings, templates, comments or expressions
+  further down is never taken for a magic.
+- `%name arguments` is a line magic. There may be several, one a line; then JavaScript may follow,
+  which runs after them.
+- `%%name arguments` in the first such line is a cell magic: the rest of the cell is its body.
+- `%name?` and `?%name` show the help of a magic.
+- All commands of a cell are checked before the first one is carried out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from dataclasses import dataclass
+
+from crkernel.checkpoint import check_label
+from crkernel.errors import BadMagic
+from crkernel.magic_table import MAGICS, Magic
+
+_LIST = "%lsmagic lists all"
+_HELP = re.compile(r"\?\s*%{1,2}(?P<front>\w*)|%{1,2}(?P<back>\w*)\s*\?{1,2}")
+_NAME = re.compile(r"\S*")
+_RANGE = re.compile(r"\s*\.\.\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One magic as it was called; `body` is None for a line magic.
+
+    `args` are complete units: references may consist of two words ("before 5"), a range is two
+    references, a setting is its name and, if it is to be set, the value as it was written.
+    """
+
+    name: str
+    args: tuple[str, ...] = ()
+    options: frozenset[str] = frozenset()
+    body: str | None = None
+
+    @property
+    def magic(self) -> Magic:
+        """The entry in the table."""
+        return MAGICS[self.name]
+
+    @property
+    def count(self) -> int:
+        """The number that %undo and %redo take; 1 if none was given."""
+        return int(self.args[0]) if self.args else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell taken apart: run the commands in order, then `code` unless it is empty.
+
+    In `code` the lines of magics are blank, so that line numbers are those that the user sees.
+    """
+
+    commands: tuple[Command, ...]
+    code: str
+
+
+def parse(cell: str) -> Cell:
+    """Take a cell apart by the rules above. BadMagic says what is wrong with a command.
+
+    A cell without magics comes back as it is, with no commands.
+    """
+    lines = cell.split("\n")
+    commands: list[Command] = []
+    for number, line in enumerate(lines):
+        line = line.strip()
+        if not line or line.startswith("//"):
+            continue
+        if not is_magic(line):
+            break
+        if asked := _help_call(line):
+            commands.append(asked)
+        elif line.startswith("%%"):
+            if commands:
+                raise BadMagic(
+                    f"{line.split()[0]} must come first in its cell",
+                    hint="put the line magics above it into a cell of their own",
+                )
+            body = "\n".join(lines[number + 1 :])
+            return Cell((_command(line[2:], body),), "")
+        else:
+            commands.append(_command(line[1:], None))
+        lines[number] = ""
+    else:
+        # No JavaScript: comments alone are nothing to run after magics.
+        if commands:
+            return Cell(tuple(commands), "")
+    return Cell(tuple(commands), "\n".join(lines) if commands else cell)
+
+
+def is_magic(line: str) -> bool:
+    """Whether a line, without its indentation, is one of a magic."""
+    return line.startswith("%") or (line.startswith("?") and line[1:].lstrip().startswith("%"))
+
+
+def _help_call(line: str) -> Command | None:
+    match = _HELP.fullmatch(line)
+    if match is None:
+        if line.startswith("?"):
+            raise BadMagic(f"{line.split()[0]} takes no arguments", hint="for help write %rewind?")
+        return None
+    name = match["front"] or match["back"]
+    return Command("help", (lookup(name).name,) if name else ())
+
+
+def lookup(name: str) -> Magic:
+    """The magic of that name, without `%`; BadMagic suggests the nearest one."""
+    if not name:
+        raise BadMagic("a magic without a name", hint=_LIST)
+    if name in MAGICS:
+        return MAGICS[name]
+    near = difflib.get_close_matches(name.lower(), MAGICS, n=1)
+    guess = f"; did you mean %{near[0]}?" if near else ""
+    shown = name if len(name) <= 30 else name[:29] + "…"
+    raise BadMagic(f"unknown magic %{shown}{guess}", hint=_LIST)
+
+
+def _command(line: str, body: str | None) -> Command:
+    """The command for a line without its `%`; `body` is what follows a cell magic."""
+    match = _NAME.match(line)
+    name = match[0] if match else ""
+    magic = lookup(name)
+    rest = line[len(name) :].strip()
+    if body is not None and not magic.cell:
+        raise _wrong(magic, f"%{name} is no cell magic: write it with one %")
+    if body is not None and not body.strip():
+        raise _wrong(magic, f"%%{name} needs code below it")
+    if magic.argument == "setting":
+        return Command(name, _setting(magic, rest))
+    words, options = _words(magic, rest)
+    args = _arguments(magic, words)
+    if magic.required and not args:
+        raise _wrong(magic, f"%{name} needs a checkpoint")
+    return Command(name, args, options, body)
+
+
+def _wrong(magic: Magic, message: str) -> BadMagic:
+    return BadMagic(message, hint=f"usage: {magic.usage}; %{magic.name}? explains it")
+
+
+def _words(magic: Magic, rest: str) -> tuple[list[str], frozenset[str]]:
+    """Arguments and options apart. A reference such as -2 is no option."""
+    try:
+        words = shlex.split(rest)
+    except ValueError as exc:
+        raise _wrong(magic, f"%{magic.name}: a quotation is not closed") from exc
+    options = {word for word in words if re.match(r"--|-[A-Za-z]", word)}
+    for option in sorted(options - set(magic.options)):
+        near = difflib.get_close_matches(option, magic.options, n=1, cutoff=0.4)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise _wrong(magic, f"%{magic.name} has no option {option}{guess}")
+    return [word for word in words if word not in options], frozenset(options)
+
+
+def _arguments(magic: Magic, words: list[str]) -> tuple[str, ...]:
+    """The arguments in units; BadMagic if they are not what the magic takes."""
+    if not words:
+        return ()
+    if magic.argument == "range":
+        return _range(magic, " ".join(words))
+    if magic.argument == "ref":
+        return (_reference(magic, " ".join(words)),)
+    if magic.argument == "none":
+        raise _wrong(magic, f"%{magic.name} takes no argument")
+    if len(words) > 1:
+        raise _wrong(magic, f"%{magic.name} takes one argument, not {len(words)}")
+    word = words[0]
+    if magic.argument == "count" and not re.fullmatch(r"[1-9][0-9]{0,8}", word):
+        raise _wrong(magic, f"%{magic.name} takes a positive number, not {word!r}")
+    if magic.argument == "label":
+        check_label(word)
+    if magic.argument == "magic":
+        return (lookup(word.lstrip("%")).name,)
+    return (word,)
+
+
+def _reference(magic: Magic, text: str) -> str:
+    words = text.split()
+    if not words or words[-1] == "before":
+        raise _wrong(magic, f"%{magic.name} needs a checkpoint{' after before' * bool(words)}")
+    if any(word != "before" for word in words[:-1]):
+        raise _wrong(magic, f"%{magic.name} takes one checkpoint, not {text!r}")
+    return " ".join(words)
+
+
+def _range(magic: Magic, text: str) -> tuple[str, ...]:
+    """One reference or two; no label contains "..", so that the split is sure."""
+    parts = _RANGE.split(text)
+    if len(parts) > 2:
+        raise _wrong(magic, f"{text!r} is not one range")
+    if not all(parts):
+        side = "begins" if not parts[0] else "ends"
+        raise _wrong(magic, f"say where the range {side}, e.g. %{magic.name} 3..head")
+    return tuple(_reference(magic, part) for part in parts)
+
+
+def _setting(magic: Magic, rest: str) -> tuple[str, ...]:
+    """(), (name,) or (name, value); the value is kept as written, but for quotes around it all."""
+    if not rest:
+        return ()
+    name, equals, value = (part.strip() for part in rest.partition("="))
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
+        hint = f": write %config {name.split()[0]} = …" if name.split()[1:] else ""
+        raise _wrong(magic, f"{name!r} is not the name of a setting{hint}")
+    if not equals:
+        return (name,)
+    if not value:
+        raise _wrong(magic, f'a value is missing after {name} =; "" is the empty one')
+    if re.fullmatch(r"\"[^\"\\]*\"|'[^'\\]*'", value):
+        value = value[1:-1]
+    return (name, value)

@@ -1,0 +1,134 @@
+"""The checkpoints of one session: takes them, restores them, and records both in the timeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+from crkernel.background import Background
+from crkernel.checkpoint import Checkpoint, Cost
+from crkernel.engines.base import Engine, Sandbox, died
+from crkernel.errors import CheckpointError, EngineError, SandboxDied
+from crkernel.guest import golden
+from crkernel.outcome import Json
+from crkernel.thinner import Thinner
+from crkernel.timeline import Timeline
+
+ROOT = "0"
+
+
+class Past:
+    """What can be gone back to. `warn` takes what the user has to know about what cannot."""
+
+    def __init__(self, engine: Engine, background: Background, warn: Callable[[str], None]) -> None:
+        self.timeline = Timeline()
+        self.last: dict[str, float] = {}
+        """What the newest checkpoint took, in seconds."""
+        self._engine = engine
+        self._warn = warn
+        self._thinner = Thinner(engine, background)
+        self._names: dict[str, str] = {}  # a checkpoint's key -> its name in staging
+        self._taken = 0
+        self._refusal = ""  # why the newest dump was refused, if it was
+
+    def touch(self) -> None:
+        """Something is going on: work that can wait does."""
+        self._thinner.touch()
+
+    async def take(self, draft: Checkpoint, sandbox: Sandbox) -> None:
+        """Make a checkpoint of a guest and record it: as `draft` says, with what it cost or why it
+        was refused. Raises SandboxDied, and nothing is recorded."""
+        cost, reason = None, None
+        try:
+            cost = await self._dump(draft.key, sandbox)
+        except SandboxDied:
+            raise
+        except (CheckpointError, EngineError) as refusal:
+            reason = str(refusal)
+            self._warn_of_refusal(draft.key, reason)
+        self._append(replace(draft, cost=cost, reason=reason))
+
+    def take_golden(self, draft: Checkpoint, name: str) -> None:
+        """Record a guest that was restored from the golden root `name`, as a checkpoint."""
+        self._names[draft.key] = name
+        self._append(replace(draft, cost=Cost(0.0, 0.0, 0, 0)))
+
+    def lose(self, draft: Checkpoint, why: str) -> None:
+        """Record a cell whose guest died before there was a checkpoint."""
+        self.timeline.append(replace(draft, reason=why))
+
+    async def restore(self, key: str, sandbox: Sandbox) -> None:
+        """Bring a checkpoint to life in an empty sandbox. Raises CRKernelError."""
+        name = self._names[key]
+        async with self._thinner.hold(name):
+            await sandbox.restore(name)
+        if sandbox.death is not None:
+            raise died(sandbox.death)
+
+    def root_name(self) -> str | None:
+        """The name of the root checkpoint in staging; None if it was refused or is golden."""
+        name = self._names.get(ROOT)
+        return None if name is None or name.startswith(golden.PREFIX) else name
+
+    # -- across a restart
+
+    def to_bytes(self) -> bytes:
+        """What a session that follows this one has to know."""
+        keys = {
+            name.removeprefix(golden.PREFIX)
+            for name in self._names.values()
+            if name.startswith(golden.PREFIX)
+        }
+        past: Json = {
+            "timeline": self.timeline.to_dict(),
+            "names": self._names,
+            "bases": self._thinner.bases,
+            "taken": self._taken,
+            "golden": sorted(keys),
+        }
+        return json.dumps(past).encode()
+
+    def inherit(self, state: bytes) -> None:
+        """Take over the past of the session before the restart."""
+        past = json.loads(state)
+        self.timeline = Timeline.from_dict(past["timeline"])
+        renamed = self.timeline.adopt()
+        self._names = {renamed.get(key, key): name for key, name in past["names"].items()}
+        self._taken = int(past["taken"])
+        for key in past["golden"]:
+            self._engine.golden(key)  # which holds it
+        self._thinner.bases.update(past["bases"])
+
+    # -- one checkpoint
+
+    async def _dump(self, key: str, sandbox: Sandbox) -> Cost:
+        self._taken += 1
+        name = f"c{self._taken}"
+        dump = await sandbox.dump(name)
+        self._names[key] = name
+        self._refusal = ""
+        self.last["checkpoint"], self.last["frozen"] = dump.seconds, dump.frozen
+        return Cost(dump.seconds, dump.frozen, dump.memory, dump.files)
+
+    def _append(self, checkpoint: Checkpoint) -> None:
+        """Into the timeline, and in line to be made small."""
+        self.timeline.append(checkpoint)
+        key, cost = checkpoint.key, checkpoint.cost
+        if cost is not None:
+            parent = self._names.get(checkpoint.parent or "")
+
+            def done(left: int) -> None:
+                self.timeline.amend(key, cost=replace(cost, memory=left))
+
+            self._thinner.add(self._names[key], parent, cost.memory, done)
+
+    def _warn_of_refusal(self, key: str, reason: str) -> None:
+        if reason == self._refusal:
+            self._warn(f"checkpoint {key} could not be taken either, for the same reason")
+            return
+        self._refusal = reason
+        self._warn(
+            f"checkpoint {key} could not be taken: {reason}. The result stands, but %rewind cannot "
+            f"come back here, until what the reason names is mended and another cell has run"
+        )
