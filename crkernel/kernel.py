@@ -14,6 +14,7 @@ from traitlets import Int, TraitError, Unicode
 from crkernel import __version__, magic_help
 from crkernel.engines import Limits, open_engine
 from crkernel.errors import CRKernelError, UserError
+from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.outcome import Outcome
 from crkernel.request import Request, as_bug, as_error
@@ -83,6 +84,7 @@ class CRKernel(Kernel):
         logging.getLogger("crkernel").parent = self.log
         secret = self.session.key if self.session else None
         self.notebook = Session(open_engine(self.engine, self._limits(), secret), JAVASCRIPT)
+        self._history = History(history_file())
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -122,6 +124,7 @@ class CRKernel(Kernel):
         except CRKernelError as error:
             self.log.warning("the past does not survive this restart: %s", error)
             await self.notebook.close()
+        await asyncio.to_thread(self._history.close)
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class CRKernel(Kernel):
         self,
         code: str,
         silent: bool,
-        store_history: bool = True,  # noqa: ARG002  the base class looks at the names
+        store_history: bool = True,
         user_expressions: dict[str, str] | None = None,
         allow_stdin: bool = False,  # noqa: ARG002
         *,
@@ -174,6 +177,7 @@ class CRKernel(Kernel):
         """Run a cell: its magics, then its code. The checkpoint comes after the reply."""
         parent = self.get_parent("shell")  # type: ignore[no-untyped-call]
         request = Request(self, IOPubSink(self, parent, silent), silent)
+        line = self.execution_count
         try:
             outcome = await request.run(code, user_expressions or {})
         except CRKernelError as error:
@@ -181,7 +185,31 @@ class CRKernel(Kernel):
         except Exception as error:  # a bug of ours: the front end must get its reply all the same
             self.log.exception("crkernel failed")
             outcome = Outcome("error", error=as_bug(error))
+        if store_history and not silent:
+            self._history.record(line, code)
         return request.reply(outcome)
+
+    async def do_history(
+        self,
+        hist_access_type: str,
+        output: bool,
+        raw: bool,  # noqa: ARG002  nothing is changed in what was typed
+        session: int = 0,
+        start: int = 0,
+        stop: int | None = None,
+        n: int | None = None,
+        pattern: str | None = None,
+        unique: bool = False,
+    ) -> dict[str, Any]:
+        """Cells of this session and of those before it."""
+        history = self._history
+        if hist_access_type == "tail":
+            found = await history.tail(n, output=output)
+        elif hist_access_type == "range":
+            found = await history.range(session, start, stop, output=output)
+        else:
+            found = await history.search(pattern or "*", n, unique=unique, output=output)
+        return {"status": "ok", "history": found}
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Stop the running cell; its state is kept. (Runs on the control thread.)"""

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 
 class KernelTests(jkt.KernelTests):
-    """The suite that Jupyter publishes; history is the one thing not supported."""
+    """The suite that Jupyter publishes, all of it."""
 
     kernel_name = "crkernel"
     language_name = "javascript"
@@ -47,6 +47,8 @@ class KernelTests(jkt.KernelTests):
         },
         {"code": "%timeline", "mime": "text/html"},
     ]
+    code_history_pattern = "6 [*] 7"
+    supported_history_operations = ("tail", "range", "search")
     code_inspect_sample = "Math.max"
     code_clear_output = "clearOutput()"
     completion_samples: ClassVar = [
