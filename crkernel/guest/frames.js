@@ -13,6 +13,7 @@ const { writeSync } = fs;
 const { wait } = Atomics;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 const HEADER = 4;
+const MAX_FRAME = 128 * 1024 * 1024; // as in wire.py
 
 // One scratch buffer serves ordinary frames; a larger frame gets a buffer of its own.
 const scratch = allocUnsafeSlow(64 * 1024);
@@ -34,18 +35,30 @@ function drain(fd) {
   }
 }
 
-/** Writes one object as a frame to `fd`, blocking until all of it is written. */
+/** Bytes that a frame's text takes; a RangeError if it is longer than the wire allows. */
+function sizeOf(text) {
+  const size = byteLength(text, 'utf8');
+  if (size <= MAX_FRAME) return size;
+  throw new RangeError(`${size >> 20} MiB are too much for one output, the limit is `
+    + `${MAX_FRAME >> 20} MiB: show a part of it, or write it to a file`);
+}
+
+/**
+ * Writes one object as a frame to `fd`, blocking until all of it is written. Throws a RangeError
+ * before anything is written if it is too long.
+ */
 function writeFrame(fd, object) {
   const text = stringify(object);
-  drain(fd);
   // A UTF-16 unit takes at most 3 bytes of UTF-8, so short texts need no exact count.
   const fits = text.length * 3 + HEADER <= scratch.length;
-  const next = fits ? scratch : allocUnsafeSlow(HEADER + byteLength(text, 'utf8'));
-  const size = apply(bufferWrite, next, [text, HEADER, 'utf8']);
-  apply(writeUInt32BE, next, [size, 0]);
+  const size = fits ? 0 : sizeOf(text);
+  drain(fd);
+  const next = fits ? scratch : allocUnsafeSlow(HEADER + size);
+  const written = apply(bufferWrite, next, [text, HEADER, 'utf8']);
+  apply(writeUInt32BE, next, [written, 0]);
   buffer = next;
   start = 0;
-  end = HEADER + size;
+  end = HEADER + written;
   drain(fd);
   buffer = scratch;
 }

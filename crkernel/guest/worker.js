@@ -8,7 +8,7 @@ const { Socket } = require('node:net');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { Session } = require('node:inspector');
 const { writeFrame, FrameReader } = require('./frames.js');
-const { signalAwaitedChild } = require('./children.js');
+const { unblock } = require('./blocked.js');
 
 const REPLIES = 4;
 const HELLO_TIMEOUT = 5000; // ms
@@ -83,13 +83,22 @@ function failure(name, message) {
   return { name, message, code: null, traceback: [`${name}: ${message}`], interrupted: false };
 }
 
-/** Stops waiting for the running cell; the function it returns ends that cell as interrupted. */
+/**
+ * Stops waiting for the running cell. Of the two functions that it returns the first ends that
+ * cell as interrupted, the second waits for it again; a reply that has come meanwhile counts then.
+ */
 function detach() {
-  const finish = running && waiting.get(running.id);
-  if (!finish) return () => {};
-  waiting.delete(running.id);
+  const { id } = running ?? {};
+  const finish = waiting.get(id);
+  if (!finish) return [() => {}, () => {}];
+  let late = null;
+  waiting.set(id, (answer) => {
+    late = answer;
+  });
   const error = failure('Interrupted', 'the cell was interrupted');
-  return () => finish({ status: 'error', error: { ...error, interrupted: true } });
+  const end = () => finish({ status: 'error', error: { ...error, interrupted: true } });
+  const attach = () => (late ? finish(late) : waiting.set(id, finish));
+  return [end, attach];
 }
 
 /** Terminates what the main thread runs; true once that is over and the main thread answers. */
@@ -108,20 +117,32 @@ async function terminate() {
   return await mainAnswers(STOP_TIMEOUT) && !termination;
 }
 
-/**
- * Stops whatever the main thread does: an endless loop is terminated, execSync and its like lose
- * the child that they wait for. Other blocking system calls (a read of a silent FIFO) are left.
- */
+/** Stops whatever the main thread does; false if it still does that when all tries are used up. */
+async function stop() {
+  for (let i = 0; i < ATTEMPTS; i++) {
+    if (await terminate()) return true;
+    unblock(i ? 'SIGKILL' : 'SIGINT');
+  }
+  return false;
+}
+
+/** Ends the running cell as interrupted. One that cannot be stopped goes on, and so does the wait. */
 async function interrupt() {
   const idle = await mainAnswers(IDLE_TIMEOUT);
-  const end = detach();
-  for (let i = 0; !idle && i < ATTEMPTS; i++) {
-    if (await terminate()) break;
-    signalAwaitedChild(i ? 'SIGKILL' : 'SIGINT');
+  const [end, attach] = detach();
+  const stopped = idle || await stop();
+  const tidy = () => {
+    if (!idle) port.postMessage({ op: 'settle' });
+    end();
+  };
+  if (stopped) {
+    tidy();
+  } else {
+    // The termination stays ordered: it strikes when the system call returns.
+    attach();
+    mainAnswers().then(tidy);
   }
-  if (!idle) port.postMessage({ op: 'settle' });
-  end();
-  return { ok: true };
+  return { ok: Boolean(stopped) };
 }
 
 async function hello(request) {

@@ -421,6 +421,40 @@ def test_interrupt_stops_everything_and_keeps_state(guest: Guest, hooks: bool) -
     assert guest.process.poll() is None
 
 
+def test_a_cell_that_cannot_be_stopped_goes_on(guest: Guest, tmp_path: Path) -> None:
+    """Outside of the image nothing can end a read of a silent FIFO."""
+    os.mkfifo(tmp_path / "silent")
+    silent = os.open(tmp_path / "silent", os.O_RDWR)
+    cell = guest.start("require('fs').readFileSync('silent'); for (;;);")
+    time.sleep(0.1)
+    assert not guest.call("interrupt")["ok"]
+    assert guest.replies.empty()
+    os.close(silent)
+    assert guest.reply(cell)["error"]["interrupted"], "the interrupt strikes when the read returns"
+    assert guest.value("await 1 + 1") == "2"
+
+
+def test_an_open_that_waits_for_the_other_side_is_interrupted(guest: Guest, tmp_path: Path) -> None:
+    for flags in ("r", "w"):
+        os.mkfifo(tmp_path / flags)
+        cell = guest.start(f"require('fs').openSync('{flags}', '{flags}')")
+        time.sleep(0.1)
+        assert guest.interrupt() < 1
+        assert guest.reply(cell)["error"]["interrupted"]
+    assert guest.value("1 + 1") == "2"
+
+
+def test_output_beyond_a_frame_is_refused(guest: Guest) -> None:
+    size = "'x'.repeat(129 * 2 ** 20)"
+    error = guest.error(f"display({size})")
+    assert error["name"] == "RangeError"
+    assert error["message"].startswith("129 MiB are too much for one output, the limit is 128 MiB")
+    assert error["traceback"][-1] == "    at cell 7:1:1"
+    shows = f"({{ [Symbol.for('Jupyter.display')]: () => ({{ 'text/html': {size} }}) }})"
+    assert guest.error(shows)["message"] == error["message"]
+    assert guest.value("1 + 1") == "2"
+
+
 def test_interrupt_of_an_idle_guest_leaves_nothing_terminating(guest: Guest) -> None:
     guest.value("var ticks = 0; setInterval(() => { ticks += 1 }, 5); undefined")
     for _ in range(5):
