@@ -26,9 +26,10 @@ class Boot:
         self._language = language
         self._background = background
 
-    async def from_golden(self) -> tuple[Sandbox, str] | None:
+    async def from_golden(self, *, needed: bool) -> tuple[Sandbox, str] | None:
         """A sandbox with the guest of the golden root, and the name of that checkpoint; None if
-        there is none or it does not come up here."""
+        there is none or it does not come up here. Then it goes, so that a new one can be made,
+        unless it is needed: there are checkpoints of guests that started from it."""
         name = self._engine.golden(self._key)
         if name is None:
             return None
@@ -36,8 +37,10 @@ class Boot:
         try:
             restored = await sandbox.restore(name)
         except CRKernelError as error:
-            log.warning("the golden root %s is of no use here: %s", name, error)
-            self._background.start(sandbox.end())
+            log.warning("the golden root %s could not be restored: %s", name, error)
+            await sandbox.end()
+            if not needed:
+                self._engine.discard_golden(self._key)
             return None
         self.version = str(restored.hello.get("version", ""))
         return sandbox, name
@@ -53,11 +56,14 @@ class Boot:
         return sandbox
 
     async def keep_golden(self, name: str) -> bool:
-        """Make the golden root for these limits of the root checkpoint `name`; False if there is
-        one. Raises EngineError."""
+        """Make the golden root for these limits of the root checkpoint `name`, and try it; False if
+        there is one already, or it is of no use here. Raises EngineError."""
         if self._engine.golden(self._key) is not None:
             return False
         await self._engine.keep_golden(name, self._key)
+        if (tried := await self.from_golden(needed=False)) is None:
+            return False
+        await tried[0].end()
         return True
 
     @property

@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 _NOTE_SECONDS = 1.0
 _TAIL = 4096
+_PREFIX = "crkernel: "
 
 
 class Listener:
@@ -54,8 +55,14 @@ class Listener:
     def warn(self, text: str) -> None:
         """Shown as stderr of the next cell, or soon if none comes: by now the cell's own output
         may be closed for good."""
-        self._notes.append(f"crkernel: {text}\n")
+        self._notes.append(f"{_PREFIX}{text}\n")
         asyncio.get_running_loop().call_later(_NOTE_SECONDS, self._tell)
+
+    def end(self) -> None:
+        """What no cell will show any more goes to the log: nbconvert passes that on."""
+        notes, self._notes = self._notes, []
+        for note in notes:
+            log.warning("%s", note.removeprefix(_PREFIX).strip())
 
     def _on_text(self, name: str, text: str) -> None:
         if name == "stderr":

@@ -36,6 +36,10 @@ class Past:
         """Something is going on: work that can wait does."""
         self._thinner.touch()
 
+    async def settle(self) -> None:
+        """Leave no work half done that goes on with checkpoints."""
+        await self._thinner.stop()
+
     async def take(self, draft: Checkpoint, sandbox: Sandbox) -> None:
         """Make a checkpoint of a guest and record it: as `draft` says, with what it cost or why it
         was refused. Raises SandboxDied, and nothing is recorded."""
@@ -84,6 +88,7 @@ class Past:
             "timeline": self.timeline.to_dict(),
             "names": self._names,
             "bases": self._thinner.bases,
+            "pending": self._thinner.pending,
             "taken": self._taken,
             "golden": sorted(keys),
         }
@@ -99,6 +104,9 @@ class Past:
         for key in past["golden"]:
             self._engine.golden(key)  # which holds it
         self._thinner.bases.update(past["bases"])
+        keys = {name: key for key, name in self._names.items()}
+        for name, parent, size in past["pending"]:
+            self._thinner.add(name, parent, size, self._shrinks(keys[name]))
 
     # -- one checkpoint
 
@@ -117,11 +125,17 @@ class Past:
         key, cost = checkpoint.key, checkpoint.cost
         if cost is not None:
             parent = self._names.get(checkpoint.parent or "")
+            self._thinner.add(self._names[key], parent, cost.memory, self._shrinks(key))
 
-            def done(left: int) -> None:
-                self.timeline.amend(key, cost=replace(cost, memory=left))
+    def _shrinks(self, key: str) -> Callable[[int], None]:
+        """What the thinner tells of a checkpoint: the bytes that are left of it."""
 
-            self._thinner.add(self._names[key], parent, cost.memory, done)
+        def amend(left: int) -> None:
+            cost = self.timeline.get(key).cost
+            assert cost is not None
+            self.timeline.amend(key, cost=replace(cost, memory=left))
+
+        return amend
 
     def _warn_of_refusal(self, key: str, reason: str) -> None:
         if reason == self._refusal:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _STUBBORN_SECONDS = 2.0
 """A cell that an interrupt did not stop for so long is ended with its guest by the next one."""
+_LAST_SECONDS = 2.0
+"""How long the end waits for the checkpoint under way."""
 _SPARE_DELAY = 0.25
 """Seconds that the first spare waits, so as not to slow down the first cell."""
 _GOLDEN_DELAY = 3.0
@@ -81,9 +83,12 @@ class Session:
         with the same secret: its keys get a prefix there ("r1.7")."""
         if restart:
             await self._finish()
+        elif self._checkpointing is not None:  # it may have to tell why it is refused
+            await asyncio.wait([self._checkpointing], timeout=_LAST_SECONDS)
         if self._live is not None:
             self._live.silence()
         await self._background.cancel()
+        self._listener.end()
         if restart:
             await self.engine.linger(self._past.to_bytes())
         await self.engine.close()
@@ -95,8 +100,10 @@ class Session:
                 while self._running:
                     await self.interrupt()
                     await asyncio.sleep(0)
+            async with asyncio.timeout(_LAST_SECONDS):
                 async with self._operation():
                     await self._keep()
+                await self._past.settle()
         except TimeoutError:
             log.warning("what ran did not stop; the newest checkpoint is where the past ends")
 
@@ -257,8 +264,8 @@ class Session:
         async with self._lock:
             self._past.touch()
             if self._checkpointing is not None:
-                task, self._checkpointing = self._checkpointing, None
-                await task
+                await asyncio.wait([self._checkpointing])  # who gives up waiting does not stop it
+                self._checkpointing = None
             if self._live is None:
                 raise SandboxDied("there is no guest", hint="restart the kernel")
             if self._live.death is not None:
@@ -325,7 +332,7 @@ class Session:
     async def _root(self, key: str) -> None:
         """Move in with a guest that has run nothing, which is the new root `key`."""
         draft = Checkpoint(key, None, None, time.time())
-        golden = await self._boot.from_golden()
+        golden = await self._boot.from_golden(needed=len(self.timeline) > 0)
         if golden is not None:
             self._move_in(golden[0])
             self._past.take_golden(draft, golden[1])

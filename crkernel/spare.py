@@ -43,7 +43,11 @@ class Spare:
     async def _make(self, delay: float) -> Sandbox:
         await asyncio.sleep(delay)
         sandbox = await self._engine.sandbox()
-        await sandbox.warm()
+        try:
+            await sandbox.warm()
+        except CRKernelError:
+            self._background.start(sandbox.end())
+            raise
         return sandbox
 
 

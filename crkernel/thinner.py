@@ -48,6 +48,7 @@ class Thinner:
         self._current = ""
         self._free = asyncio.Condition()
         self._held: set[str] = set()
+        self._stopped = False
 
     def add(self, name: str, parent: str | None, size: int, done: Callable[[int], None]) -> None:
         """A new checkpoint of `size` bytes that followed `parent`; `done` takes what is left."""
@@ -64,6 +65,11 @@ class Thinner:
     def bases(self) -> dict[str, str]:
         """A checkpoint's name -> the full one that it is a difference to; itself if it is full."""
         return self._bases
+
+    @property
+    def pending(self) -> list[tuple[str, str, int]]:
+        """What there is to do yet: name, parent and size of each."""
+        return [(job.name, job.parent or "", job.size) for job in self._jobs]
 
     def touch(self) -> None:
         """Something else happens: wait for the next pause."""
@@ -82,6 +88,12 @@ class Thinner:
             async with self._free:
                 self._free.notify_all()
 
+    async def stop(self) -> None:
+        """Finish what is under way, and take up nothing more."""
+        async with self._free:
+            self._stopped = True
+            await self._free.wait_for(lambda: not self._current)
+
     async def _work(self) -> None:
         try:
             while self._jobs:
@@ -89,6 +101,8 @@ class Thinner:
                 job = self._jobs[0]
                 async with self._free:
                     await self._free.wait_for(lambda: job.name not in self._held)  # noqa: B023
+                    if self._stopped:
+                        return
                     self._current = job.name
                 self._jobs.popleft()
                 self._waiting -= job.size

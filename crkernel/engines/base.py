@@ -272,6 +272,9 @@ class Engine(ABC):
         """The name under which `Sandbox.restore` takes the golden root `key`; None without one."""
         return None
 
+    def discard_golden(self, key: str) -> None:  # noqa: B027
+        """A golden root that `golden` gave could not be restored: have it made anew some time."""
+
     async def keep_golden(self, name: str, key: str) -> None:  # noqa: ARG002
         """Make the golden root `key` of a root checkpoint. Raises EngineError."""
         raise EngineUnavailable(f"the engine {self.name} keeps no golden roots")

@@ -50,12 +50,22 @@ class Cgroup:
             return cls(path)
         return None
 
+    @classmethod
+    def of(cls, path: str) -> Cgroup:
+        """One that the kernel before a restart made; only what happens from now on counts."""
+        group = cls(Path(path))
+        group._seen = group._kills()
+        return group
+
     @property
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel has ended a process of it for its memory since this was last asked."""
-        events = dict(line.split() for line in _read(self.path / "memory.events").splitlines())
-        before, self._seen = self._seen, int(events.get("oom_kill", 0))
+        before, self._seen = self._seen, self._kills()
         return self._seen > before
+
+    def _kills(self) -> int:
+        events = dict(line.split() for line in _read(self.path / "memory.events").splitlines())
+        return int(events.get("oom_kill", 0))
 
     def remove(self) -> None:
         """Once all its processes have ended."""

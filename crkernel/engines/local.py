@@ -7,8 +7,11 @@ import fcntl
 import json
 import logging
 import os
+import select
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -40,10 +43,10 @@ class LocalEngine(Engine):
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         super().__init__(limits, secret)
         self._control: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Heirloom | None = None
         self._image: Path | None = None
-        self._golden: set[str] = set()  # keys of those that are held
-        self._held: list[int] = []  # descriptors that keep the image and golden roots in place
+        self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
+        self._held: list[int] = []  # descriptors that hold the image
         self._cgroup: Cgroup | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
@@ -59,15 +62,23 @@ class LocalEngine(Engine):
         self._image = image.require_image()
         self._held.append(image.hold(self._image))
         control = linger.claim(self.secret) if self.secret else None
-        state = await self._hello(control) if control else None
-        if state is not None:
-            old_image, _, state = state.partition(b"\n")
-            if old_image == str(self._image).encode():
-                return state
-            log.warning("the sandbox image is a new one: the past of before the restart is gone")
-            self._disconnect()
+        if control is not None and (state := await self._take_over(control)) is not None:
+            return state
         await self._hello(self._new_nest(self._image))
         return None
+
+    async def _take_over(self, control: socket.socket) -> bytes | None:
+        """Have the same hold on the nest of the kernel before as on one of our own; the state that
+        it keeps, or None if it is of no use."""
+        legacy, _, state = (await self._hello(control) or b"{}").partition(b"\n")
+        left = json.loads(legacy)
+        if left.get("image") != str(self._image):
+            log.warning("the sandbox image is a new one: the past of before the restart is gone")
+            self._disconnect()
+            return None
+        self._process = Heirloom(control)
+        self._cgroup = Cgroup.of(left["cgroup"]) if left["cgroup"] else None
+        return state
 
     def _new_nest(self, path: Path) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -110,11 +121,13 @@ class LocalEngine(Engine):
             raise EngineError("this kernel's connection has no key to know the next kernel by")
         where, token = linger.address(self.secret), linger.token(self.secret)
         with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
-            file.write(str(self._image).encode() + b"\n" + state)
+            cgroup = str(self._cgroup.path) if self._cgroup else None
+            legacy = {"image": str(self._image), "cgroup": cgroup}
+            file.write(json.dumps(legacy).encode() + b"\n" + state)
             file.flush()
             fields = {"address": where.hex(), "token": token.decode()}
             await self._ask("linger", [file.fileno()], **fields)
-        self._process = None
+        self._process = self._cgroup = None
         self._disconnect()
 
     async def sandbox(self) -> Sandbox:
@@ -155,9 +168,17 @@ class LocalEngine(Engine):
         except FileNotFoundError:
             return None
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._held.append(descriptor)
-        self._golden.add(key)
+        self._golden[key] = descriptor
         return f"{golden.PREFIX}{key}"
+
+    def discard_golden(self, key: str) -> None:
+        """Let go of it, and remove it unless another kernel holds it: to that one it is of use."""
+        assert self._image is not None
+        os.close(self._golden.pop(key))
+        try:
+            _remove_unused(self._image / "golden" / key)
+        except OSError as error:
+            log.warning("the golden root cannot be removed: %s", error)
 
     async def keep_golden(self, name: str, key: str) -> None:
         """The nest makes it; only the kernel can write to the image."""
@@ -198,9 +219,10 @@ class LocalEngine(Engine):
         self._release()
 
     def _release(self) -> None:
+        for descriptor in (*self._golden.values(), *self._held):
+            os.close(descriptor)
         self._golden.clear()
-        while self._held:
-            os.close(self._held.pop())
+        self._held.clear()
 
     async def _ask(
         self, op: str, descriptors: list[int] | None = None, **fields: Any
@@ -250,6 +272,24 @@ class LocalEngine(Engine):
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(EngineError("the nest is gone", hint="restart the kernel"))
+
+
+class Heirloom:
+    """The process of a nest that the kernel before a restart started; as a Popen in what it can."""
+
+    def __init__(self, control: socket.socket) -> None:
+        credentials = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self._descriptor = os.pidfd_open(struct.unpack("3i", credentials)[0])
+
+    def kill(self) -> None:
+        """End it, unless it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        select.select([self._descriptor], [], [])
+        os.close(self._descriptor)
 
 
 def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from _driver import eventually
 from driver import Kernel
 
 from crkernel import golden_root, image
@@ -28,6 +31,37 @@ def test_a_checkpoint_holds_what_was_written_since(fresh_kernel: Kernel) -> None
     row = next(line for line in fresh_kernel.ok("%timeline").shown.split("\n") if "x = 1" in line)
     assert " MB" in row
     assert float(row.split(" MB")[0].split()[-1]) < 8
+
+
+def _garble(path: Path) -> None:
+    path.chmod(0o644)
+    size = path.stat().st_size
+    os.truncate(path, 0)
+    os.truncate(path, size)  # zeros all over
+
+
+def _cut(path: Path) -> None:
+    path.chmod(0o644)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [_garble, _cut])
+@pytest.mark.parametrize("file", ["core-5000.img", "memory"])
+def test_a_damaged_one_is_made_anew(
+    start_kernel: Callable[..., Kernel], damage: Callable[[Path], None], file: str
+) -> None:
+    key = golden_root.key(JAVASCRIPT, Limits.default())
+    folder = image.require_image() / "golden" / key
+    before = folder.stat().st_ino
+    damage(folder / file)
+    kernel = start_kernel()
+    assert kernel.ok("1 + 1").text == "2"
+    assert eventually(lambda: folder.is_dir() and folder.stat().st_ino != before, 30)
+    kernel.close()
+    assert "could not be restored" in kernel.log.read_text()
+    again = start_kernel()
+    assert again.ok("1 + 1").text == "2"
+    assert "golden root" not in again.log.read_text()
 
 
 def test_other_limits_boot_their_own(start_kernel: Callable[..., Kernel]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,23 @@ def test_state_is_spoiled_and_brought_back(tour: Outputs) -> None:
     assert tour.result("state") == "Map(1) { 'monday' => 3 }"
     assert tour.lines("spoil") == ["oh no Map(0) {}"]
     assert tour.result("rewind") == "[ 'hello', Map(1) { 'monday' => 3 } ]"
+
+
+def test_a_refusal_after_the_last_cell_is_told(tmp_path: Path) -> None:
+    """By then nbconvert listens no more, but what is logged it passes on."""
+    code = """const fs = require("fs"); const file = fs.openSync("gone", "w");
+    fs.writeSync(file, Buffer.alloc(70 << 20, 1)); fs.unlinkSync("gone")"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    path = tmp_path / "one.ipynb"
+    nbformat.write(notebook, path)
+    command = ["-m", "nbconvert", "--execute", "--to", "notebook", "--output", "out", str(path)]
+    kernel = f"--ExecutePreprocessor.kernel_name={kernel_name()}"
+    done = subprocess.run(
+        [sys.executable, *command, kernel], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint 1 could not be taken: " in done.stderr
+    assert done.stderr.count("deleted file") == 1
 
 
 def test_undo(tour: Outputs) -> None:

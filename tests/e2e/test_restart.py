@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
+import time
+from collections.abc import Callable
 
 import psutil
 import pytest
+from _driver import eventually
 from driver import Kernel
 
 from crkernel.guest import linger
@@ -49,6 +53,32 @@ def test_after_a_shutdown_nothing_waits(fresh_kernel: Kernel) -> None:
     kernel.close()
     assert linger.claim(key) is None
     nest.wait(10)
+
+
+def test_what_was_to_be_made_small_is_made_small_afterwards(
+    start_kernel: Callable[..., Kernel],
+) -> None:
+    kernel = start_kernel("--CRKernel.memory=1G")  # which has no golden root: 20 MB a checkpoint
+    for x in range(4):
+        kernel.ok(f"globalThis.x = {x}")
+    restart(kernel)
+
+    def size() -> float:
+        time.sleep(1)  # to ask is to disturb
+        (number,) = re.findall(r"([\d.]+) MB", kernel.row("r1.4"))
+        return float(number)
+
+    assert eventually(lambda: size() < 5, 20)
+    kernel.rewind("r1.4")
+    assert kernel.value("x") == 3
+
+
+def test_a_checkpoint_under_way_is_finished_first(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.big = new Float64Array(100 << 17).map(Math.random); 0")
+    restart(kernel)
+    kernel.rewind("r1.1")
+    assert kernel.value("big.length") == 100 << 17
 
 
 def test_a_restart_in_an_endless_loop(fresh_kernel: Kernel) -> None:
