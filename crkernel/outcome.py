@@ -15,6 +15,8 @@ from crkernel.checkpoint import Checkpoint
 from crkernel.engines.base import Limits
 
 Json = dict[str, Any]
+_MIME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(;.*)?")
+_JSON_MIME = re.compile(r"application/(.*\+)?json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,17 @@ def outcome(reply: Json, limits: Limits, language: Language) -> Outcome:
 
 
 def bundle(message: Json) -> Json | None:
-    """Its MIME bundle as {"data", "metadata"}; None if it has none."""
+    """Its MIME bundle as {"data", "metadata"}; None if it has none. What the notebook format does
+    not allow is left out: a front end could not save its notebook any more."""
     data, metadata = message.get("data"), message.get("metadata")
     if not isinstance(data, dict):
         return None
-    return {"data": data, "metadata": metadata if isinstance(metadata, dict) else {}}
+    allowed = {
+        mime: value
+        for mime, value in data.items()
+        if _MIME.fullmatch(mime) and (isinstance(value, str) or _JSON_MIME.fullmatch(mime))
+    }
+    return {"data": allowed, "metadata": metadata if isinstance(metadata, dict) else {}}
 
 
 def error_of(error: Json, limits: Limits, language: Language) -> Json:

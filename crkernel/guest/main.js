@@ -28,17 +28,19 @@ const failure = require('./failure.js');
 const fences = require('./fences.js');
 const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
-const {
-  emit, installStreams, installConsole, installDisplay, ownBundle,
-} = require('./output.js');
+const { emit, emitText, installStreams } = require('./output.js');
+const consoles = require('./console.js');
+const displays = require('./display.js');
+const { present } = require('./presentation.js');
 
 const { apply } = Reflect;
-const { inspect } = util;
+const { isPromise } = util.types;
 const { keys, defineProperty } = Object;
 const { includes } = String.prototype;
 const { chdir, cwd } = process;
 const { postMessage } = Object.getPrototypeOf(port);
 const { post } = Session.prototype;
+const { then } = Promise.prototype;
 
 const session = new Session();
 session.connect();
@@ -93,11 +95,6 @@ function enableImports() {
   }
 }
 
-/** The MIME bundle that shows a value; throws what the value's own code throws. */
-function bundleOf(value) {
-  return { data: ownBundle(value) ?? { 'text/plain': inspect(value) }, metadata: {} };
-}
-
 function failed(thrown, evaluation) {
   return failure.describe(thrown, settings.colors, evaluation);
 }
@@ -134,19 +131,36 @@ function evaluateAll(expressions, group, done) {
     }
     const source = { code: expressions[names[i]], label: 'expression', group };
     evaluate(source, ({ error, value }) => {
-      table[names[i]] = error ? { status: 'error', error } : shown(value);
-      next(i + 1);
+      const take = (entry) => {
+        table[names[i]] = entry;
+        next(i + 1);
+      };
+      if (error) take({ status: 'error', error });
+      else show(value, take);
     });
   };
   next(0);
 }
 
-function shown(value) {
+/** Hands over how a value is shown, or what its own code throws; at once, if that needs no wait. */
+function show(value, done) {
+  const shown = (data) => done({ status: 'ok', data, metadata: {} });
+  const refuse = (thrown) => done({ status: 'error', error: failed(thrown) });
   try {
-    return { status: 'ok', ...bundleOf(value) };
+    const data = present(value, { tell: reportPresentation });
+    if (isPromise(data)) apply(then, data, [shown, refuse]);
+    else shown(data);
   } catch (thrown) {
-    return { status: 'error', error: failed(thrown) };
+    refuse(thrown);
   }
+}
+
+/** Tells that a value is shown as text since its own presentation failed. */
+function reportPresentation(thrown) {
+  const lines = failed(thrown).traceback;
+  let text = 'shown as text, since the presentation that the value brings failed:\n';
+  for (let i = 0; i < lines.length; i++) text += `${lines[i]}\n`;
+  emitText('stderr', text);
 }
 
 function execute({ id, code, typed, cell, silent, user_expressions: expressions, positions }) {
@@ -154,18 +168,36 @@ function execute({ id, code, typed, cell, silent, user_expressions: expressions,
   if (!importsWork && apply(includes, code, ['import'])) enableImports();
   if (positions) failure.setPositions(cell, positions);
   const group = `cell ${id}`;
-  evaluate({ code, typed, label: cell, group }, ({ error, value }) => {
-    const show = value === undefined || silent ? { status: 'ok' } : shown(value);
-    if (error || show.error) {
-      finish({ id, status: 'error', error: error ?? show.error }, group);
-      return;
-    }
-    const { data, metadata } = show;
-    const result = data ? { data, metadata } : null;
+  const fail = (error) => afterDisplays(() => finish({ id, status: 'error', error }, group));
+  const succeed = (result) => afterDisplays(() => {
     evaluateAll(expressions, group, (table) => {
       finish({ id, status: 'ok', result, user_expressions: table }, group);
     });
   });
+  displays.takePending();
+  evaluate({ code, typed, label: cell, group }, ({ error, value }) => {
+    if (error) {
+      fail(error);
+    } else if (value === undefined || silent) {
+      succeed(null);
+    } else {
+      show(value, ({ error: refusal, data, metadata }) => {
+        if (refusal) fail(refusal);
+        else succeed(keys(data).length ? { data, metadata } : null);
+      });
+    }
+  });
+}
+
+/** Calls `next` once the displays that the cell has begun are shown: they belong before its end. */
+function afterDisplays(next) {
+  const pending = displays.takePending();
+  let waited = 0;
+  const step = () => {
+    if (waited === pending.length) next();
+    else apply(then, pending[waited++], [step]);
+  };
+  step();
 }
 
 function finish(reply, objectGroup) {
@@ -194,7 +226,10 @@ const operations = {
   execute,
   configure,
   hello: ({ id, restored, fresh }) => {
-    if (restored) entropy.renew(fresh);
+    if (restored) {
+      entropy.renew(fresh);
+      displays.renewIds();
+    }
     answer({ id, ok: true });
   },
   settle: unwinder.settle,
@@ -206,8 +241,8 @@ function reporter(origin) {
 }
 
 installStreams();
-installConsole();
-installDisplay(inspect);
+consoles.install();
+displays.install(reportPresentation);
 fences.install(internalBinding, () => emit({ event: 'fence' }));
 failure.install({
   setPrepare: carrier.variable(findSourceMap, 'setInternalPrepareStackTrace'),

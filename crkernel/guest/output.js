@@ -1,21 +1,18 @@
 'use strict';
-// What the user's code shows: process.stdout, process.stderr, display() and clearOutput() become
-// event frames on fd 5, written at once and in program order.
+// What the user's code prints: process.stdout and process.stderr become event frames on fd 5, written
+// at once and in program order.
 
-const { Console } = require('node:console');
 const { Writable } = require('node:stream');
 const { StringDecoder } = require('node:string_decoder');
 const { writeFrame } = require('./frames.js');
 
 const EVENTS = 5;
 const PIECE = 256 * 1024; // UTF-16 units of one stream frame: below 1 MiB of JSON text as UTF-8
-const { apply, ownKeys } = Reflect;
+const { apply } = Reflect;
 const { slice, charCodeAt } = String.prototype;
 const { write: decode } = StringDecoder.prototype;
-const { parse, stringify } = JSON;
 const { from: bufferFrom } = Buffer;
 const { nextTick } = process;
-const DISPLAY = Symbol.for('Jupyter.display');
 
 function emit(event) {
   writeFrame(EVENTS, event);
@@ -95,67 +92,4 @@ function installStreams() {
   }
 }
 
-/**
- * Lets console write to these streams alone. Node's own global console reports each call to the
- * inspector as well, which keeps the last thousand arguments alive.
- */
-function installConsole() {
-  const plain = new Console({ stdout: process.stdout, stderr: process.stderr });
-  for (const name of Object.keys(plain)) {
-    if (typeof plain[name] === 'function' && typeof console[name] === 'function') {
-      console[name] = plain[name];
-    }
-  }
-}
-
-/** A copy of a MIME bundle that is plain JSON, or a TypeError that says what is wrong. */
-function cleanBundle(bundle) {
-  if (bundle === null || typeof bundle !== 'object') {
-    throw new TypeError('a MIME bundle must be an object like {"text/html": "<b>hi</b>"}');
-  }
-  const clean = {};
-  const mimes = ownKeys(bundle);
-  for (let i = 0; i < mimes.length; i++) {
-    const mime = mimes[i];
-    if (typeof mime !== 'string') continue;
-    const value = bundle[mime];
-    const text = typeof value === 'string' ? value : stringify(value);
-    if (text === undefined) {
-      throw new TypeError(`the value of "${mime}" in a MIME bundle must be a string or JSON`);
-    }
-    clean[mime] = typeof value === 'string' ? value : parse(text);
-  }
-  return clean;
-}
-
-/** The bundle of a value that brings its own presentation, else null. */
-function ownBundle(value) {
-  if (value === null || (typeof value !== 'object' && typeof value !== 'function')) return null;
-  const method = value[DISPLAY];
-  return typeof method === 'function' ? cleanBundle(apply(method, value, [])) : null;
-}
-
-/** Defines the globals display() and clearOutput(); `toText` renders a value as text. */
-function installDisplay(toText) {
-  function display(value, { mime, display_id: id, update = false, metadata = {} } = {}) {
-    const data = mime ? cleanBundle({ [mime]: value })
-      : (ownBundle(value) ?? { 'text/plain': typeof value === 'string' ? value : toText(value) });
-    emit({
-      event: 'display',
-      data,
-      metadata: cleanBundle(metadata),
-      transient: id === undefined ? {} : { display_id: `${id}` },
-      update: Boolean(update),
-    });
-  }
-  function clearOutput(wait = false) {
-    emit({ event: 'clear_output', wait: Boolean(wait) });
-  }
-  for (const f of [display, clearOutput]) {
-    Object.defineProperty(globalThis, f.name, {
-      configurable: true, writable: true, enumerable: false, value: f,
-    });
-  }
-}
-
-module.exports = { emit, installStreams, installConsole, installDisplay, ownBundle };
+module.exports = { emit, emitText, installStreams };

@@ -177,14 +177,6 @@ def test_top_level_await(guest: Guest) -> None:
     assert guest.error("await Promise.reject(new RangeError('r'))")["name"] == "RangeError"
 
 
-def test_a_value_can_bring_its_own_presentation(guest: Guest) -> None:
-    method = '[Symbol.for("Jupyter.display")]'
-    reply = guest.run(f'({{ {method}() {{ return {{"text/html": "<b>", "a/json": {{x: 1}}}} }} }})')
-    assert reply["result"]["data"] == {"text/html": "<b>", "a/json": {"x": 1}}
-    for bad in ("5", "{a: () => 1}"):
-        assert "MIME bundle" in guest.error(f"({{ {method}() {{ return {bad} }} }})")["message"]
-
-
 def test_user_expressions_and_silence(guest: Guest) -> None:
     expressions = {"a": "x + 1", "b": "null.y", "c": "await 4"}
     reply = guest.run("var x = 1; x", silent=True, user_expressions=expressions)
@@ -265,19 +257,6 @@ def test_what_was_shown_is_not_kept_alive(guest: Guest) -> None:
     guest.value("refs.push(new WeakRef({ result: 1 })); refs[3].deref()")
     guest.value("await new Promise(r => setTimeout(r, 20)); collect(); undefined")
     assert guest.value("refs.filter(r => r.deref() !== undefined).length") == "0"
-
-
-def test_display_and_clear_output(guest: Guest) -> None:
-    guest.value(
-        "display({a: 1}); display('<b>', {mime: 'text/html', display_id: 'd', update: true});"
-        "clearOutput(true)"
-    )
-    plain, html, clear = guest.output()
-    assert plain["data"] == {"text/plain": "{ a: 1 }"}
-    assert (plain["update"], plain["transient"], plain["metadata"]) == (False, {}, {})
-    assert (html["data"], html["update"]) == ({"text/html": "<b>"}, True)
-    assert html["transient"] == {"display_id": "d"}
-    assert clear == {"event": "clear_output", "wait": True}
 
 
 def test_errors_show_the_users_frames(guest: Guest) -> None:

@@ -1,0 +1,60 @@
+'use strict';
+// The global console, and tables as it draws them.
+
+const { Console } = require('node:console');
+const { Writable } = require('node:stream');
+const { emit } = require('./output.js');
+const { tableOf } = require('./tables.js');
+
+const { apply } = Reflect;
+const { trimEnd } = String.prototype;
+
+let drawn = '';
+const canvas = new Writable({ decodeStrings: false });
+canvas.write = (text) => {
+  drawn += text;
+  return true;
+};
+const painter = new Console({ stdout: canvas });
+
+/** What console.table prints for some data, without the line's end. */
+function boxOf(data, columns) {
+  drawn = '';
+  painter.table(data, columns);
+  const box = apply(trimEnd, drawn, []);
+  drawn = '';
+  return box;
+}
+
+/**
+ * Lets console write to our streams alone. Node's own global console reports each call to the
+ * inspector as well, which keeps the last thousand arguments alive.
+ */
+function install(inspectOptions) {
+  const plain = new Console({
+    stdout: process.stdout, stderr: process.stderr, inspectOptions,
+  });
+  for (const name of Object.keys(plain)) {
+    if (typeof plain[name] === 'function' && typeof console[name] === 'function') {
+      console[name] = plain[name];
+    }
+  }
+  const { log } = plain;
+  console.table = function table(data, columns) {
+    const text = boxOf(data, columns);
+    const html = tableOf(data, { columns });
+    if (html === null) {
+      log(text);
+      return;
+    }
+    emit({
+      event: 'display',
+      data: { 'text/plain': text, 'text/html': html },
+      metadata: {},
+      transient: {},
+      update: false,
+    });
+  };
+}
+
+module.exports = { install, boxOf };

@@ -1,0 +1,192 @@
+'use strict';
+// The globals with which a cell shows something: display() with its family, and clearOutput().
+
+const { randomBytes } = require('node:crypto');
+const { inspect, types } = require('node:util');
+const { emit } = require('./output.js');
+const {
+  DISPLAY, present, contentOf, jsonOf, cleanBundle, vegaBundle, standaloneSvg,
+} = require('./presentation.js');
+const { boxOf } = require('./console.js');
+const { tableOf } = require('./tables.js');
+
+const { apply } = Reflect;
+const { hexSlice } = Buffer.prototype;
+const { isPromise } = types;
+const { isArray } = Array;
+const { defineProperty } = Object;
+const asString = String;
+
+// Ids of displays: a prefix drawn anew after each restore, so that two branches share none.
+let prefix = null;
+let count = 0;
+let tell; // takes what the user's own presentation of a value throws
+
+function renewIds() {
+  prefix = null;
+}
+
+function newId() {
+  prefix ??= apply(hexSlice, randomBytes(8), [0, 8]);
+  count += 1;
+  return `${prefix}-${count}`;
+}
+
+const RENDER = Symbol('render'); // option of the family: value and options -> bundle
+
+/** What display() shows under `mime`, `raw` or neither; may be a promise. */
+function bundleOf(value, { mime, raw, [RENDER]: render, ...options }) {
+  if (render) return cleanBundle(render(value, options));
+  if (raw) return cleanBundle(value);
+  if (mime === undefined) {
+    return typeof value === 'string' ? { 'text/plain': value }
+      : present(value, { whole: true, tell });
+  }
+  if (mime === 'text/plain' && typeof value !== 'string') return { [mime]: inspect(value) };
+  return { [mime]: contentOf(mime, value) };
+}
+
+function send(id, data, metadata, update) {
+  emit({ event: 'display', data, metadata, transient: { display_id: id }, update });
+}
+
+/** The size at which an image is drawn, as front ends read it. */
+function metadataOf({ mime, width, height, metadata = {} }) {
+  const clean = jsonOf('metadata', metadata);
+  return width === undefined && height === undefined ? clean
+    : { ...clean, [mime]: { width, height } };
+}
+
+/** What was displayed, to be changed later. As the result of a cell it shows nothing more. */
+class Handle {
+  #options;
+
+  constructor(id, options) {
+    this.display_id = id;
+    this.#options = options;
+  }
+
+  /** Puts another value in the place of this one, under the same options unless some are given. */
+  update(value, options) {
+    return show(value, { ...this.#options, ...options }, this.display_id, true);
+  }
+
+  /** Leaves nothing to see in its place. */
+  clear() {
+    send(this.display_id, { 'text/plain': '', 'text/html': '' }, {}, true);
+    return this;
+  }
+
+  [DISPLAY]() {
+    return {};
+  }
+}
+
+/** The handle of a value whose presentation is still being made: `await` waits for it. */
+class PendingHandle extends Handle {
+  #shown;
+
+  constructor(id, options, shown) {
+    super(id, options);
+    this.#shown = shown.then(() => new Handle(id, options));
+  }
+
+  then(resolve, reject) {
+    return this.#shown.then(resolve, reject);
+  }
+}
+
+let pending = []; // promises of displays that the running cell has begun
+
+/** Gives up the promises of the displays begun so far; none of them rejects. */
+function takePending() {
+  const taken = pending;
+  pending = [];
+  return taken;
+}
+
+function show(value, options, id, update) {
+  const metadata = metadataOf(options);
+  const bundle = bundleOf(value, options);
+  if (!isPromise(bundle)) {
+    send(id, bundle, metadata, update);
+    return new Handle(id, options);
+  }
+  const shown = (async () => {
+    try {
+      send(id, await bundle, metadata, update);
+    } catch (thrown) {
+      tell(thrown);
+    }
+  })();
+  pending[pending.length] = shown;
+  return new PendingHandle(id, options, shown);
+}
+
+function display(value, { display_id: id, update = false, ...options } = {}) {
+  const given = id !== undefined && id !== null && id !== true && id !== false;
+  return show(value, options, given ? asString(id) : newId(), Boolean(update));
+}
+
+/** The text of a tagged template, its values put in as they are. */
+function fill(strings, values) {
+  let text = strings[0];
+  for (let i = 1; i < strings.length; i++) text += asString(values[i - 1]) + strings[i];
+  return text;
+}
+
+/** A member of the family, for plain calls and as a tag of templates. */
+function member(mime, render = (value) => ({ [mime]: value })) {
+  return (value, ...rest) => {
+    if (isArray(value) && isArray(value.raw)) {
+      return display(fill(value, rest), { [RENDER]: render, mime });
+    }
+    return display(value, { ...rest[0], [RENDER]: render, mime });
+  };
+}
+
+const withSource = (mime) => (value) => ({ [mime]: value, 'text/plain': value });
+
+const family = {
+  html: member('text/html'),
+  markdown: member('text/markdown', withSource('text/markdown')),
+  latex: member('text/latex', withSource('text/latex')),
+  svg: member('image/svg+xml', (markup) => ({ 'image/svg+xml': standaloneSvg(markup) })),
+  png: member('image/png'),
+  jpeg: member('image/jpeg'),
+  javascript: member('application/javascript'),
+  text: member('text/plain', (value) => ({
+    'text/plain': typeof value === 'string' ? value : inspect(value),
+  })),
+  json: member('application/json', (value) => ({
+    'application/json': value, 'text/plain': inspect(value),
+  })),
+  vega: member('application/vnd.vegalite.v5+json', vegaBundle),
+  table: member('text/html', tableBundle),
+  clear: ({ wait = false } = {}) => clearOutput(wait),
+};
+
+function tableBundle(data, { columns, rows }) {
+  const text = boxOf(data, columns);
+  return { 'text/plain': text, 'text/html': tableOf(data, { columns, rows }) ?? undefined };
+}
+
+function clearOutput(wait = false) {
+  emit({ event: 'clear_output', wait: Boolean(wait) });
+}
+
+/** Defines the globals; `report` gets what the user's own presentation of a value throws. */
+function install(report) {
+  tell = report;
+  family.md = family.markdown;
+  family.vegalite = family.vega;
+  Object.assign(display, family);
+  const globals = { display, clearOutput, clear_output: clearOutput };
+  for (const [name, value] of Object.entries(globals)) {
+    defineProperty(globalThis, name, {
+      configurable: true, writable: true, enumerable: false, value,
+    });
+  }
+}
+
+module.exports = { install, renewIds, takePending };

@@ -1,0 +1,352 @@
+"""What the Node guest shows: presentations that values bring, display() and its family, tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_guest_js import Guest, find_node
+
+PNG = "Buffer.from('89504e470d0a1a0a00', 'hex')"
+METHOD = "[Symbol.for('Jupyter.display')]"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    return find_node()
+
+
+@pytest.fixture
+def guest(node: str, tmp_path: Path) -> Iterator[Guest]:
+    guest = Guest(node, tmp_path)
+    yield guest
+    guest.close()
+
+
+def result(guest: Guest, code: str) -> Any:
+    """The bundle of a cell's result; None if it has none."""
+    reply = guest.run(code)
+    assert reply["status"] == "ok", reply
+    return reply["result"] and reply["result"]["data"]
+
+
+def displays(guest: Guest, code: str) -> list[Any]:
+    """The display events of a cell that has no result."""
+    assert result(guest, code) is None
+    return [event for event in guest.output() if event["event"] == "display"]
+
+
+def bundles(guest: Guest, code: str) -> list[Any]:
+    """What a cell displays."""
+    return [event["data"] for event in displays(guest, code)]
+
+
+# -- results -----------------------------------------------------------------------------------
+
+
+def test_a_value_can_bring_its_own_presentation(guest: Guest) -> None:
+    bundle = "{'text/html': '<b>', 'application/x+json': {x: 1}, 'image/png': Buffer.from('abc')}"
+    data = result(guest, f"({{ {METHOD}() {{ return {bundle} }} }})")
+    assert "Jupyter.display" in data.pop("text/plain")
+    assert data == {"text/html": "<b>", "application/x+json": {"x": 1}, "image/png": "YWJj"}
+    data = result(guest, f"({{ async {METHOD}() {{ return {{'text/plain': 'mine'}} }} }})")
+    assert data == {"text/plain": "mine"}
+    assert result(guest, f"({{ {METHOD}() {{ return {{}} }} }})") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "mime", "shown"),
+    [
+        ("toHtml", "'<b>'", "text/html", "<b>"),
+        ("_toHtml", "'<b>'", "text/html", "<b>"),
+        ("toSVG", "'<svg/>'", "image/svg+xml", "<svg/>"),
+        ("toPng", "new Uint8Array([97, 98, 99])", "image/png", "YWJj"),
+        ("toJpeg", "Promise.resolve(Buffer.from('abc'))", "image/jpeg", "YWJj"),
+        ("toMarkdown", "'# x'", "text/markdown", "# x"),
+        ("toLatex", "'$x$'", "text/latex", "$x$"),
+        ("toDataURL", "'data:image/png;base64,YWJj'", "image/png", "YWJj"),
+        ("toSpec", "({mark: 'bar'})", "application/vnd.vegalite.v5+json", {"mark": "bar"}),
+    ],
+)
+def test_methods_that_libraries_have(
+    guest: Guest, name: str, returned: str, mime: str, shown: object
+) -> None:
+    data = result(guest, f"({{ {name}() {{ return {returned} }} }})")
+    assert data[mime] == shown
+    assert data["text/plain"]
+
+
+def test_elements_of_a_dom(guest: Guest) -> None:
+    assert result(guest, "({ outerHTML: '<p>x</p>' })")["text/html"] == "<p>x</p>"
+    svg = result(guest, "({ outerHTML: '<svg width=\"1\"></svg>' })")["image/svg+xml"]
+    assert svg == '<svg xmlns="http://www.w3.org/2000/svg" width="1"></svg>'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "({ toHtml() { throw new RangeError('boom') } })",
+        "({ async toHtml() { throw new RangeError('boom') } })",
+        f"({{ {METHOD}() {{ throw new RangeError('boom') }} }})",
+    ],
+)
+def test_a_presentation_that_fails_leaves_the_text(guest: Guest, value: str) -> None:
+    assert list(result(guest, value)) == ["text/plain"]
+    ((name, text),) = guest.texts()
+    assert name == "stderr"
+    assert "shown as text" in text
+    assert "RangeError: boom\n    at " in text
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        ("5", "a MIME bundle must be an object"),
+        ("({'text/html': {}})", '"text/html" must be a string'),
+        ("({html: 'x'})", '"html" is no MIME type'),
+        ("(() => { const a = {}; a.a = a; return {'application/json': a} })()", "no JSON"),
+        ("({'application/json': 5n})", "no JSON: Do not know how to serialize a BigInt"),
+    ],
+)
+def test_bad_bundles_say_what_is_wrong(guest: Guest, returned: str, reason: str) -> None:
+    assert list(result(guest, f"({{ {METHOD}() {{ return {returned} }} }})")) == ["text/plain"]
+    assert reason in guest.texts()[0][1]
+    assert reason in guest.error(f"display({returned}, {{ raw: true }})")["message"]
+
+
+def test_a_proxy_is_not_taken_at_its_word(guest: Guest) -> None:
+    anything = (
+        "new Proxy({}, { get: (_, name) => typeof name === 'string' ? () => 'x' : undefined })"
+    )
+    assert result(guest, anything) == {"text/plain": "{}"}
+    bundle = f"new Proxy({{ {METHOD}: () => ({{ 'text/html': 'x' }}) }}, {{}})"
+    assert result(guest, bundle)["text/html"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "mime"),
+    [
+        (PNG, "image/png"),
+        (f"new Uint8Array({PNG})", "image/png"),
+        (f"Uint8Array.from({PNG}).buffer", "image/png"),
+        ("Buffer.from('ffd8ffe0', 'hex')", "image/jpeg"),
+        ("Buffer.from('GIF89a......')", "image/gif"),
+        ("Buffer.from('RIFF....WEBPVP8 ')", "image/webp"),
+        ("Buffer.from('<?xml version=\"1.0\"?>\\n<svg></svg>')", "image/svg+xml"),
+    ],
+)
+def test_bytes_of_an_image_are_an_image(guest: Guest, bytes_: str, mime: str) -> None:
+    data = result(guest, bytes_)
+    assert mime in data
+    assert data["text/plain"]
+
+
+def test_other_bytes_are_text(guest: Guest) -> None:
+    assert result(guest, "Buffer.from('abc')") == {"text/plain": "<Buffer 61 62 63>"}
+
+
+def test_arrays_of_records_are_tables_too(guest: Guest) -> None:
+    data = result(guest, "[{ a: 1, b: '<x>' }, { a: 2, get c() { throw 1 } }]")
+    assert data["text/plain"] == "[ { a: 1, b: '<x>' }, { a: 2, c: [Getter] } ]"
+    html = data["text/html"]
+    assert "<th></th><th>a</th><th>b</th><th>c</th>" in html
+    assert "&lt;x&gt;" in html
+    assert "[Getter]" in html
+    html = result(guest, "Array.from({ length: 2000 }, (_, i) => ({ i }))")["text/html"]
+    assert html.count("<tr>") == 21
+    assert "the first 20 of 2,000 rows; display.table(…) shows more" in html
+    wide = "[Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`k${i}`, i]))]"
+    assert "the first 20 of 50 columns" in result(guest, wide)["text/html"]
+    for plain in (
+        "[]",
+        "[1, 2]",
+        "[{ a: 1 }, 2]",
+        "[[1]]",
+        "[new Error('x')]",
+        "[new Proxy({}, {})]",
+    ):
+        assert list(result(guest, plain)) == ["text/plain"], plain
+
+
+def test_typed_arrays_are_tables_too(guest: Guest) -> None:
+    data = result(guest, "Float64Array.from({ length: 300 }, (_, i) => i / 2)")
+    assert data["text/plain"].startswith("Float64Array(300) [")
+    assert "<td>4.5</td></tr>" in data["text/html"]
+    assert "the first 200 of 300 elements" in data["text/html"]
+    assert list(result(guest, "new Float64Array()")) == ["text/plain"]
+
+
+def test_big_results_are_cut_and_displays_are_not(guest: Guest) -> None:
+    big = "Array.from({ length: 100 }, () => 'x'.repeat(9000))"
+    text = result(guest, big)["text/plain"]
+    assert len(text) < 66_000
+    assert text.endswith("\n… cut: 64 of 879 KiB; display(…) shows all")
+    (data,) = bundles(guest, f"display({big})")
+    assert len(data["text/plain"]) > 900_000
+
+
+# -- display() ---------------------------------------------------------------------------------
+
+
+def test_display_and_clear_output(guest: Guest) -> None:
+    guest.value(
+        "display({a: 1}); display('<b>', {mime: 'text/html', display_id: 'd', update: true});"
+        "clearOutput(true); clear_output(); display.clear({ wait: true })"
+    )
+    plain, html, *clears = guest.output()
+    assert plain["data"] == {"text/plain": "{ a: 1 }"}
+    assert (plain["update"], plain["metadata"]) == (False, {})
+    assert (html["data"], html["update"]) == ({"text/html": "<b>"}, True)
+    assert html["transient"] == {"display_id": "d"}
+    assert [clear["wait"] for clear in clears] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("call", "data"),
+    [
+        ("display.html('<b>')", {"text/html": "<b>"}),
+        ("display.html`<b>${1 + 1}</b>`", {"text/html": "<b>2</b>"}),
+        ("display.markdown('*x*')", {"text/markdown": "*x*", "text/plain": "*x*"}),
+        ("display.md`*${'x'}*`", {"text/markdown": "*x*", "text/plain": "*x*"}),
+        ("display.latex('$x$')", {"text/latex": "$x$", "text/plain": "$x$"}),
+        ("display.svg('<svg xmlns=\"x\"/>')", {"image/svg+xml": '<svg xmlns="x"/>'}),
+        ("display.png(Buffer.from('abc'))", {"image/png": "YWJj"}),
+        ("display.png('data:image/png;base64,YWJj')", {"image/png": "YWJj"}),
+        ("display.jpeg('YWJj')", {"image/jpeg": "YWJj"}),
+        ("display.javascript('1')", {"application/javascript": "1"}),
+        ("display.text({ a: 1 })", {"text/plain": "{ a: 1 }"}),
+        ("display.json({ a: 1 })", {"application/json": {"a": 1}, "text/plain": "{ a: 1 }"}),
+        ("display({ 'text/html': 'x' }, { raw: true })", {"text/html": "x"}),
+        ("display(5, { mime: 'text/plain' })", {"text/plain": "5"}),
+        (
+            "display.vega({ title: 'T', mark: 'bar' })",
+            {
+                "application/vnd.vegalite.v5+json": {"title": "T", "mark": "bar"},
+                "text/plain": "<Vega-Lite: T>",
+            },
+        ),
+        (
+            "display.vega({ $schema: 'https://vega.github.io/schema/vega/v6.json' })",
+            {
+                "application/vnd.vega.v6+json": {
+                    "$schema": "https://vega.github.io/schema/vega/v6.json"
+                },
+                "text/plain": "<Vega>",
+            },
+        ),
+    ],
+)
+def test_the_family_of_display(guest: Guest, call: str, data: object) -> None:
+    assert bundles(guest, call) == [data]
+
+
+def test_the_size_of_an_image(guest: Guest) -> None:
+    (event,) = displays(guest, "display.png('YWJj', { width: 30, height: 20 })")
+    assert event["metadata"] == {"image/png": {"width": 30, "height": 20}}
+
+
+def test_tables_that_were_asked_for(guest: Guest) -> None:
+    (data,) = bundles(guest, "display.table([{ a: 1, b: 2 }, 5], { columns: ['b'] })")
+    assert "│ 0       │ 2 │" in data["text/plain"]
+    assert "<th>b</th></tr>" in data["text/html"]
+    (data,) = bundles(guest, "display.table({ x: { a: 1 }, y: 7 })")
+    assert "<th>a</th><th>Values</th>" in data["text/html"]
+    assert "<tr><th>y</th>" in data["text/html"]
+    (data,) = bundles(guest, "display.table(new Array(30).fill({ a: 1 }), { rows: 10 })")
+    assert "the first 10 of 30 rows" in data["text/html"]
+    (data,) = bundles(guest, "display.table(new Map([['k', { a: 1 }]]))")
+    assert "<th>k</th><td>1</td>" in data["text/html"]
+
+
+def test_handles_update_and_clear(guest: Guest) -> None:
+    first, second, third = displays(
+        guest, "const handle = display.html('one'); handle.update('two'); handle.clear(); handle"
+    )
+    assert [e["update"] for e in (first, second, third)] == [False, True, True]
+    assert second["data"] == {"text/html": "two"}
+    assert third["data"] == {"text/plain": "", "text/html": ""}
+    ids = [e["transient"]["display_id"] for e in (first, second, third)]
+    assert len(set(ids)) == 1
+    (other,) = displays(guest, "display(1)")
+    assert other["transient"]["display_id"] not in ids
+    (named,) = displays(guest, "display(1, { display_id: 'mine' })")
+    assert named["transient"] == {"display_id": "mine"}
+
+
+def test_a_presentation_may_take_its_time(guest: Guest) -> None:
+    slow = (
+        f"({{ async {METHOD}() {{ await new Promise((r) => setTimeout(r, 30));"
+        " return { 'text/html': 'slow' } } })"
+    )
+    guest.value(f"await display({slow}); console.log('after')")
+    assert [event["event"] for event in guest.output()] == ["display", "stream"]
+    guest.value(f"display({slow}); console.log('before')")
+    assert [event["event"] for event in guest.output()] == ["stream", "display"]
+
+
+def test_ids_differ_after_a_restore(guest: Guest) -> None:
+    (before,) = displays(guest, "display(1)")
+    assert guest.call("hello", restored=True, fresh=False)["main"]
+    (after,) = displays(guest, "display(1)")
+    ids = [event["transient"]["display_id"] for event in (before, after)]
+    assert ids[0].rpartition("-")[0] != ids[1].rpartition("-")[0]
+
+
+# -- console -----------------------------------------------------------------------------------
+
+
+def test_console_table(guest: Guest) -> None:
+    (event,) = displays(guest, "console.table([{ a: 1 }, { a: 'x' }])")
+    assert event["data"]["text/plain"] == (
+        "┌─────────┬─────┐\n"
+        "│ (index) │ a   │\n"
+        "├─────────┼─────┤\n"
+        "│ 0       │ 1   │\n"
+        "│ 1       │ 'x' │\n"
+        "└─────────┴─────┘"
+    )
+    assert "<td>1</td>" in event["data"]["text/html"]
+    guest.value("console.table('no table')")
+    assert guest.texts() == [("stdout", "no table\n")]
+    assert "must be an instance of Array" in guest.error("console.table([], 5)")["message"]
+
+
+def test_console_methods_print_as_in_node(guest: Guest) -> None:
+    guest.value(
+        "console.group('outer'); console.log('in\\nside'); console.groupEnd();"
+        "console.dir({ a: { b: {} } }, { depth: 0 }); console.assert(1 > 2, 'no %s', 'way');"
+        "console.assert(true, 'fine'); console.count(); console.count(); console.countReset();"
+        "console.count(); console.log('%c%i%%', 'color: red', '42')"
+    )
+    out = "".join(text for name, text in guest.texts() if name == "stdout")
+    assert out == (
+        "outer\n  in\n  side\n{ a: [Object] }\ndefault: 1\ndefault: 2\ndefault: 1\n42%\n"
+    )
+    guest.value("console.assert(1 > 2, 'no %s', 'way')")
+    assert guest.texts() == [("stderr", "Assertion failed: no way\n")]
+    guest.value("console.time('t'); console.timeLog('t', { x: 1 }); console.timeEnd('t')")
+    log, end = (text for _, text in guest.texts())
+    assert log.startswith("t: ")
+    assert log.endswith("s { x: 1 }\n")
+    assert end.startswith("t: ")
+    guest.value("function f() { console.trace('here %d', 1) } f()")
+    (trace,) = (text for _, text in guest.texts())
+    assert trace == "Trace: here 1\n    at f (cell 7:1:24)\n    at cell 7:1:46\n"
+
+
+def test_presentation_survives_user_patches(guest: Guest) -> None:
+    guest.value(
+        "for (const f of ['map', 'filter', 'concat', 'join', 'slice', 'find'])"
+        "  Array.prototype[f] = null;"
+        "for (const f of Object.getOwnPropertyNames(String.prototype))"
+        "  if (!['constructor', 'length', 'toString'].includes(f)) String.prototype[f] = null;"
+        "RegExp.prototype.exec = null; Buffer.from = null; JSON.stringify = null;"
+        "Reflect.ownKeys = null; globalThis.Promise = null; undefined"
+    )
+    data = result(guest, "({ async toHtml() { return '<b>' } })")
+    assert data["text/html"] == "<b>"
+    assert "<table>" in result(guest, "[{ a: 1 }]")["text/html"]
+    assert [json.dumps(d) for d in bundles(guest, "display.html('x')")] == ['{"text/html": "x"}']
