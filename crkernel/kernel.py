@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from functools import partial
 from typing import Any
 
 from ipykernel._version import kernel_protocol_version
@@ -20,6 +21,7 @@ from crkernel.outcome import Outcome
 from crkernel.request import Request, as_bug, as_error
 from crkernel.session import Session
 from crkernel.sink import IOPubSink
+from crkernel.stdin import Stdin
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
@@ -84,6 +86,7 @@ class CRKernel(Kernel):
         logging.getLogger("crkernel").parent = self.log
         secret = self.session.key if self.session else None
         self.notebook = Session(open_engine(self.engine, self._limits(), secret), JAVASCRIPT)
+        self._stdin = Stdin(self)
         self._history = History(history_file())
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -169,14 +172,16 @@ class CRKernel(Kernel):
         silent: bool,
         store_history: bool = True,
         user_expressions: dict[str, str] | None = None,
-        allow_stdin: bool = False,  # noqa: ARG002
+        allow_stdin: bool = False,
         *,
         cell_meta: dict[str, Any] | None = None,  # noqa: ARG002
         cell_id: str | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Run a cell: its magics, then its code. The checkpoint comes after the reply."""
         parent = self.get_parent("shell")  # type: ignore[no-untyped-call]
-        request = Request(self, IOPubSink(self, parent, silent), silent)
+        ask = partial(self._stdin.ask, self._shell_parent_ident.get(), parent)
+        sink = IOPubSink(self, parent, silent, ask if allow_stdin else None)
+        request = Request(self, sink, silent)
         line = self.execution_count
         try:
             outcome = await request.run(code, user_expressions or {})

@@ -7,6 +7,7 @@ import logging
 
 from crkernel.engines.base import Engine
 from crkernel.outcome import Json, Language, Sink, bundle, error_of
+from crkernel.questions import Questions
 
 log = logging.getLogger(__name__)
 
@@ -18,11 +19,12 @@ _PREFIX = "crkernel: "
 class Listener:
     """The ear of one session. It also says what the session itself has to tell."""
 
-    def __init__(self, engine: Engine, language: Language) -> None:
+    def __init__(self, engine: Engine, language: Language, questions: Questions) -> None:
         self.last_words = ""
         """The end of what the guest wrote to stderr since the cell began."""
         self._engine = engine
         self._language = language
+        self._questions = questions
         self._sink: Sink | None = None
         self._notes: list[str] = []
 
@@ -45,6 +47,8 @@ class Listener:
             sink.display(shown["data"], shown["metadata"], transient, update)
         elif kind == "clear_output":
             sink.clear_output(event.get("wait") is True)
+        elif kind == "input":
+            self._questions.pass_on(event, sink)
         elif kind == "error":
             lines = error_of(event, self._engine.limits, self._language)["traceback"]
             origin = str(event.get("origin", "callback"))

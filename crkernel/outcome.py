@@ -56,6 +56,10 @@ class Sink(Protocol):
     def clear_output(self, wait: bool) -> None:
         """Remove what was shown."""
 
+    async def ask(self, prompt: str, password: bool) -> str | None:
+        """What the person at the front end types; None at the end of input. Raises UserError
+        where nobody can be asked."""
+
     def begin(self, count: int, source: Checkpoint) -> None:
         """A cell is run again, as execution `count`."""
 

@@ -22,6 +22,7 @@ from crkernel.errors import CRKernelError, SandboxDied
 from crkernel.listener import Listener
 from crkernel.outcome import Json, Language, Outcome, Sink, limit_hint, outcome, simple_error
 from crkernel.past import ROOT, Past
+from crkernel.questions import Questions
 from crkernel.spare import Spare
 from crkernel.timeline import Timeline
 
@@ -44,7 +45,8 @@ class Session:
         self.language = language
         self._live: Sandbox | None = None
         self._background = Background()
-        self._listener = Listener(engine, language)
+        self._questions = Questions(self._background)
+        self._listener = Listener(engine, language, self._questions)
         self._boot = Boot(engine, language, self._background)
         self._past = Past(engine, self._background, self._listener.warn)
         self._spare = Spare(engine, self._background)
@@ -278,13 +280,14 @@ class Session:
         begin = time.monotonic()
         self._running = True
         try:
-            reply = await live.call(
-                "execute",
-                code=code,
-                cell=str(count),
-                silent=silent,
-                user_expressions=expressions,
-            )
+            with self._questions.of(live):
+                reply = await live.call(
+                    "execute",
+                    code=code,
+                    cell=str(count),
+                    silent=silent,
+                    user_expressions=expressions,
+                )
         except SandboxDied as death:
             record = None if silent else (code, count, time.monotonic() - begin)
             return await self._mourn(death, record)

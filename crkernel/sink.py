@@ -7,24 +7,29 @@ and front ends show it there.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ipykernel.kernelbase import Kernel
 
 from crkernel.checkpoint import Checkpoint
+from crkernel.errors import UserError
 
 _FLUSH_SECONDS = 0.02
 _FLUSH_CHARACTERS = 1 << 16
 Json = dict[str, Any]
+Ask = Callable[[str, bool], Awaitable[str | None]]
+"""Asks a person: the prompt, and whether the answer is a secret."""
 
 
 class IOPubSink:
     """Implements `session.Sink` for one execute_request. A silent one shows nothing."""
 
-    def __init__(self, kernel: Kernel, parent: Json, silent: bool) -> None:
+    def __init__(self, kernel: Kernel, parent: Json, silent: bool, ask: Ask | None = None) -> None:
         self._kernel = kernel
         self._parent = parent
         self._silent = silent
+        self._ask = ask
         self._name = ""
         self._texts: list[str] = []
         self._size = 0
@@ -72,6 +77,16 @@ class IOPubSink:
         """error."""
         self.flush()
         self._send("error", content)
+
+    async def ask(self, prompt: str, password: bool) -> str | None:
+        """input_request and its answer."""
+        self.flush()
+        if self._ask is None:
+            raise UserError(
+                "this front end allows no input",
+                hint="set the value in the cell, or run it where somebody can be asked",
+            )
+        return await self._ask(prompt, password)
 
     def begin(self, count: int, source: Checkpoint) -> None:
         """The heading over the output of a cell that is run again."""

@@ -9,9 +9,11 @@ const { Worker, MessageChannel, SHARE_ENV } = require('node:worker_threads');
 
 // The worker starts first: its boot runs beside ours.
 const { port1: port, port2: workerPort } = new MessageChannel();
+const { port1: answers, port2: answersPort } = new MessageChannel();
+const arrived = new Int32Array(new SharedArrayBuffer(4));
 const worker = new Worker(path.join(__dirname, 'worker.js'), {
-  workerData: { port: workerPort },
-  transferList: [workerPort],
+  workerData: { port: workerPort, answers: answersPort, arrived },
+  transferList: [workerPort, answersPort],
   stdout: true,
   stderr: true,
   env: SHARE_ENV,
@@ -26,6 +28,7 @@ const { createRequire, findSourceMap } = require('node:module');
 const entropy = require('./entropy.js');
 const failure = require('./failure.js');
 const fences = require('./fences.js');
+const input = require('./input.js');
 const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
 const { emit, emitText, installStreams } = require('./output.js');
@@ -52,6 +55,7 @@ const settings = { colors: true };
 let importsWork = false;
 let directory = null;
 let requireHere = null;
+let running = null; // the cell that runs, as an object that is equal to no other
 
 function define(name, value) {
   defineProperty(globalThis, name, {
@@ -168,13 +172,16 @@ function execute({ id, code, typed, cell, silent, user_expressions: expressions,
   if (!importsWork && apply(includes, code, ['import'])) enableImports();
   if (positions) failure.setPositions(cell, positions);
   const group = `cell ${id}`;
-  const fail = (error) => afterDisplays(() => finish({ id, status: 'error', error }, group));
+  const run = { id, group };
+  const fail = (error) => afterDisplays(() => finish(run, { id, status: 'error', error }));
   const succeed = (result) => afterDisplays(() => {
     evaluateAll(expressions, group, (table) => {
-      finish({ id, status: 'ok', result, user_expressions: table }, group);
+      finish(run, { id, status: 'ok', result, user_expressions: table });
     });
   });
   displays.takePending();
+  running = run;
+  input.begin();
   evaluate({ code, typed, label: cell, group }, ({ error, value }) => {
     if (error) {
       fail(error);
@@ -200,10 +207,20 @@ function afterDisplays(next) {
   step();
 }
 
-function finish(reply, objectGroup) {
-  answer(reply);
-  ask(session, 'Runtime.releaseObjectGroup', { objectGroup });
+/** Answers for a cell, unless it was interrupted or has failed before. */
+function finish(run, reply) {
+  if (run === running) {
+    running = null;
+    input.end();
+    answer(reply);
+  }
+  ask(session, 'Runtime.releaseObjectGroup', { objectGroup: run.group });
   ask(session, 'Runtime.discardConsoleEntries');
+}
+
+/** Ends the running cell with an error, whatever it waits for. */
+function failRunning(thrown) {
+  if (running) finish(running, { id: running.id, status: 'error', error: failed(thrown) });
 }
 
 function answer(reply) {
@@ -232,6 +249,11 @@ const operations = {
     }
     answer({ id, ok: true });
   },
+  abandon: ({ run }) => {
+    if (running?.id !== run) return;
+    running = null;
+    input.end(true);
+  },
   settle: unwinder.settle,
 };
 
@@ -243,6 +265,7 @@ function reporter(origin) {
 installStreams();
 consoles.install();
 displays.install(reportPresentation);
+input.install({ answers, arrived, fail: failRunning });
 fences.install(internalBinding, () => emit({ event: 'fence' }));
 failure.install({
   setPrepare: carrier.variable(findSourceMap, 'setInternalPrepareStackTrace'),

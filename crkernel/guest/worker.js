@@ -16,7 +16,7 @@ const IDLE_TIMEOUT = 60; // ms in which a main thread that is not stuck answers
 const STOP_TIMEOUT = 40; // ms given to each try to stop it
 const ATTEMPTS = 20; // terminations tried before an interrupt gives up
 
-const { port } = workerData;
+const { port, answers, arrived } = workerData;
 const session = new Session();
 session.connectToMainThread();
 
@@ -96,7 +96,10 @@ function detach() {
     late = answer;
   });
   const error = failure('Interrupted', 'the cell was interrupted');
-  const end = () => finish({ status: 'error', error: { ...error, interrupted: true } });
+  const end = () => {
+    port.postMessage({ op: 'abandon', run: id });
+    finish({ status: 'error', error: { ...error, interrupted: true } });
+  };
   const attach = () => (late ? finish(late) : waiting.set(id, finish));
   return [end, attach];
 }
@@ -145,6 +148,14 @@ async function interrupt() {
   return { ok: Boolean(stopped) };
 }
 
+/** Hands the answer to a question over to the main thread, which may block until it is there. */
+function takeInput({ question, value, error }) {
+  answers.postMessage({ question, value, error });
+  Atomics.add(arrived, 0, 1);
+  Atomics.notify(arrived, 0);
+  return { ok: true };
+}
+
 async function hello(request) {
   const answer = await askMain(request, HELLO_TIMEOUT);
   return answer ? { main: true } : { main: false };
@@ -155,6 +166,7 @@ const operations = {
   execute,
   interrupt,
   hello,
+  input: takeInput,
   configure: (request) => askMain(request),
   ping: () => ({ ok: true }),
   complete: (request) => require('./lookup.js').complete(post, request),
