@@ -206,11 +206,10 @@ def proof() -> str:
 async def _prove() -> dict[str, float]:
     """The seconds that each step took; raises what a kernel would raise."""
     from crkernel.engines import Limits, open_engine
-    from crkernel.engines.base import machine_memory
     from crkernel.javascript import JAVASCRIPT
 
     limits = Limits(
-        memory=machine_memory() // 2,
+        memory=Limits.default().memory,
         max_processes=256,
         file_size=1 << 30,
         disk_size=1 << 30,

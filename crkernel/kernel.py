@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from functools import partial
 from typing import Any
 
 from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
-from traitlets import Int, TraitError, Unicode
 
 from crkernel import __version__, magic_help
-from crkernel.engines import Limits, open_engine
-from crkernel.errors import CRKernelError, UserError
+from crkernel.engines import Engine, open_engine
+from crkernel.errors import CRKernelError
 from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.outcome import Outcome
 from crkernel.request import Request, as_bug, as_error
 from crkernel.session import Session
+from crkernel.settings import Settings
 from crkernel.sink import IOPubSink
 from crkernel.stdin import Stdin
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 _INTERRUPT_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 
 
-class Size(Int[int, int | str]):
-    """A number of bytes, also written like "512M" or "2 GiB"."""
-
-    info_text = "a size in bytes, or like 512M or 2G"
-
-    def validate(self, obj: Any, value: Any) -> int:
-        """Raises TraitError for what is no size."""
-        if isinstance(value, str):
-            match = _SIZE.fullmatch(value)
-            if match is None:
-                self.error(obj, value)
-            value = int(float(match[1]) * _UNITS[match[2].upper()])
-        return super().validate(obj, value)
-
-    def from_string(self, s: str) -> Any:
-        """What a command line or %config gives."""
-        return s
-
-
-class CRKernel(Kernel):
+class CRKernel(Settings, Kernel):
     """A Jupyter kernel whose past is real."""
 
     implementation = "crkernel"
@@ -58,34 +36,10 @@ class CRKernel(Kernel):
         {"text": "Node.js", "url": "https://nodejs.org/docs/latest-v24.x/api/"}
     ]
 
-    engine = Unicode("auto", help="Where sandboxes run: auto or local.").tag(config=True)
-    memory = Size(
-        Limits.default().memory,
-        min=256 << 20,
-        help="Memory of the guest, per process; half of the machine's.",
-    ).tag(config=True)
-    max_processes = Int(
-        Limits.default().max_processes, min=64, help="Processes and threads of the guest."
-    ).tag(config=True)
-    file_size = Size(
-        Limits.default().file_size, min=1 << 20, help="The largest file the guest can write."
-    ).tag(config=True)
-    disk_size = Size(
-        Limits.default().disk_size,
-        min=1 << 20,
-        help="Its writable tree: /home/work, /tmp, /dev/shm.",
-    ).tag(config=True)
-    staging_size = Size(
-        Limits.default().staging_size,
-        min=64 << 20,
-        help="All checkpoints of the session, in memory.",
-    ).tag(config=True)
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         logging.getLogger("crkernel").parent = self.log
-        secret = self.session.key if self.session else None
-        self.notebook = Session(open_engine(self.engine, self._limits(), secret), JAVASCRIPT)
+        self.notebook = Session(self._open_engine(), JAVASCRIPT)
         self._stdin = Stdin(self)
         self._history = History(history_file())
         self._started: asyncio.Task[None] | None = None
@@ -97,13 +51,27 @@ class CRKernel(Kernel):
         """Serve; the guest comes up meanwhile."""
         super().start()  # type: ignore[no-untyped-call]
         self._loop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
-        self._started = self._loop.create_task(self.notebook.start())
+        self._started = self._loop.create_task(self._start())
+
+    def _open_engine(self) -> Engine:
+        """The one that is set. If there is none such, any will do: it is never started."""
+        secret = self.session.key if self.session else None
+        try:
+            return open_engine(self.engine, self.limits(), secret)
+        except CRKernelError as error:
+            self.misconfigured = error
+            return open_engine("local", self.limits(), secret)
+
+    async def _start(self) -> None:
+        if self.misconfigured is not None:
+            raise self.misconfigured
+        await self.notebook.start()
 
     async def ready(self) -> None:
         """Wait until there is a guest; what kept it from starting may be mended meanwhile."""
         assert self._started is not None
         if self._started.done() and self._started.exception() is not None:
-            self._started = asyncio.create_task(self.notebook.start())
+            self._started = asyncio.create_task(self._start())
         await asyncio.shield(self._started)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
@@ -301,45 +269,9 @@ class CRKernel(Kernel):
         indent = {"indent": str(answer.get("indent", ""))} if status == "incomplete" else {}
         return {"status": status, **indent}
 
-    # -- settings
-
-    def settings(self) -> dict[str, str]:
-        """The kernel's own traits, as text."""
-        return {name: _show(getattr(self, name)) for name in self.class_own_traits(config=True)}
-
-    def change_setting(self, name: str, text: str) -> str:
-        """Set one. Limits hold for guests that are started from now on."""
-        traits = self.class_own_traits(config=True)
-        if name not in traits:
-            raise UserError(f"there is no setting {name}", hint="%config lists all")
-        if name in ("engine", "staging_size"):
-            raise UserError(
-                f"{name} cannot change while the kernel runs",
-                hint=f"add --CRKernel.{name}=... to the kernelspec's argv and restart",
-            )
-        try:
-            setattr(self, name, traits[name].from_string(text))
-        except (TraitError, ValueError) as error:
-            raise UserError(
-                f"{name} cannot be {text!r}: {error}", hint=traits[name].help
-            ) from error
-        self.notebook.engine.limits = self._limits()
-        shown = _show(getattr(self, name))
-        return f"{name} = {shown}, for guests started from now on: %reset starts one"
-
-    def _limits(self) -> Limits:
-        return Limits(
-            self.memory, self.max_processes, self.file_size, self.disk_size, self.staging_size
-        )
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, int) and value >= 1 << 20:
-        for unit in "TGM":
-            if value % _UNITS[unit] == 0:
-                return f"{value // _UNITS[unit]}{unit}"
-        return f"{value >> 20}M"
-    return str(value)
+    def settings_changed(self) -> None:
+        """For guests that are started from now on."""
+        self.notebook.engine.limits = self.limits()
 
 
 def _utf16(text: str, code_points: int) -> int:

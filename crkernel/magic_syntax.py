@@ -207,11 +207,12 @@ def _setting(magic: Magic, rest: str) -> tuple[str, ...]:
     """(), (name,) or (name, value); the value is kept as written, but for quotes around it all."""
     if not rest:
         return ()
-    name, equals, value = (part.strip() for part in rest.partition("="))
+    match = re.fullmatch(r"([^\s=]*)\s*(=?)\s*(.*)", rest, re.DOTALL)
+    assert match is not None  # any text does
+    name, equals, value = match.groups()
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
-        hint = f": write %config {name.split()[0]} = …" if name.split()[1:] else ""
-        raise _wrong(magic, f"{name!r} is not the name of a setting{hint}")
-    if not equals:
+        raise _wrong(magic, f"{name!r} is not the name of a setting")
+    if not equals and not value:
         return (name,)
     if not value:
         raise _wrong(magic, f'a value is missing after {name} =; "" is the empty one')

@@ -184,7 +184,7 @@ and outputs, nor settings made with %config.""",
     ),
     Magic(
         "config",
-        "%config [name [= value]]",
+        "%config [name [[=] value]]",
         "show or set the kernel's settings",
         """\
 Without arguments shows all settings, with a name that one, with a value sets it.
@@ -193,6 +193,7 @@ Examples:
   %config
   %config memory
   %config memory = 2G
+  %config memory 2G
 
 Holds for this kernel until it ends. Does not change the state of the guest.""",
         argument="setting",

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
+from crkernel.engines import machine
 from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
 from crkernel.guest import wire
 from crkernel.guest.wire import Message, WireError
@@ -38,9 +38,11 @@ class Limits:
 
     @classmethod
     def default(cls) -> Limits:
-        """Half of the machine's memory for the guest, as much for staging."""
-        half = machine_memory() // 2
-        return cls(half, 512, 4 << 30, 2 << 30, half)
+        """A third of the machine's memory for the guest, a third for staging, a twelfth or 2 GiB
+        for files: all full, they leave a quarter of it to everyone else."""
+        memory = machine.memory()
+        third = max(256 << 20, memory // 3)
+        return cls(third, 512, 4 << 30, min(2 << 30, memory // 12), third)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +307,3 @@ def open_engine(name: str, limits: Limits, secret: bytes | None = None) -> Engin
         raise EngineUnavailable(f"there is no engine {name!r}", hint=f"engines: {known}")
     engine: type[Engine] = found[name].load()
     return engine(limits, secret)
-
-
-def machine_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -19,6 +19,8 @@ from . import wire
 WORK = "/home/work"
 FIRST_PID = 5000
 """The guest's process ids start here, so that they are free wherever it is restored."""
+_OOM_SCORE = 500
+"""A machine out of memory ends guests, which can be restored, before it ends anything else."""
 
 _READ_PIPES = {"stdout": 1, "stderr": 2, "replies": 4, "events": 5}
 """What the guest writes, by its descriptor numbers; 3 is where it reads its calls."""
@@ -233,6 +235,8 @@ def _become(
         resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
     sc.adopt_orphans()  # so that a daemon stays in the tree that a checkpoint holds
     sc.drop_capabilities()
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(_OOM_SCORE))
     os.execve(command[0], list(command), dict(environment))
 
 

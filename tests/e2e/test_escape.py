@@ -350,6 +350,7 @@ def test_the_hosts_view_of_the_guest(guest: Kernel) -> None:
     fields = status(pid)
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "500"
     user = {int(word) for word in fields["Uid"].split()}
     assert len(user) == 1
     if os.geteuid() == 0:

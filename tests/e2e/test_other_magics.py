@@ -96,7 +96,8 @@ def test_config_shows_and_sets(kernel: Kernel) -> None:
         assert re.search(rf"^{name}\s", everything, re.MULTILINE), everything
     kernel.ok("%config file_size = 64M")
     assert kernel.ok("%config file_size").shown.split() == ["file_size", "64M"]
-    kernel.ok("%config file_size=4G")
+    kernel.ok("%config file_size 4G")
+    assert kernel.ok("%config file_size").shown.split() == ["file_size", "4G"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,26 @@ def test_settings_from_the_command_line(start_kernel: Start) -> None:
     assert kernel.ok("%config disk_size").shown.split()[-1] == "100M"
     assert kernel.ok("%config memory").shown.split()[-1] == "1G"
     assert "100 MiB" in kernel.ok("%status").shown
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--CRKernel.engine=nowhere", "EngineUnavailable: there is no engine 'nowhere'"),
+        ("--CRKernel.memory=lots", "UserError: memory cannot be 'lots'"),
+        ("--CRKernel.max_processes=1", "UserError: max_processes cannot be '1'"),
+    ],
+)
+def test_a_bad_setting_in_the_command_line_is_told_by_the_first_cell(
+    start_kernel: Start, argument: str, says: str
+) -> None:
+    kernel = start_kernel(argument)
+    for cell in ("1 + 1", "%rewind 1"):
+        result = kernel.fails(cell)
+        assert result.error.startswith(says)
+        assert len(result.reply["traceback"]) == 2
+    assert kernel.ok("%config").shown
+    assert "Traceback" not in kernel.log.read_text()
 
 
 def test_status_tells_what_there_is(kernel: Kernel, steps: list[int]) -> None:

@@ -13,13 +13,13 @@ import pytest
 from crkernel.cli import cli
 from crkernel.engines import cgroup
 from crkernel.guest import enter, linger
-from crkernel.kernel import CRKernel
 from crkernel.magic_syntax import parse
 from crkernel.magic_table import MAGICS
+from crkernel.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
-SETTINGS = sorted(CRKernel.class_own_traits(config=True))
+SETTINGS = sorted(Settings.class_own_traits(config=True))
 
 
 def text(name: str) -> str:

@@ -1,0 +1,140 @@
+"""The kernel's settings: traits that a kernelspec's argv, a configuration file or %config sets."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from traitlets import Int, TraitError, Unicode
+from traitlets.config import Config, Configurable
+
+from crkernel.engines import Limits
+from crkernel.errors import CRKernelError, UserError
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_MOST = (1 << 63) - 1  # what the system can take
+
+
+class Number(Int[int, int | str]):
+    """A whole number, also as text. TraitError says in plain words what else it should be."""
+
+    takes = "a whole number"
+
+    def validate(self, obj: Any, value: Any) -> int:  # noqa: ARG002
+        """Raises TraitError for what is none, or out of bounds."""
+        number = self.read(value) if isinstance(value, str) else value
+        least = self.min or 0
+        if type(number) is not int or not least <= number <= _MOST:
+            takes = f"{self.takes}, at least {show(least)}"
+            raise TraitError(f"{self.name} cannot be {str(value)!r}: it takes {takes}")
+        return number
+
+    def from_string(self, s: str) -> Any:
+        """What a command line or %config gives."""
+        return s
+
+    def read(self, text: str) -> int | None:
+        """The number that a text means; None if it means none."""
+        return int(text) if re.fullmatch(r"\s*\d{1,18}\s*", text) else None
+
+
+class Size(Number):
+    """A number of bytes, also written like "512M" or "2 GiB"."""
+
+    takes = "a size in bytes or like 512M or 2G"
+
+    def read(self, text: str) -> int | None:
+        """As `Number.read`."""
+        match = _SIZE.fullmatch(text.strip())
+        return match and int(min(float(match[1]), float(_MOST)) * _UNITS[match[2].upper()])
+
+
+class Settings(Configurable):
+    """What can be set. It is a base of the kernel: on a command line `--CRKernel.memory=2G`."""
+
+    engine = Unicode("auto", help="Where sandboxes run: auto or local.").tag(
+        config=True, fixed=True
+    )
+    memory = Size(
+        Limits.default().memory,
+        min=256 << 20,
+        help="Memory of the guest, per process; a third of the machine's.",
+    ).tag(config=True)
+    max_processes = Number(
+        Limits.default().max_processes, min=64, help="Processes and threads of the guest."
+    ).tag(config=True)
+    file_size = Size(
+        Limits.default().file_size, min=1 << 20, help="The largest file the guest can write."
+    ).tag(config=True)
+    disk_size = Size(
+        Limits.default().disk_size,
+        min=1 << 20,
+        help="Its writable tree, in memory: /home/work, /tmp, /dev/shm.",
+    ).tag(config=True)
+    staging_size = Size(
+        Limits.default().staging_size,
+        min=64 << 20,
+        help="All checkpoints of the session, in memory; a third of the machine's.",
+    ).tag(config=True, fixed=True)
+
+    misconfigured: CRKernelError | None = None
+    """Why there can be no guest under the settings that the kernel was started with."""
+
+    def _load_config(self, cfg: Config, section_names: Any = None, traits: Any = None) -> None:
+        """A bad setting does not keep the kernel from starting: the first cell tells."""
+        try:
+            super()._load_config(cfg, section_names, traits)
+        except (TraitError, ValueError) as error:
+            self.misconfigured = UserError(
+                str(error), hint=f"correct it in the kernelspec's argv, {_RESTART}"
+            )
+
+    def settings(self) -> dict[str, str]:
+        """All of them, as text."""
+        return {name: show(getattr(self, name)) for name in self._configurable()}
+
+    def change_setting(self, name: str, text: str) -> str:
+        """Set one and say from when it holds. Raises UserError."""
+        trait = self._configurable().get(name)
+        if trait is None:
+            raise UserError(f"there is no setting {name}", hint="%config lists all")
+        if trait.metadata.get("fixed"):
+            raise UserError(
+                f"{name} cannot change while the kernel runs",
+                hint=f"add --CRKernel.{name}=... to the kernelspec's argv, {_RESTART}",
+            )
+        try:
+            setattr(self, name, trait.from_string(text))
+        except (TraitError, ValueError) as error:
+            raise UserError(str(error), hint=trait.help) from error
+        self.settings_changed()
+        shown = show(getattr(self, name))
+        return f"{name} = {shown}, for guests started from now on: %reset starts one"
+
+    def settings_changed(self) -> None:
+        """Called when one was set."""
+
+    def limits(self) -> Limits:
+        """What the guest may use."""
+        return Limits(
+            self.memory, self.max_processes, self.file_size, self.disk_size, self.staging_size
+        )
+
+    @classmethod
+    def _configurable(cls) -> dict[str, Any]:
+        """The traits of ours, without those of ipykernel."""
+        return Settings.class_own_traits(config=True)
+
+
+def show(value: Any) -> str:
+    """A setting's value as it would be written."""
+    if isinstance(value, int) and value >= 1 << 20:
+        for unit in "TGM":
+            if value % _UNITS[unit] == 0:
+                return f"{value // _UNITS[unit]}{unit}"
+        return f"{value >> 20}M"
+    return str(value)
+
+
+_RESTART = "then restart the kernel"
