@@ -22,7 +22,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # program:apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
 
-.PHONY: demo test check bench setup image packages clean
+.PHONY: demo test check bench setup image packages browser clean
 
 demo: setup
 	@mkdir -p build
@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/jupyter nbconvert --to html --log-level WARN build/tour.ipynb
 	echo "see build/tour.ipynb and build/tour.html"
 
-test: setup
+test: setup browser
 	@$(BIN)/pytest $(ARGS)
 
 check: .venv/ready
@@ -85,6 +85,10 @@ packages:
 	"$${sudo[@]}" apt-get update -qq
 	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
+# only tests look at notebooks
+browser:
+	@$(MAKE) packages PROGRAMS=chromium:chromium
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -15,6 +15,7 @@ import pexpect
 import pytest
 from driver import kernel_name
 from nbclient import NotebookClient
+from scenario import SCENARIO
 
 pytestmark = pytest.mark.e2e
 
@@ -184,6 +185,15 @@ class Console:
         """Type a line and Enter."""
         self.child.send(text + "\r")
 
+    def leave(self) -> None:
+        """Ctrl-D; the console must end well."""
+        self.child.sendeof()
+        if self.child.expect([r"\[y\]", pexpect.EOF]) == 0:
+            self.type("y")
+            self.child.expect(pexpect.EOF)
+        self.child.close()
+        assert self.child.exitstatus == 0
+
 
 def test_a_console(tmp_path: Path) -> None:
     console = Console(tmp_path)
@@ -217,10 +227,15 @@ def test_a_console(tmp_path: Path) -> None:
     time.sleep(1)  # until the kernel has it, which nothing on the screen tells
     console.child.sendintr()
     console.prompt(10)
-    console.child.sendeof()
-    index = console.child.expect([r"\[y\]", pexpect.EOF])
-    if index == 0:
-        console.type("y")
-        console.child.expect(pexpect.EOF)
-    console.child.close()
-    assert console.child.exitstatus == 0
+    console.leave()
+
+
+def test_a_console_runs_what_notebooks_run(tmp_path: Path) -> None:
+    console = Console(tmp_path)
+    for number, (code, shown) in enumerate(SCENARIO, 1):
+        console.prompt(number)
+        console.type(code)
+        for line in shown.splitlines():
+            console.wait(re.escape(line))
+    console.prompt(len(SCENARIO) + 1)
+    console.leave()

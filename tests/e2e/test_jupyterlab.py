@@ -1,0 +1,179 @@
+"""JupyterLab and Notebook 7 in Chromium: what a person does there, seen on the screen.
+
+Each test leaves pictures in build/screenshots.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import nbformat
+import pytest
+from browser import Notebook, Server, chromium, connecting, screenshot, server
+from driver import kernel_name
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+from scenario import SCENARIO
+
+pytestmark = pytest.mark.e2e
+
+Open = Callable[..., Notebook]
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with server(tmp_path_factory.mktemp("jupyter")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    with chromium() as running:
+        yield running.new_context(viewport={"width": 1100, "height": 900})
+
+
+@pytest.fixture
+def page(
+    browser: BrowserContext, jupyter: Server, request: pytest.FixtureRequest
+) -> Iterator[Page]:
+    page = browser.new_page()
+    yield page
+    if getattr(request.node, "failed", False):
+        screenshot(page, f"failed-{request.node.name.split('[')[0]}")
+    page.close()
+    jupyter.end_kernels()
+
+
+@pytest.fixture
+def open_notebook(page: Page, jupyter: Server, request: pytest.FixtureRequest) -> Open:
+    """Opens a new notebook with these cells, in JupyterLab or in Notebook 7."""
+    title = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
+
+    def open_notebook(*cells: str, at: str = "lab") -> Notebook:
+        name = f"{title}.ipynb"
+        kernelspec = {"name": kernel_name(), "display_name": "", "language": "javascript"}
+        content = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells or ("",)],
+            metadata={"kernelspec": kernelspec},
+        )
+        nbformat.write(content, jupyter.folder / name)
+        # A workspace of its own: others would bring back the notebooks of earlier tests.
+        place = f"lab/workspaces/{title}/tree" if at == "lab" else at
+        with connecting(page):
+            page.goto(jupyter.url(f"{place}/{name}"))
+        return Notebook(page)
+
+    return open_notebook
+
+
+@pytest.fixture
+def lab(open_notebook: Open) -> Notebook:
+    """An empty notebook in JupyterLab."""
+    return open_notebook()
+
+
+def shows(cell: Locator, text: str | re.Pattern[str]) -> None:
+    """Wait until the outputs of a cell contain a text."""
+    expect(cell.locator(".jp-Cell-outputArea")).to_contain_text(text)
+
+
+def test_the_launcher_starts_a_kernel(page: Page, jupyter: Server) -> None:
+    page.goto(jupyter.url("lab"))
+    card = page.locator('.jp-LauncherCard[data-category="Notebook"]', has_text="crkernel")
+    expect(card.locator("img")).to_be_visible()
+    with connecting(page):
+        card.click()
+    notebook = Notebook(page)
+    cell = notebook.run("process.version")
+    shows(cell, re.compile(r"'v24\.[\d.]+'"))
+    expect(page.locator(".jp-KernelName")).to_have_text("JavaScript (crkernel)")
+    notebook.screenshot("launcher")
+
+
+@pytest.mark.parametrize("at", ["lab", "notebooks"])
+def test_the_same_notebook_runs_in_both(open_notebook: Open, at: str) -> None:
+    notebook = open_notebook(*(code for code, _ in SCENARIO), at=at)
+    failing = [i for i, (_, shown) in enumerate(SCENARIO) if "Error" in shown]
+    starts = [0, *(i + 1 for i in failing)]  # an error stops what was sent with it
+    for start, end in zip(starts, [*starts[1:], len(SCENARIO)], strict=True):
+        notebook.cells.nth(start).locator(".cm-content").click()
+        notebook.menu("Run", "Run Selected Cell and All Below")
+        for i in range(start, end):
+            shows(notebook.cells.nth(i), SCENARIO[i][1])
+    notebook.screenshot(f"same-notebook-{at}")
+
+
+def test_a_completion_is_picked(lab: Notebook) -> None:
+    lab.run("const basket = { tea: 1, milk: 2, toString() { throw new Error('called') } }")
+    cell = lab.write("1 + basket.")
+    lab.page.keyboard.press("Tab")
+    completer = lab.page.locator(".jp-Completer:visible")
+    expect(completer.locator(".jp-Completer-item", has_text="tea")).to_be_visible()
+    lab.screenshot("completion")
+    completer.locator(".jp-Completer-item", has_text="milk").click()
+    expect(cell.locator(".cm-content")).to_have_text("1 + basket.milk")
+    lab.page.keyboard.press("Shift+Enter")
+    shows(cell, "3")
+
+
+def test_an_inspection_is_opened(lab: Notebook) -> None:
+    lab.run("/** Twice as much. */\nfunction twice(n) { return 2 * n }")
+    lab.write("twice")
+    lab.page.keyboard.press("Shift+Tab")
+    expect(lab.page.locator(".jp-Tooltip:visible")).to_contain_text("twice(n)")
+    lab.screenshot("inspection")
+
+
+def test_stop_ends_a_loop_and_all_is_alive(lab: Notebook) -> None:
+    lab.run("let alive = 42; let ticks = 0; setInterval(() => ticks++, 20); 0")
+    cell = lab.start("console.log('spinning'); while (true) {}")
+    shows(cell, "spinning")
+    lab.tool("interrupt")
+    shows(cell, "Interrupted")
+    lab.screenshot("stopped")
+    shows(lab.run("alive"), "42")
+    shows(
+        lab.run("const seen = ticks; await new Promise(r => setTimeout(r, 200)); ticks > seen"),
+        "true",
+    )
+
+
+def test_restart(lab: Notebook) -> None:
+    lab.run("globalThis.before = 1")
+    lab.tool("restart")
+    lab.accept()
+    expect(lab.page.locator(".jp-Dialog")).to_have_count(0)
+    cell = lab.run("typeof before")
+    shows(cell, "'undefined'")
+    expect(cell.locator(".jp-InputPrompt")).to_have_text("[1]:")
+    lab.run("%rewind r1.1")
+    shows(lab.run("before"), "1")
+    lab.screenshot("restarted")
+
+
+def test_a_display_is_updated(lab: Notebook) -> None:
+    first = lab.run("display('<b>waiting</b>', { mime: 'text/html', display_id: 'state' })")
+    expect(first.locator("b")).to_have_text("waiting")
+    lab.run("display('<b>done</b>', { mime: 'text/html', display_id: 'state', update: true })")
+    expect(first.locator("b")).to_have_text("done")
+    lab.screenshot("updated-display")
+
+
+def test_a_rewind(lab: Notebook) -> None:
+    lab.run("const basket = ['tea', 'milk']; let visits = 0")
+    lab.run("require('fs').writeFileSync('list.txt', basket.join()); basket")
+    lab.run("basket.length = 0; require('fs').rmSync('list.txt'); basket")
+    shows(lab.run("%rewind 2"), "now at checkpoint 2")
+    shows(
+        lab.run("[basket, require('fs').readdirSync('.')]"), "[ [ 'tea', 'milk' ], [ 'list.txt' ] ]"
+    )
+    timeline = lab.run("%timeline")
+    expect(timeline.locator("table")).to_contain_text("basket.length = 0")
+    lab.screenshot("rewind")
+
+
+def test_an_error_is_read(lab: Notebook) -> None:
+    lab.run("function parse(text) {\n  return JSON.parse(text)\n}")
+    cell = lab.run("parse('{oops}')")
+    shows(cell, "SyntaxError")
+    lab.screenshot("error")
