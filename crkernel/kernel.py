@@ -42,6 +42,8 @@ class CRKernel(Settings, Kernel):
         self.notebook = Session(self._open_engine(), JAVASCRIPT)
         self._stdin = Stdin(self)
         self._history = History(history_file())
+        for kind in ("comm_open", "comm_msg", "comm_close"):
+            self.shell_handlers[kind] = self._on_comm
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -202,6 +204,27 @@ class CRKernel(Settings, Kernel):
             }
         assert self.session is not None
         self.session.send(stream, "interrupt_reply", content, parent, ident=ident)
+
+    # -- comms
+
+    async def _on_comm(self, _stream: Any, _ident: Any, message: dict[str, Any]) -> None:
+        """A message of a comm; it may come while a cell runs."""
+        sink = IOPubSink(self, message, silent=False)
+        try:
+            await self.ready()
+            await self.notebook.comm(message, sink)
+        except CRKernelError as error:
+            self.log.info("a message of a comm was lost: %s", error)
+        sink.flush()
+
+    async def comm_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Which comms are open; the base class would have a manager of Python comms."""
+        wanted = parent["content"].get("target_name")
+        targets = self.notebook.comms.items()
+        comms = {n: {"target_name": t} for n, t in targets if wanted in (None, t)}
+        assert self.session is not None
+        content = {"status": "ok", "comms": comms}
+        self.session.send(stream, "comm_info_reply", content, parent, ident)
 
     # -- help while typing
 

@@ -7,7 +7,7 @@ Nothing that a guest says is believed: what leaves this module has the types it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,6 +59,9 @@ class Sink(Protocol):
     async def ask(self, prompt: str, password: bool) -> str | None:
         """What the person at the front end types; None at the end of input. Raises UserError
         where nobody can be asked."""
+
+    def comm(self, kind: str, content: Json, metadata: Json, buffers: Sequence[bytes]) -> None:
+        """A message of a comm: comm_open, comm_msg or comm_close."""
 
     def begin(self, count: int, source: Checkpoint) -> None:
         """A cell is run again, as execution `count`."""

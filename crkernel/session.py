@@ -17,6 +17,7 @@ from typing import Any
 from crkernel.background import Background
 from crkernel.boot import Boot
 from crkernel.checkpoint import Checkpoint, Status
+from crkernel.comms import Comms
 from crkernel.engines.base import Engine, Limits, Sandbox, died
 from crkernel.errors import CRKernelError, SandboxDied
 from crkernel.listener import Listener
@@ -46,11 +47,13 @@ class Session:
         self._live: Sandbox | None = None
         self._background = Background()
         self._questions = Questions(self._background)
-        self._listener = Listener(engine, language, self._questions)
+        self._comms = Comms()
+        self._listener = Listener(engine, language, self._questions, self._comms)
         self._boot = Boot(engine, language, self._background)
         self._past = Past(engine, self._background, self._listener.warn)
         self._spare = Spare(engine, self._background)
         self._lock = asyncio.Lock()
+        self._reachable = asyncio.Event()  # set while the guest can take messages of comms
         self._checkpointing: asyncio.Task[None] | None = None
         self._revived: str | None = None  # where a death between cells led, until a cell runs
         self._running = False
@@ -60,6 +63,11 @@ class Session:
     def timeline(self) -> Timeline:
         """What happened."""
         return self._past.timeline
+
+    @property
+    def comms(self) -> dict[str, str]:
+        """The targets of the comms that are open, by id."""
+        return self._comms.targets
 
     @property
     def language_version(self) -> str:
@@ -76,6 +84,7 @@ class Session:
             self._past.inherit(state)
         await self._root(ROOT)
         self._past.last["start"] = time.monotonic() - begin
+        self._reachable.set()
         self._spare.warm(_SPARE_DELAY)
         if self._past.root_name() is not None and self.engine.limits == Limits.default():
             self._background.start(self._make_golden(_GOLDEN_DELAY))
@@ -145,6 +154,16 @@ class Session:
         if self._live is None:
             raise SandboxDied("there is no guest", hint="restart the kernel")
         return await self._live.call(op, look=True, **fields)
+
+    async def comm(self, message: Json, sink: Sink) -> None:
+        """Have the guest handle a message of a comm, in a running cell or between two; what its
+        handler shows goes to `sink`. Raises SandboxDied."""
+        await self._reachable.wait()
+        assert self._live is not None
+        call = self._comms.call(message)
+        with self._listener.handling(sink) as number:
+            reply = await self._live.call("comm", delivery=number, **call)
+        self._comms.taken(message, reply.get("known") is not False, sink)
 
     async def interrupt(self) -> None:
         """Stop the running cell. One that does not react is ended, guest and all, by the second
@@ -265,6 +284,7 @@ class Session:
         lives: one that died meanwhile is put back first."""
         async with self._lock:
             self._past.touch()
+            self._reachable.clear()
             if self._checkpointing is not None:
                 await asyncio.wait([self._checkpointing])  # who gives up waiting does not stop it
                 self._checkpointing = None
@@ -272,13 +292,17 @@ class Session:
                 raise SandboxDied("there is no guest", hint="restart the kernel")
             if self._live.death is not None:
                 await self._revive(self._live.death)
-            yield self._live
+            try:
+                yield self._live
+            finally:
+                self._reachable.set()
 
     async def _run(
         self, live: Sandbox, code: str, count: int, silent: bool, expressions: dict[str, str]
     ) -> Outcome:
         begin = time.monotonic()
         self._running = True
+        self._reachable.set()
         try:
             with self._questions.of(live):
                 reply = await live.call(
@@ -293,6 +317,7 @@ class Session:
             return await self._mourn(death, record)
         finally:
             self._running = False
+            self._reachable.clear()
         result = outcome(reply, self.engine.limits, self.language)
         if not silent:
             duration = time.monotonic() - begin
@@ -322,7 +347,15 @@ class Session:
             self._spare.warm()
         self._move_in(spare)
         self.timeline.move(key)
+        await self._close_comms(key)
         self._past.last["rewind"] = time.monotonic() - begin
+
+    async def _close_comms(self, key: str) -> None:
+        """Of the present and of the state `key`, those that the other does not know."""
+        assert self._live is not None
+        for call in self._comms.rewound(key, self._listener.sink):
+            with contextlib.suppress(SandboxDied):
+                await self._live.call("comm", delivery=0, **call)
 
     def _move_in(self, sandbox: Sandbox) -> None:
         old, self._live = self._live, sandbox
@@ -339,6 +372,7 @@ class Session:
         if golden is not None:
             self._move_in(golden[0])
             self._past.take_golden(draft, golden[1])
+            await self._close_comms(key)
             return
         sandbox = await self._boot.fresh()
         try:
@@ -347,6 +381,7 @@ class Session:
             self._background.start(sandbox.end())
             raise
         self._move_in(sandbox)
+        await self._close_comms(key)
 
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there
@@ -369,6 +404,7 @@ class Session:
                 return self._live
             later = Checkpoint(self.timeline.later_key(head), head, None, time.time())
             await self._past.take(later, self._live)
+            self._comms.keep(later.key)
         except SandboxDied:
             if self._live.death is None:
                 raise
@@ -382,6 +418,7 @@ class Session:
         draft = Checkpoint(str(count), self.timeline.head, code, time.time(), duration, state)
         try:
             await self._past.take(draft, live)
+            self._comms.keep(draft.key)
         except SandboxDied as death:
             self._past.lose(draft, str(death))
 

@@ -7,7 +7,7 @@ and front ends show it there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ipykernel.kernelbase import Kernel
@@ -87,6 +87,20 @@ class IOPubSink:
                 hint="set the value in the cell, or run it where somebody can be asked",
             )
         return await self._ask(prompt, password)
+
+    def comm(self, kind: str, content: Json, metadata: Json, buffers: Sequence[bytes]) -> None:
+        """comm_open, comm_msg or comm_close; sent by silent cells as well: it is no output."""
+        self.flush()
+        if self._kernel.session is not None:
+            self._kernel.session.send(
+                self._kernel.iopub_socket,
+                kind,
+                content,
+                parent=self._parent,
+                ident=b"comm-" + str(content["comm_id"]).encode(),
+                metadata=metadata,
+                buffers=list(buffers),
+            )
 
     def begin(self, count: int, source: Checkpoint) -> None:
         """The heading over the output of a cell that is run again."""

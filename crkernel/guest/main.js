@@ -28,6 +28,7 @@ const { createRequire, findSourceMap } = require('node:module');
 const entropy = require('./entropy.js');
 const failure = require('./failure.js');
 const fences = require('./fences.js');
+const comms = require('./comms.js');
 const input = require('./input.js');
 const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
@@ -41,6 +42,7 @@ const { isPromise } = util.types;
 const { keys, defineProperty } = Object;
 const { includes } = String.prototype;
 const { chdir, cwd } = process;
+const later = setImmediate;
 const { postMessage } = Object.getPrototypeOf(port);
 const { post } = Session.prototype;
 const { then } = Promise.prototype;
@@ -254,6 +256,17 @@ const operations = {
     running = null;
     input.end(true);
   },
+  comm: (request) => {
+    const { id, delivery } = request;
+    let known = true;
+    // What the handler leaves to microtasks still belongs to it. An interrupt cannot stop this.
+    later(() => {
+      emit({ event: 'handler', delivery, begins: false });
+      answer({ id, known });
+    });
+    emit({ event: 'handler', delivery, begins: true });
+    known = comms.deliver(request);
+  },
   settle: unwinder.settle,
 };
 
@@ -265,6 +278,7 @@ function reporter(origin) {
 installStreams();
 consoles.install();
 displays.install(reportPresentation);
+comms.install(reporter('comm handler'));
 input.install({ answers, arrived, fail: failRunning });
 fences.install(internalBinding, () => emit({ event: 'fence' }));
 failure.install({

@@ -166,6 +166,7 @@ const operations = {
   execute,
   interrupt,
   hello,
+  comm: (request) => askMain(request),
   input: takeInput,
   configure: (request) => askMain(request),
   ping: () => ({ ok: true }),

@@ -1,0 +1,98 @@
+"""Comms: which are open, and their messages between the front end and the guest.
+
+A rewind changes one side only, the guest's. So it is noted for each checkpoint which comms were
+open then: what has been opened since is closed in the front end after a rewind, and what has been
+closed since is closed in the guest.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from crkernel.outcome import Json, Sink
+
+log = logging.getLogger(__name__)
+
+_KINDS = ("open", "msg", "close")
+
+
+class Comms:
+    """The comms of one session."""
+
+    def __init__(self) -> None:
+        self.targets: dict[str, str] = {}
+        """Of those that are open, by id."""
+        self._at: dict[str, dict[str, str]] = {}  # checkpoint -> those open then, if there were any
+
+    def say(self, event: Json, sink: Sink) -> None:
+        """Tell the front end what the guest says."""
+        kind, number, target = (event.get(name) for name in ("kind", "comm", "target"))
+        data, metadata = event.get("data"), event.get("metadata")
+        buffers = _decoded(event.get("buffers"))
+        right = kind in _KINDS and isinstance(number, str) and isinstance(metadata, dict)
+        if not right or buffers is None or (kind == "open" and not isinstance(target, str)):
+            log.warning("the guest sent what is no message of a comm: %.200r", event)
+            return
+        content = {"comm_id": number, "data": data}
+        if kind == "open":
+            self.targets[str(number)] = str(target)
+            content["target_name"] = target
+        elif kind == "close":
+            self.targets.pop(str(number), None)
+        sink.comm(f"comm_{kind}", content, metadata, buffers)  # type: ignore[arg-type]
+
+    def call(self, message: Json) -> Json:
+        """The fields of the guest's call for a message of the front end."""
+        content, kind = message["content"], message["msg_type"].removeprefix("comm_")
+        number, target = str(content["comm_id"]), str(content.get("target_name", ""))
+        if kind == "open":
+            self.targets[number] = target
+        return {
+            "kind": kind,
+            "comm": number,
+            "target": target,
+            "data": content.get("data", {}),
+            "metadata": message.get("metadata", {}),
+            "buffers": [base64.b64encode(part).decode() for part in message.get("buffers", ())],
+        }
+
+    def taken(self, message: Json, known: bool, sink: Sink) -> None:
+        """The guest has the message, or there is no such comm or target; then it is closed."""
+        number, kind = str(message["content"]["comm_id"]), message["msg_type"]
+        if not known and kind != "comm_close":
+            _close(number, sink)
+        if not known or kind == "comm_close":
+            self.targets.pop(number, None)
+
+    def keep(self, key: str) -> None:
+        """A checkpoint was taken."""
+        if self.targets:
+            self._at[key] = dict(self.targets)
+
+    def rewound(self, key: str, sink: Sink | None) -> list[Json]:
+        """The guest is that of a checkpoint again. Closes in the front end what it does not know;
+        the calls that close, in the guest, what the front end no longer knows."""
+        then, now = self._at.get(key, {}), self.targets
+        if sink is not None:
+            for number in now.keys() - then.keys():
+                _close(number, sink)
+        self.targets = {number: now[number] for number in now.keys() & then.keys()}
+        gone: dict[str, Any] = {"kind": "close", "data": {}, "metadata": {}, "buffers": []}
+        return [gone | {"comm": number} for number in sorted(then.keys() - now.keys())]
+
+
+def _close(number: str, sink: Sink) -> None:
+    sink.comm("comm_close", {"comm_id": number, "data": {}}, {}, ())
+
+
+def _decoded(parts: Any) -> Sequence[bytes] | None:
+    if not isinstance(parts, list):
+        return None
+    try:
+        return [base64.b64decode(str(part), validate=True) for part in parts]
+    except (binascii.Error, ValueError):
+        return None
