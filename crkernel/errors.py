@@ -1,7 +1,7 @@
 """Every error that crkernel raises on purpose, in one tree.
 
     CRKernelError             hint: what to do next; exit_code
-    ├ UserError               UnknownCheckpoint, BadMagic, NotRestorable
+    ├ UserError               UnknownCheckpoint, BadMagic, NotRestorable, NpmFailed
     ├ StoreError              Corrupt, Locked, FormatVersion, NoSpace
     ├ EngineError             EngineUnavailable, ImageMissing, SandboxDied
     └ CheckpointError         DumpRefused, RestoreFailed
@@ -53,6 +53,10 @@ class BadMagic(UserError):
 
 class NotRestorable(UserError):
     """The checkpoint exists as a record only: CRIU could not take that state."""
+
+
+class NpmFailed(UserError):
+    """npm could not do what it was asked; the guest's packages are as they were."""
 
 
 class StoreError(CRKernelError):

@@ -54,6 +54,13 @@ def data_home() -> Path:
     return home / "crkernel"
 
 
+def cache_home() -> Path:
+    """Where crkernel keeps what it can do without."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    home = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    return home / "crkernel"
+
+
 def images_dir() -> Path:
     return data_home() / "images"
 

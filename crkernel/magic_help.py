@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from crkernel import npm
 from crkernel.checkpoint import KEYWORDS
 from crkernel.errors import BadMagic
 from crkernel.magic_syntax import is_magic, lookup, parse
@@ -110,6 +111,8 @@ def _last_word(magic: Magic, text: str) -> tuple[str, str]:
 def _candidates(
     magic: Magic, before: str, word: str, timeline: Timeline, settings: Iterable[str]
 ) -> list[str]:
+    if magic.argument == "npm":
+        return npm.candidates(before, word)
     if word.startswith("--") or (magic.options and not word):
         return [option for option in magic.options if option not in before.split()]
     if magic.argument == "range":

@@ -19,6 +19,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from crkernel import npm
 from crkernel.checkpoint import check_label
 from crkernel.errors import BadMagic
 from crkernel.magic_table import MAGICS, Magic
@@ -136,6 +137,10 @@ def _command(line: str, body: str | None) -> Command:
         raise _wrong(magic, f"%%{name} needs code below it")
     if magic.argument == "setting":
         return Command(name, _setting(magic, rest))
+    if magic.argument == "npm":
+        words = _split(magic, rest)
+        npm.parse(words)
+        return Command(name, tuple(words))
     words, options = _words(magic, rest)
     args = _arguments(magic, words)
     if magic.required and not args:
@@ -147,12 +152,16 @@ def _wrong(magic: Magic, message: str) -> BadMagic:
     return BadMagic(message, hint=f"usage: {magic.usage}; %{magic.name}? explains it")
 
 
-def _words(magic: Magic, rest: str) -> tuple[list[str], frozenset[str]]:
-    """Arguments and options apart. A reference such as -2 is no option."""
+def _split(magic: Magic, rest: str) -> list[str]:
     try:
-        words = shlex.split(rest)
+        return shlex.split(rest)
     except ValueError as exc:
         raise _wrong(magic, f"%{magic.name}: a quotation is not closed") from exc
+
+
+def _words(magic: Magic, rest: str) -> tuple[list[str], frozenset[str]]:
+    """Arguments and options apart. A reference such as -2 is no option."""
+    words = _split(magic, rest)
     options = {word for word in words if re.match(r"--|-[A-Za-z]", word)}
     for option in sorted(options - set(magic.options)):
         near = difflib.get_close_matches(option, magic.options, n=1, cutoff=0.4)

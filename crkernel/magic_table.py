@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Argument = Literal["none", "ref", "range", "count", "label", "setting", "magic"]
+Argument = Literal["none", "ref", "range", "count", "label", "setting", "magic", "npm"]
 """What a magic takes: nothing, a reference, REF or REF..REF, a positive number, ..."""
 
 
@@ -198,6 +198,33 @@ Examples:
 Holds for this kernel until it ends. Does not change the state of the guest.""",
         argument="setting",
         needs_guest=False,
+    ),
+    Magic(
+        "npm",
+        "%npm install|uninstall|update|prune|dedupe|ls|outdated|view [package ...] [options]",
+        "packages from the npm registry, in /home/work/node_modules",
+        """\
+Runs npm outside of the guest, which has no network, and puts what it made of node_modules,
+package.json and package-lock.json into /home/work. It can be imported at once. That is a cell with
+a checkpoint: %undo takes the package away again. Interrupted, or if it fails, it changes nothing.
+
+Options of install and others:
+  --scripts          run install scripts, in the guest (without network, if it has none)
+  --save-dev (-D), --save-exact (-E), --save-optional (-O), --save-peer, --no-save
+  --omit=dev, --omit=optional, --legacy-peer-deps, --force, --offline, --prefer-offline
+  --loglevel=http    show each download
+Options of ls, outdated, view: --all, --json, --long
+
+Examples:
+  %npm install left-pad@1 @observablehq/plot
+  %npm install typescript --save-dev
+  %npm ls
+  %npm view left-pad
+
+The registry is the one in ~/.npmrc of this machine. Takes packages of the registry only; no
+addresses, folders, git. Does not unload what the guest has imported already.""",
+        argument="npm",
+        changes_state=True,
     ),
     Magic(
         "status",

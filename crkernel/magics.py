@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from crkernel import render
 from crkernel.errors import UserError
 from crkernel.magic_help import help_text, lsmagic_text
-from crkernel.magic_syntax import Command
+from crkernel.magic_syntax import Command, parse
+from crkernel.npm import parse as npm_call
 
 if TYPE_CHECKING:
     from crkernel.outcome import Outcome, Sink
@@ -62,7 +63,15 @@ async def _redo(command: Command, front: Frontend) -> None:
 async def _rerun(command: Command, front: Frontend) -> Outcome:
     last = command.args[1] if len(command.args) > 1 else None
     first = command.args[0]
-    return await front.session.rerun(first, last, command.body, front.next_count, front.sink)
+
+    async def again(code: str, count: int) -> Outcome:
+        if not code.startswith("%npm "):
+            return await front.session.execute(code, count, front.sink)
+        (npm,) = parse(code).commands
+        return await front.session.npm(npm_call(npm.args), lambda: count, front.sink)
+
+    session, count, sink = front.session, front.next_count, front.sink
+    return await session.rerun(first, last, command.body, count, sink, again)
 
 
 async def _checkpoint(command: Command, front: Frontend) -> None:
@@ -108,6 +117,10 @@ async def _config(command: Command, front: Frontend) -> None:
     front.show(render.status_text(settings), render.status_html(settings))
 
 
+async def _npm(command: Command, front: Frontend) -> Outcome:
+    return await front.session.npm(npm_call(command.args), front.next_count, front.sink)
+
+
 async def _status(_command: Command, front: Frontend) -> None:
     await front.session.settled()
     status = await front.session.status()
@@ -139,6 +152,7 @@ _RUN: dict[str, Callable[[Command, Frontend], Awaitable[Outcome | None]]] = {
     "recall": _recall,
     "reset": _reset,
     "config": _config,
+    "npm": _npm,
     "status": _status,
     "lsmagic": _lsmagic,
     "help": _help,

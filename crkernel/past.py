@@ -70,6 +70,10 @@ class Past:
         if sandbox.death is not None:
             raise died(sandbox.death)
 
+    def name(self, key: str) -> str:
+        """The name in staging of a checkpoint that can be restored."""
+        return self._names[key]
+
     def root_name(self) -> str | None:
         """The name of the root checkpoint in staging; None if it was refused or is golden."""
         name = self._names.get(ROOT)

@@ -11,16 +11,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from crkernel.background import Background
 from crkernel.boot import Boot
 from crkernel.checkpoint import Checkpoint, Status
 from crkernel.comms import Comms
+from crkernel.delivery import FOLDER, Delivery
 from crkernel.engines.base import Engine, Limits, Sandbox, died
 from crkernel.errors import CRKernelError, SandboxDied
+from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
+from crkernel.npm import REBUILD, Npm
 from crkernel.outcome import Json, Language, Outcome, Sink, limit_hint, outcome, simple_error
 from crkernel.past import ROOT, Past
 from crkernel.questions import Questions
@@ -52,6 +55,7 @@ class Session:
         self._boot = Boot(engine, language, self._background)
         self._past = Past(engine, self._background, self._listener.warn)
         self._spare = Spare(engine, self._background)
+        self._delivery = Delivery(engine)
         self._lock = asyncio.Lock()
         self._reachable = asyncio.Event()  # set while the guest can take messages of comms
         self._checkpointing: asyncio.Task[None] | None = None
@@ -141,9 +145,29 @@ class Session:
             self._revived = None
             self._listener.begin(sink)
             if self._was_interrupted:  # while it waited for the checkpoint before it
-                error = simple_error("Interrupted", "the cell was interrupted before it began")
-                return Outcome("error", error=error | {"interrupted": True})
+                return _interrupted()
             return await self._run(live, code, count, silent, dict(user_expressions or {}))
+
+    async def npm(self, call: Npm, counts: Callable[[], int], sink: Sink) -> Outcome:
+        """Run npm on the packages of the guest, outside of it. If that changes them, it is a cell
+        with a checkpoint. Raises CRKernelError, and the packages are as they were."""
+        async with self._operation():
+            live = await self._keep()
+            self._listener.begin(sink)
+            if self._was_interrupted:
+                return _interrupted()
+            begin = time.monotonic()
+            head = self.timeline.restorable(self.timeline.head).key
+            files = await self._delivery.run(call, self._past.name(head), sink)
+            if files is not None:
+                await live.place(files, FOLDER, LEAVES)
+            if call.scripts:
+                return await self._run(live, REBUILD, counts(), False, {}, call.line)
+            if files is not None:
+                duration = time.monotonic() - begin
+                work = self._checkpoint(live, call.line, counts(), duration, "ok")
+                self._checkpointing = self._background.start(work)
+            return Outcome("ok")
 
     def begin_request(self) -> None:
         """A front end wants something new; interrupts from here on are meant for it."""
@@ -168,6 +192,9 @@ class Session:
     async def interrupt(self) -> None:
         """Stop the running cell. One that does not react is ended, guest and all, by the second
         interrupt, and the state before it comes back."""
+        if self._delivery.under_way:
+            await self._delivery.interrupt()
+            return
         if self._live is None or self._live.death is not None:
             return
         now = time.monotonic()
@@ -207,9 +234,15 @@ class Session:
         body: str | None,
         counts: Callable[[], int],
         sink: Sink,
+        again: Callable[[str, int], Awaitable[Outcome]] | None = None,
     ) -> Outcome:
         """Go to before `first` and run the recorded code on the path to `last` (the head) again,
-        `body` in place of the first cell's. Stops at the first error, and returns how that went."""
+        `body` in place of the first cell's. Stops at the first error, and returns how that went.
+        `again` runs one cell, if that takes more than `execute`."""
+
+        async def run(code: str, count: int) -> Outcome:
+            return await self.execute(code, count, sink)
+
         async with self._operation():
             start = self.timeline.resolve(first)
             end = self.timeline.resolve(last) if last is not None else self.timeline.head
@@ -221,7 +254,7 @@ class Session:
             count = counts()
             sink.begin(count, cell)
             code = body if body is not None and position == 0 else cell.code or ""
-            result = await self.execute(code, count, sink)
+            result = await (again or run)(code, count)
             if result.status != "ok":
                 break
             if result.result is not None:
@@ -298,8 +331,15 @@ class Session:
                 self._reachable.set()
 
     async def _run(
-        self, live: Sandbox, code: str, count: int, silent: bool, expressions: dict[str, str]
+        self,
+        live: Sandbox,
+        code: str,
+        count: int,
+        silent: bool,
+        expressions: dict[str, str],
+        told: str | None = None,
     ) -> Outcome:
+        """`told` is what the timeline has as the cell's code, if it is something else."""
         begin = time.monotonic()
         self._running = True
         self._reachable.set()
@@ -313,7 +353,7 @@ class Session:
                     user_expressions=expressions,
                 )
         except SandboxDied as death:
-            record = None if silent else (code, count, time.monotonic() - begin)
+            record = None if silent else (told or code, count, time.monotonic() - begin)
             return await self._mourn(death, record)
         finally:
             self._running = False
@@ -321,7 +361,7 @@ class Session:
         result = outcome(reply, self.engine.limits, self.language)
         if not silent:
             duration = time.monotonic() - begin
-            work = self._checkpoint(live, code, count, duration, result.status)
+            work = self._checkpoint(live, told or code, count, duration, result.status)
             self._checkpointing = self._background.start(work)
         return result
 
@@ -470,3 +510,8 @@ class Session:
     def _on_exit(self, _how: Json) -> None:
         if not self._running:  # the cell's own call fails with it otherwise, see _run
             self._background.start(self.settled())
+
+
+def _interrupted() -> Outcome:
+    error = simple_error("Interrupted", "the cell was interrupted before it began")
+    return Outcome("error", error=error | {"interrupted": True})

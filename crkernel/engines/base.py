@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -145,6 +145,21 @@ class Sandbox:
         answer = await self._request("restore", name=name)
         return Restored(dict(answer["hello"]), float(answer["seconds"]))
 
+    async def place(self, files: str, folder: str, leaves: Sequence[str]) -> None:
+        """Put what a courier brought in the place of some of the guest's files. Raises EngineError,
+        and nothing is changed."""
+        await self._request("place", files=files, folder=folder, leaves=leaves)
+
+    async def npm(
+        self, arguments: Sequence[str], checkpoint: str, folder: str, name: str | None
+    ) -> tuple[int, str | None]:
+        """In a courier: run npm on what a checkpoint has in `folder`. How it ended, and the name of
+        the files in staging, of `name`, if they are to be kept and are others than before."""
+        fields = {"checkpoint": checkpoint, "folder": folder, "name": name}
+        answer = await self._request("npm", arguments=arguments, **fields)
+        files = answer["files"]
+        return int(answer["code"]), None if files is None else str(files)
+
     async def kill_guest(self) -> None:
         """End the guest at once, unless it has ended; `on_exit` follows."""
         if self._death is None:
@@ -265,6 +280,10 @@ class Engine(ABC):
     @abstractmethod
     async def sandbox(self) -> Sandbox:
         """A fresh one, without a guest."""
+
+    async def courier(self, host: bytes) -> Sandbox:  # noqa: ARG002
+        """One without a guest but with the network, to run npm in under the settings `host`."""
+        raise EngineUnavailable(f"the engine {self.name} brings no packages")
 
     @abstractmethod
     async def thin(self, name: str, base: str) -> tuple[int, int]:

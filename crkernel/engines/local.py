@@ -82,7 +82,8 @@ class LocalEngine(Engine):
 
     def _new_nest(self, path: Path) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"image": str(path), "staging": self.limits.staging_size}
+        cache = _npm_cache()
+        config = {"image": str(path), "staging": self.limits.staging_size, "cache": cache}
         # -E -s -S: nothing of the user's Python set-up takes part.
         command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
         self._process = subprocess.Popen(
@@ -132,9 +133,20 @@ class LocalEngine(Engine):
 
     async def sandbox(self) -> Sandbox:
         """Fork a sandbox from the nest."""
+        return await self._fork("sandbox", [])
+
+    async def courier(self, host: bytes) -> Sandbox:
+        """Fork one from the nest, which shares the network of the host."""
+        with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
+            file.write(host)
+            file.flush()
+            return await self._fork("courier", [file.fileno()])
+
+    async def _fork(self, op: str, descriptors: list[int]) -> Sandbox:
         ours, theirs = socket.socketpair()
+        descriptors = [theirs.fileno(), *descriptors]
         try:
-            answer = await self._ask("sandbox", [theirs.fileno()], disk=self.limits.disk_size)
+            answer = await self._ask(op, descriptors, disk=self.limits.disk_size)
         except BaseException:
             ours.close()
             raise
@@ -290,6 +302,21 @@ class Heirloom:
         """Until it has ended."""
         select.select([self._descriptor], [], [])
         os.close(self._descriptor)
+
+
+def _npm_cache() -> str | None:
+    """The folder of npm's cache, for all kernels of this user; None where there can be none."""
+    folder = image.cache_home() / "npm"
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        if os.geteuid() == 0:  # sessions are users of their own; nobody else gets past the parent
+            folder.parent.chmod(0o700)
+            folder.chmod(0o777)
+    except OSError as error:
+        log.info("npm has no cache: %s", error)
+        return None
+    return str(folder)
 
 
 def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> None:

@@ -289,6 +289,10 @@ _REASONS: tuple[tuple[str, str], ...] = (
         r"Can't dump ghost file .* of (\d+) size",
         "a deleted file that is still open is too big (64 MiB are allowed); close it",
     ),
+    (
+        r"Can't open mapped",
+        "a program or library that is in use was deleted or replaced; end what uses it",
+    ),
     (r"has bad size", "a file that is open changed its size meanwhile"),
     (
         r"\bpty|\btty|TTY",

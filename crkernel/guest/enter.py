@@ -49,9 +49,11 @@ def main() -> None:
         code = _read_folder(os.path.dirname(os.path.abspath(__file__)))
         os.chdir(config["image"])  # the one place that is carried over into the new namespace
         step = "make user and mount namespaces"
+        # Root's own files are out of reach for the user that it becomes.
+        cache = _cache(config.get("cache")) if os.geteuid() == 0 else None
         _new_user()
         step = "build the mounts"
-        _mounts(code, int(config["staging"]))
+        _mounts(code, int(config["staging"]), cache or _cache(config.get("cache")))
         step = "start the image's Python"
         os.execve(
             "/usr/bin/python3",
@@ -90,9 +92,14 @@ def _read_folder(folder: str) -> dict[str, bytes]:
     return files
 
 
-def _mounts(code: dict[str, bytes], staging: int) -> None:
-    """The image (the working directory) as root, read-only; the code of this folder; /dev; staging
-    under /run, for the nest alone."""
+def _cache(path: str | None) -> int | None:
+    """A detached mount of npm's cache, if there is one."""
+    return sc.clone_tree(path) if path else None
+
+
+def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
+    """The image (the working directory) as root, read-only; the code of this folder; /dev; under
+    /run, for the nest alone, staging and npm's cache."""
     sc.mount("none", "/", flags=sc.MS_REC | sc.MS_PRIVATE)
     root = sc.clone_tree(".")
     host_proc = sc.clone_tree("/proc", recursive=True)
@@ -125,6 +132,9 @@ def _mounts(code: dict[str, bytes], staging: int) -> None:
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, f"{options},huge=within_size")
     except OSError:  # a kernel without transparent huge pages
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, options)
+    if cache is not None:
+        os.mkdir("./run/npm")
+        sc.attach(cache, "./run/npm")
     sc.pivot_here()
 
 

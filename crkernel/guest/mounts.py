@@ -6,13 +6,18 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Mapping
 
 from . import process
 from . import syscalls as sc
 
 STAGING = "/run/staging"
+NPM_CACHE = "/run/npm"
+"""Where `enter` puts the user's npm cache, if there is one; sandboxes do not see it."""
 _WRITABLE = {"work": process.WORK, "tmp": "/tmp", "shm": "/dev/shm"}
 """Directories of the writable tree, and where the guest sees them: one tmpfs, one limit."""
+HOST_FILES = "/tmp/host"
+_PLAIN = sc.MS_NOSUID | sc.MS_NODEV
 
 
 def build(disk: int) -> tuple[int, int]:
@@ -21,25 +26,57 @@ def build(disk: int) -> tuple[int, int]:
     Staging is in no mount of the sandbox afterwards: nobody gets there but through that descriptor,
     which the guest cannot reach.
     """
-    staging = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    flags = sc.MS_NOSUID | sc.MS_NODEV
-    sc.mount("proc", "/mnt", "proc", flags | sc.MS_NOEXEC)
-    proc = sc.clone_tree("/mnt")
-    for path in ("/mnt", "/proc", STAGING, "/run"):
-        sc.detach(path)  # /proc: the host's, in sight until here because a new one needs that
-    sc.attach(proc, "/proc")
-    os.close(proc)
+    staging = _take_staging()
+    _new_proc()
+    sc.detach("/run")
     options = "newinstance,ptmxmode=0666,mode=620"
     sc.mount("devpts", "/dev/pts", "devpts", sc.MS_NOSUID | sc.MS_NOEXEC, options)
-    # An empty file costs memory too, which `size` does not count.
-    sc.mount("tmpfs", "/mnt", "tmpfs", flags, f"mode=755,size={disk},nr_inodes={disk >> 12}")
-    for name, target in _WRITABLE.items():
-        os.mkdir(f"/mnt/{name}")
-        os.chmod(f"/mnt/{name}", 0o755 if name == "work" else 0o1777)
-        sc.mount(f"/mnt/{name}", target, flags=sc.MS_BIND)
+    _new_tree(disk, _WRITABLE)
     tree = os.open("/mnt", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     sc.detach("/mnt")
     return tree, staging
+
+
+def build_courier(disk: int, files: Mapping[str, str]) -> tuple[int, int]:
+    """Make those of a courier, with texts for `files` in HOST_FILES, and return descriptors of its
+    working folder and of staging."""
+    staging = _take_staging()
+    _new_proc()
+    _new_tree(disk, {name: _WRITABLE[name] for name in ("work", "tmp")})
+    sc.detach("/mnt")
+    os.mkdir(HOST_FILES)
+    for name, text in files.items():
+        with open(f"{HOST_FILES}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+        if name in ("hosts", "resolv.conf"):
+            sc.mount(f"{HOST_FILES}/{name}", f"/etc/{name}", flags=sc.MS_BIND)
+    return os.open(process.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), staging
+
+
+def _take_staging() -> int:
+    descriptor = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sc.detach(STAGING)
+    return descriptor
+
+
+def _new_proc() -> None:
+    """In place of the host's, in sight until here because a new one needs that."""
+    sc.mount("proc", "/mnt", "proc", _PLAIN | sc.MS_NOEXEC)
+    proc = sc.clone_tree("/mnt")
+    sc.detach("/mnt")
+    sc.detach("/proc")
+    sc.attach(proc, "/proc")
+    os.close(proc)
+
+
+def _new_tree(disk: int, targets: Mapping[str, str]) -> None:
+    """A tmpfs on /mnt, and its directories at their targets."""
+    # An empty file costs memory too, which `size` does not count.
+    sc.mount("tmpfs", "/mnt", "tmpfs", _PLAIN, f"mode=755,size={disk},nr_inodes={disk >> 12}")
+    for name, target in targets.items():
+        os.mkdir(f"/mnt/{name}")
+        os.chmod(f"/mnt/{name}", 0o755 if name == "work" else 0o1777)
+        sc.mount(f"/mnt/{name}", target, flags=sc.MS_BIND)
 
 
 def loopback_up() -> None:

@@ -18,15 +18,17 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from . import golden, linger, supervisor, wire
+from . import courier, golden, linger, supervisor, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import STAGING
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
+_COURIER_NAMESPACES = _NAMESPACES & ~sc.CLONE_NEWNET
 _MAX_REQUEST = 1 << 16
 _NICE = 10
 
@@ -98,7 +100,7 @@ class Nest:
 
     def _on_request(self) -> bool:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, 1)
+            data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, 2)
         except ConnectionResetError:
             return False  # the engine was killed
         if not data:
@@ -121,13 +123,17 @@ class Nest:
         if request["op"] == "sandbox":
             channel = descriptors[0]
             return {"pid": self._fork(lambda: supervise(channel, int(request["disk"])))}
+        if request["op"] == "courier":
+            channel, host = descriptors
+            work = partial(deliver, channel, host, int(request["disk"]))
+            return {"pid": self._fork(work, _COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
         if request["op"] == "thin":
-            self._fork(lambda: self._thin(request), sandboxed=False)
+            self._fork(lambda: self._thin(request), 0)
             return None
         if request["op"] == "golden":
-            self._fork(lambda: self._golden(request), sandboxed=False)
+            self._fork(lambda: self._golden(request), 0)
             return None
         status = os.statvfs(STAGING)
         return {
@@ -156,21 +162,22 @@ class Nest:
                 if request >= 0:
                     self.answer({"id": request})
 
-    def _fork(self, work: Callable[[], None], *, sandboxed: bool = True) -> int:
-        """Do it in a child, PID 1 of a new sandbox or not, that never returns from here."""
-        pid = sc.fork_into(_NAMESPACES) if sandboxed else os.fork()
+    def _fork(self, work: Callable[[], None], namespaces: int = _NAMESPACES) -> int:
+        """Do it in a child that never returns from here: PID 1 of new namespaces, a sandbox or a
+        courier, or without any (0) one of the nest's own."""
+        pid = sc.fork_into(namespaces) if namespaces else os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PID 1 has no handler to be called
             try:
-                if sandboxed:
+                if namespaces:
                     self._control.close()
                 work()
             except BaseException as error:  # noqa: BLE001  the child must not go on as a nest
                 sys.excepthook(type(error), error, error.__traceback__)
             finally:
                 os._exit(1)
-        if sandboxed:
+        if namespaces:
             self._sandboxes.add(pid)
         else:
             self._ending[pid] = -1
@@ -209,3 +216,9 @@ def supervise(channel: int, disk: int) -> None:
     """Be PID 1 of a sandbox. A lost connection ends it without a word."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         supervisor.main(socket.socket(fileno=channel), disk)
+
+
+def deliver(channel: int, host: int, disk: int) -> None:
+    """Be PID 1 of a courier, see `supervise`."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        courier.main(socket.socket(fileno=channel), host, disk)

@@ -74,8 +74,9 @@ _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET."""
 
 
-def program() -> bytes:
-    """The filter as an array of `struct sock_filter`, for `syscalls.install_seccomp`."""
+def program(families: tuple[int, ...] = _SOCKET_FAMILIES) -> bytes:
+    """The filter as an array of `struct sock_filter`, for `syscalls.install_seccomp`; it
+    leaves sockets of these families."""
     refused = _ERRNO | errno.EPERM
     absent = _ERRNO | errno.ENOSYS
     code = [
@@ -91,11 +92,9 @@ def program() -> bytes:
     for numbers in _DENIED.values():
         if (number := numbers[0 if X86_64 else 1]) >= 0:
             code += [_step(_JUMP_EQ, number, 0, 1), _step(_RETURN, refused)]
-    families = [
-        _step(_JUMP_EQ, f, len(_SOCKET_FAMILIES) - i, 0) for i, f in enumerate(_SOCKET_FAMILIES)
-    ]
+    allowed = [_step(_JUMP_EQ, f, len(families) - i, 0) for i, f in enumerate(families)]
     for call in (_SOCKET, _SOCKETPAIR):
-        code += _when(call, [*families, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
+        code += _when(call, [*allowed, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
     # A restore needs a time namespace, which needs a capability that the guest does not have.
     code += _when(_UNSHARE, [_step(_JUMP_EQ, CLONE_NEWTIME, 1, 0), _step(_RETURN, refused)])
     code += _when(_CLONE, [_step(_JUMP_SET, _NEW_NAMESPACES, 0, 1), _step(_RETURN, refused)])

@@ -79,6 +79,7 @@ class Supervisor:
             "call": self._call,
             "dump": self._dump,
             "kill": self._kill,
+            "place": self._place,
             "restore": self._restore,
             "rested": self._is_rested,
             "warm": self._warm,
@@ -251,6 +252,18 @@ class Supervisor:
         """End the guest at once; how it ended follows as an event."""
         if self._guest:
             os.kill(self._guest.pid, signal.SIGKILL)
+        return {}
+
+    def _place(self, request: wire.Message) -> wire.Message:
+        """Put files that somebody else made in the place of some of the guest's."""
+        self._rested = self._settle_at = None
+        try:
+            self._tree.place(request["files"], request["folder"], request["leaves"])
+        except OSError as error:
+            reason = "they do not fit (limit disk_size)" if error.errno == 28 else _words(error)
+            raise Refused(
+                "EngineError", f"the guest's files cannot be changed: {reason}"
+            ) from error
         return {}
 
     @contextmanager

@@ -16,7 +16,7 @@ _libc_gil = ctypes.PyDLL(None, use_errno=True)
 
 X86_64 = platform.machine() == "x86_64"
 _PIVOT_ROOT, _CLONE, _CAPSET = (155, 56, 126) if X86_64 else (41, 220, 91)
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 
 CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
@@ -33,6 +33,7 @@ MNT_DETACH = 2
 _AT_FDCWD = -100
 _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE = 0x1000, 0x8000, 1
 _RENAME_EXCHANGE = 2
+_RESOLVE_BENEATH = 0x04 | 0x08  # and NO_SYMLINKS, of linux/openat2.h
 _MOVE_FROM_EMPTY, _MOVE_TO_EMPTY = 0x4, 0x40
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
@@ -105,9 +106,17 @@ def pivot_here() -> None:
     os.chdir("/")
 
 
-def exchange(a: str, b: str) -> None:
-    """Swap two directories of one file system at once: nobody ever sees half of either."""
-    arguments = (_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
+def open_beneath(directory: int, path: str) -> int:
+    """A descriptor of the directory `path` below another one; no link is followed on the way."""
+    how = struct.pack("QQQ", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE_BENEATH)
+    result = _libc.syscall(_OPENAT2, directory, os.fsencode(path), how, len(how))
+    return _check(result, f"open {path}")
+
+
+def exchange(a: str, b: str, a_in: int = _AT_FDCWD, b_in: int = _AT_FDCWD) -> None:
+    """Swap two entries of one file system at once: nobody ever sees half of either. Each may be
+    given in a directory of its own; links are swapped, not followed."""
+    arguments = (a_in, os.fsencode(a), b_in, os.fsencode(b), _RENAME_EXCHANGE)
     _check(_libc.renameat2(*arguments), f"exchange {a} and {b}")
 
 

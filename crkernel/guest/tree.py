@@ -11,11 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from . import syscalls as sc
 from .sparse import extents
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,27 +86,77 @@ class Tree:
             if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
                 links.setdefault(status.st_ino, path)
         if changed or known.keys() != self._known.keys():
-            _write_json(self._staging, f"{name}.tree", {p: e for p, (_, e) in known.items()})
+            write_json(self._staging, f"{name}.tree", {p: e for p, (_, e) in known.items()})
             self._known, self._latest = known, f"{name}.tree"
         assert self._latest is not None
         return Snapshot(self._latest, added)
 
     def restore(self, name: str) -> None:
         """Make an empty root what it was. Raises OSError."""
-        with open(os.open(name, os.O_RDONLY, dir_fd=self._staging), encoding="utf-8") as file:
-            manifest: dict[str, Entry] = json.load(file)
+        self.fill(read_manifest(self._staging, name))
+        self._latest = name
+
+    def fill(self, manifest: dict[str, Entry]) -> None:
+        """Make an empty root what a manifest says. Raises OSError."""
         for path, entry in manifest.items():
             self._create(path, entry)
         for path, entry in reversed(manifest.items()):  # after what lies in a directory touched it
             if entry["kind"] != "hardlink":
                 times = (entry["mtime"], entry["mtime"])
                 os.utime(path or ".", ns=times, dir_fd=self._root, follow_symlinks=False)
-        self._latest = name
         self._known = {
             path: (_signature(status), manifest[path])
             for path, _, _, status in _walk(self._root)
             if path in manifest
         }
+
+    def place(self, name: str, folder: str, leaves: Collection[str]) -> None:
+        """Make what `folder` has under the names `leaves` what the manifest `name` has of them.
+        Raises OSError.
+
+        The guest may be running: what is new is made where no path of its leads, and moved in by
+        renames that follow no link. What has not changed since the newest snapshot is not touched,
+        for a program may run from it.
+        """
+        after = read_manifest(self._staging, name)
+        before = {
+            path.removeprefix(f"{folder}/"): _seen_from(folder, entry)
+            for path, (_, entry) in self._known.items()
+            if path.removeprefix(f"{folder}/").partition("/")[0] in leaves
+        }
+        scratch = f"arriving.{secrets.token_hex(8)}"
+        os.mkdir(scratch, 0o700, dir_fd=self._root)
+        source = os.open(scratch, _DIRECTORY, dir_fd=self._root)
+        try:
+            changed = dict(enumerate(_changes(before, after)))
+            arriving = Tree(source, self._staging)
+            arriving.fill(_below(changed, after))
+            for number, path in changed.items():
+                self._swap(source, str(number), f"{folder}/{path}")
+            for path, known in arriving._known.items():
+                if path:
+                    root, slash, rest = path.partition("/")
+                    self._known[f"{folder}/{changed[int(root)]}{slash}{rest}"] = known
+            self._latest = None
+        finally:
+            os.close(source)
+            # A guest that works in what was there until now may keep a part of it from going.
+            shutil.rmtree(scratch, ignore_errors=True, dir_fd=self._root)
+
+    def _swap(self, source: int, name: str, path: str) -> None:
+        """Have what lies at `path` and `name` of the directory `source` change places."""
+        folder, _, leaf = path.rpartition("/")
+        target = sc.open_beneath(self._root, folder)
+        try:
+            if not _has(source, name):
+                with contextlib.suppress(FileNotFoundError):  # the guest was faster
+                    os.rename(leaf, name, src_dir_fd=target, dst_dir_fd=source)
+            elif _has(target, leaf):
+                sc.exchange(name, leaf, source, target)
+            else:
+                os.rename(name, leaf, src_dir_fd=source, dst_dir_fd=target)
+        finally:
+            os.close(target)
 
     def _record(
         self, directory: int, leaf: str, status: os.stat_result, links: dict[int, str], content: str
@@ -150,6 +203,60 @@ class Tree:
             finally:
                 os.close(source)
         os.chmod(path or ".", entry["mode"], dir_fd=root)
+
+
+def read_manifest(staging: int, name: str) -> dict[str, Entry]:
+    """What a snapshot holds, each directory before what is in it."""
+    with open(os.open(name, os.O_RDONLY, dir_fd=staging), encoding="utf-8") as file:
+        manifest: dict[str, Entry] = json.load(file)
+    return manifest
+
+
+def _changes(before: dict[str, Entry], after: dict[str, Entry]) -> list[str]:
+    """The paths of what differs, but nothing below one of them: it comes or goes along."""
+    found: list[str] = []
+    for path in sorted(before.keys() | after.keys() - {""}, key=lambda path: path.split("/")):
+        if not (found and path.startswith(f"{found[-1]}/")):
+            old, new = before.get(path), after.get(path)
+            if old is None or new is None or essence(old) != essence(new):
+                found.append(path)
+    return found
+
+
+def _seen_from(folder: str, entry: Entry) -> Entry:
+    if entry["kind"] != "hardlink":
+        return entry
+    return entry | {"target": entry["target"].removeprefix(f"{folder}/")}
+
+
+def essence(entry: Entry) -> Entry:
+    """What makes an entry another one: not its time, and of a directory nothing."""
+    if entry["kind"] == "directory":
+        return {"kind": "directory"}
+    return {name: value for name, value in entry.items() if name != "mtime"}
+
+
+def _below(roots: dict[int, str], manifest: dict[str, Entry]) -> dict[str, Entry]:
+    """A manifest of parts of another one, each under its number."""
+    numbers = {path: number for number, path in roots.items()}
+    parts: dict[str, Entry] = {"": {"kind": "directory", "mode": 0o700, "mtime": 0}}
+    for path, entry in manifest.items():
+        root = path
+        while root and root not in numbers:
+            root = root.rpartition("/")[0]
+        if root:
+            if entry["kind"] == "hardlink":  # to what may not be among the parts: a copy will do
+                entry = manifest[entry["target"]]
+            parts[f"{numbers[root]}{path[len(root) :]}"] = entry
+    return parts
+
+
+def _has(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _walk(root: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
@@ -199,6 +306,7 @@ def _copy(source: int, target: int, size: int) -> None:
         os.close(target)
 
 
-def _write_json(directory: int, name: str, value: object) -> None:
+def write_json(directory: int, name: str, value: object) -> None:
+    """A new file. Raises OSError."""
     with open(os.open(name, _CREATE, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
         json.dump(value, file, separators=(",", ":"))

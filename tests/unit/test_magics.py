@@ -241,7 +241,7 @@ def test_each_magic_is_explained_with_an_example(magic: Magic) -> None:
 
 
 def test_the_table_is_what_the_documentation_lists() -> None:
-    names = "rewind undo redo rerun checkpoint timeline recall reset config status lsmagic help"
+    names = "rewind undo redo rerun checkpoint timeline recall reset config npm status lsmagic help"
     assert list(MAGICS) == names.split()
     assert {m.name for m in MAGICS.values() if m.changes_state} == {
         "rewind",
@@ -249,6 +249,7 @@ def test_the_table_is_what_the_documentation_lists() -> None:
         "redo",
         "rerun",
         "reset",
+        "npm",
     }
     assert [m.name for m in MAGICS.values() if m.cell] == ["rerun"]
 

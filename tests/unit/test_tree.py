@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crkernel.guest.tree import Tree
+from crkernel.guest.tree import Tree, read_manifest
 
 
 @dataclass
@@ -134,3 +134,55 @@ def test_links_are_never_followed(places: list[Place], tmp_path: Path) -> None:
     there.tree.restore(here.tree.snapshot("one").name)
     assert (there.files / "way").is_symlink()
     assert b"host" not in b"".join(p.read_bytes() for p in here.staging.iterdir() if p.is_file())
+
+
+# -- what others made --------------------------------------------------------------------------
+
+
+def test_files_are_put_in_place_and_what_is_the_same_is_left_alone(places: list[Place]) -> None:
+    guest, courier = places
+    project = guest.files / "work"
+    (project / "mods" / "kept").mkdir(parents=True)
+    (project / "mods" / "kept" / "run").write_text("runs")
+    (project / "mods" / "old").mkdir()
+    (project / "mods" / "old" / "x").write_text("x")
+    (project / "mods" / "new").write_text("was a file")
+    (project / "own").write_text("not to be touched")
+    guest.tree.snapshot("g1")
+    kept = (project / "mods" / "kept" / "run").stat().st_ino
+    before = read_manifest(os.open(guest.staging, os.O_RDONLY), "g1.tree")
+    seen = {p.removeprefix("work/"): e for p, e in before.items() if p.startswith("work/mods")}
+    courier.tree.fill({"": before["work"], **seen})
+    (courier.files / "mods" / "old" / "x").unlink()
+    (courier.files / "mods" / "old").rmdir()
+    (courier.files / "mods" / "new").unlink()
+    (courier.files / "mods" / "new").mkdir()
+    (courier.files / "mods" / "new" / "y").write_text("y")
+    (courier.files / "list").write_text("l")
+    guest.tree.place(courier.tree.snapshot("n1").name, "work", ("mods", "list"))
+    assert listing(project / "mods") == listing(courier.files / "mods")
+    assert (project / "list").read_text() == "l"
+    assert (project / "own").read_text() == "not to be touched"
+    assert (project / "mods" / "kept" / "run").stat().st_ino == kept
+    assert sorted(path.name for path in guest.files.iterdir()) == ["work"]
+    after = guest.tree.snapshot("g2")
+    assert after.name == "g2.tree"
+    assert after.added == 1  # "list", whose rename shows; the rest lies in staging already
+
+
+def test_no_link_is_followed_to_put_files_in_place(places: list[Place], tmp_path: Path) -> None:
+    guest, courier = places
+    away = tmp_path / "away"
+    away.mkdir()
+    (guest.files / "work").mkdir()
+    (guest.files / "work" / "mods").mkdir()
+    guest.tree.snapshot("g1")
+    (courier.files / "mods").mkdir()
+    (courier.files / "mods" / "x").write_text("x")
+    name = courier.tree.snapshot("n1").name
+    (guest.files / "work" / "mods").rmdir()
+    (guest.files / "work" / "mods").symlink_to(away)
+    with pytest.raises(OSError, match="open work/mods"):
+        guest.tree.place(name, "work", ("mods",))
+    assert list(away.iterdir()) == []
+    assert sorted(path.name for path in guest.files.iterdir()) == ["work"]

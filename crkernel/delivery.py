@@ -1,0 +1,83 @@
+"""Has packages brought to a guest: npm runs in a courier, outside of every sandbox."""
+
+from __future__ import annotations
+
+from crkernel import npm, npm_host
+from crkernel.engines.base import Engine, Sandbox
+from crkernel.errors import NpmFailed, SandboxDied
+from crkernel.guest.process import WORK
+from crkernel.npm import Npm
+from crkernel.outcome import Json, Sink
+
+FOLDER = WORK.removeprefix("/home/")
+"""The working folder, as the guest's tree has it."""
+
+
+class Delivery:
+    """Runs npm for one session, one call at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._courier: Sandbox | None = None
+        self._sent = 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether npm runs."""
+        return self._courier is not None
+
+    async def run(self, call: Npm, checkpoint: str, sink: Sink) -> str | None:
+        """Run npm on the files of a checkpoint. The name of the files that came of it, in staging;
+        None if nothing changed. Raises NpmFailed, EngineError."""
+        self._sent += 1
+        name = None if call.looks else f"{checkpoint.strip('@')}.npm{self._sent}"
+        courier = self._courier = await self._engine.courier(npm_host.settings())
+        ear = _Ear(sink)
+        courier.on_event = ear.hear
+        try:
+            code, files = await courier.npm([call.verb, *call.words], checkpoint, FOLDER, name)
+        except SandboxDied as death:
+            if self._courier is None:
+                raise NpmFailed("npm was interrupted; the packages are as they were") from None
+            raise NpmFailed(f"npm was ended: {death}", hint="try again") from death
+        finally:
+            self._courier = None
+            await courier.end()
+        ear.end()
+        if code and not (call.looks and not ear.complaint):  # `outdated` says so by its code
+            raise npm.explain(ear.complaint, code)
+        return files
+
+    async def interrupt(self) -> None:
+        """End npm, if it runs; what it did so far goes with it."""
+        courier, self._courier = self._courier, None
+        if courier is not None:
+            await courier.end()
+
+
+class _Ear:
+    """Passes on what npm prints, but for its complaints, which it keeps."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.complaint: list[str] = []
+        self._sink = sink
+        self._rest = ""
+
+    def hear(self, event: Json) -> None:
+        name, text = event["name"], event["text"]
+        if name == "stdout":
+            self._sink.stream(name, text)
+            return
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._take(line)
+
+    def end(self) -> None:
+        if self._rest:
+            self._take(self._rest)
+
+    def _take(self, line: str) -> None:
+        if line.startswith(npm.ERROR):
+            self.complaint.append(line.removeprefix(npm.ERROR))
+        else:
+            self._sink.stream("stderr", line + "\n")
