@@ -1,7 +1,8 @@
 'use strict';
-// A door to what Node keeps to itself. Three needs of the guest have no public API: import() in
-// code that the inspector evaluates, a parser, and tidying up after a termination. Each of them
-// lies in a variable that some builtin function closes over, and the inspector can read those.
+// A door to what Node keeps to itself. Some needs of the guest have no public API: import() in code
+// that the inspector evaluates, a parser, forgetting an imported module, and tidying up after a
+// termination. Each of them lies in a variable that some builtin function closes over, and the
+// inspector can read those.
 
 const { apply } = Reflect;
 const { Session } = require('node:inspector');
@@ -74,4 +75,9 @@ class Carrier {
   }
 }
 
-module.exports = { Carrier, ask };
+/** What builtin modules require each other with; `nodeModule` is node:module. */
+function nodeRequire(carrier, nodeModule) {
+  return carrier.variable(nodeModule._load, 'require');
+}
+
+module.exports = { Carrier, ask, nodeRequire };

@@ -1,112 +1,71 @@
 'use strict';
-// What the worker knows of the language: TypeScript and static imports turned into code that the
-// inspector can evaluate. Loaded with the first cell that needs it.
+// What the worker knows of the language: TypeScript, the syntax of modules and bare objects, turned
+// into code that the inspector can evaluate. Loaded with the first cell that needs it.
 
 const vm = require('node:vm');
 const nodeModule = require('node:module');
-const { Session } = require('node:inspector');
-const { Carrier } = require('./internals.js');
-const { decodeMappings } = require('./mappings.js');
+const { decodeMappings, edit, typedPosition } = require('./mappings.js');
 
 const INLINE_MAP = /\n?\/\/# sourceMappingURL=data:application\/json;base64,([\w+/=]+)\s*$/;
 const LANGUAGE_ERROR = /^ERR_(INVALID|UNSUPPORTED)_TYPESCRIPT_SYNTAX$/;
+// What V8 says of modules, before it looks at the rest.
+const NO_SCRIPT = /outside a module|^Unexpected token 'export'/;
+const UNSUPPORTED = 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX';
 
 // Node warns that its TypeScript support is experimental; here nobody could act on that.
 process.removeAllListeners('warning');
 
-let parser = null;
-
-/** Node's own copy of acorn: parses to a tree with positions, or throws a SyntaxError. */
+/** See parser.js, which is loaded with the first tree that is needed. */
 function parse(code) {
-  if (!parser) {
-    const session = new Session();
-    session.connect();
-    parser = new Carrier(session).variable(require('node:repl').start, 'acornParse');
-    session.disconnect();
-  }
-  return parser(code, { ecmaVersion: 'latest', sourceType: 'module', allowHashBang: true });
+  return require('./parser.js').parse(code);
 }
 
-/** Whether V8 takes the code as a cell. Code that it does not take cannot have run. */
-function parses(code) {
+/** The SyntaxError with which V8 refuses code as a cell, else null: then it may have run. */
+function refusalOf(code) {
   try {
-    new vm.Script(`async () => {${code.replace(/^#!/, '//')}\n}`);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Code whose braces mean an object, as Node's REPL reads them, not a block; else null. */
-function asObject(code) {
-  if (/;\s*$/.test(code)) return null;
-  // The parenthesis takes the place of a blank where it can, so that columns stay right.
-  const wrapped = `(${code.replace(/^[^\S\n]/, '')}\n)`;
-  return parses(wrapped) ? wrapped : null;
-}
-
-function quote(text) {
-  return JSON.stringify(text);
-}
-
-/** A check that a module exports the names imported from it, as a static import makes it. */
-function checked(module, names, specifier) {
-  if (!names.length) return module;
-  const message = `The requested module ${quote(specifier)} does not provide an export named '`;
-  return `((m) => { for (const k of [${names.map(quote)}]) if (!(k in m)) `
-    + `throw new SyntaxError(${quote(message)} + k + "'"); return m; })(${module})`;
-}
-
-/** The statement that stands in for one ImportDeclaration. */
-function dynamicImport({ specifiers, source, attributes = [] }) {
-  const options = attributes.map(({ key, value }) => {
-    return `${quote(key.name ?? key.value)}: ${quote(value.value)}`;
-  });
-  const rest = options.length ? `, { with: { ${options.join(', ')} } }` : '';
-  const module = `await import(${quote(source.value)}${rest})`;
-  const names = [];
-  const bindings = [];
-  let namespace = null;
-  for (const { type, imported, local } of specifiers) {
-    if (type === 'ImportNamespaceSpecifier') {
-      namespace = local.name;
-      continue;
-    }
-    const name = type === 'ImportDefaultSpecifier' ? 'default' : (imported.name ?? imported.value);
-    names.push(name);
-    bindings.push(`${quote(name)}: ${local.name}`);
-  }
-  if (!specifiers.length) return `void ${module};`;
-  const value = checked(module, names, source.value);
-  if (namespace === null) return `const { ${bindings.join(', ')} } = ${value};`;
-  const more = bindings.length ? `, { ${bindings.join(', ')} } = ${namespace}` : '';
-  return `const ${namespace} = ${value}${more};`;
-}
-
-/** Replaces static imports, keeping the number of every line; null if that gives no valid cell. */
-function withoutImports(code) {
-  if (!/\bimport\b/.test(code)) return null;
-  let tree;
-  try {
-    tree = parse(code);
-  } catch {
+    new vm.Script(`async () => {\n${code.replace(/^#!/, '//')}\n}`, { lineOffset: -1 });
     return null;
+  } catch (error) {
+    return error;
   }
-  let text = '';
-  let at = 0;
-  for (const node of tree.body) {
-    if (node.type !== 'ImportDeclaration') continue;
-    const lines = code.slice(node.start, node.end).replace(/[^\n]/g, '');
-    text += code.slice(at, node.start) + dynamicImport(node) + lines;
-    at = node.end;
-  }
-  text += code.slice(at);
-  return at && parses(text) ? text : null;
 }
 
-/** A valid cell: the code itself or with its imports replaced; else null. */
-function asCell(code) {
-  return parses(code) ? code : withoutImports(code);
+/** Whether V8 takes the code as a cell. */
+function parses(code) {
+  return refusalOf(code) === null;
+}
+
+/** What a parser said and where, in the user's terms: {message, line, column}. */
+function complaint({ message, stack, loc, code }, layers) {
+  const unsupported = code === UNSUPPORTED;
+  if (loc) { // acorn's
+    const at = { line: loc.line, column: loc.column + 1 };
+    return { message: message.replace(/ \(\d+:\d+\)$/, ''), ...typedPosition(layers, at) };
+  }
+  const line = /:(\d+)\n/.exec(stack)?.[1];
+  const caret = /^(\s*)\^+\s*$/m.exec(stack)?.[1];
+  if (line === undefined || caret === undefined) return null;
+  const at = { line: +line, column: caret.replace(/.*\n/s, '').length + 1 };
+  return { message, unsupported, ...typedPosition(layers, at) };
+}
+
+/** Code as a cell: {code, layers}, or {complaints} when it cannot be one. */
+function asCell(code, layers = []) {
+  const refusal = refusalOf(code);
+  if (!refusal) return { code, layers };
+  const complaints = [complaint(refusal, layers)];
+  try {
+    const script = require('./modules.js').asScript(code);
+    if (script === null) return { complaints };
+    const all = [...layers, script.layer];
+    const again = refusalOf(script.code);
+    if (!again) return { code: script.code, layers: all };
+    complaints.push(complaint(again, all));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    complaints.push(complaint(error, layers));
+  }
+  return { complaints };
 }
 
 function strip(code, options) {
@@ -118,32 +77,92 @@ function strip(code, options) {
   }
 }
 
-/** TypeScript as a cell {code, positions?}, or {error}: types blanked out, else transformed. */
-function fromTypeScript(code) {
+/** TypeScript as a cell, its types blanked out, else transformed; {error} is its parser's. */
+function fromTypeScript(code, layers = []) {
   const stripped = strip(code, { mode: 'strip' });
-  if (stripped.text !== undefined) {
-    const cell = asCell(stripped.text);
-    return cell === null ? {} : { code: cell };
-  }
+  if (stripped.text !== undefined) return asCell(stripped.text, layers);
   const transformed = strip(code, { mode: 'transform', sourceMap: true });
-  if (transformed.error) return transformed;
+  if (transformed.error) {
+    const { error } = transformed;
+    return { error, complaints: [complaint(error, layers)] };
+  }
   const map = INLINE_MAP.exec(transformed.text);
-  const cell = asCell(transformed.text.replace(INLINE_MAP, ''));
-  if (cell === null) return {};
   const { mappings } = JSON.parse(Buffer.from(map[1], 'base64').toString());
-  return { code: cell, positions: decodeMappings(mappings) };
+  const text = transformed.text.replace(INLINE_MAP, '');
+  return asCell(text, [...layers, decodeMappings(mappings)]);
+}
+
+/** Code in parentheses, if its braces may mean an object; else null. */
+function inParentheses(code) {
+  if (!/^\s*\{/.test(code) || /;\s*$/.test(code)) return null;
+  return edit(`${code}\n)`, [{ start: 0, end: 0, text: '(' }]);
+}
+
+/** Code whose braces mean an object, as Node's REPL reads them, not a block; else null. */
+function asObject(code) {
+  const wrapped = inParentheses(code);
+  return wrapped && parses(wrapped.code) ? { code: wrapped.code, layers: [wrapped.layer] } : null;
+}
+
+/** The cell in place of code that means something else as it stands; null if it does not. */
+function reread(code) {
+  if (/^\s*\{/.test(code)) return asObject(code);
+  const cell = fromTypeScript(code);
+  return cell.code === undefined || cell.code === code ? null : cell;
+}
+
+/** The first of the complaints that came farthest into the code: it knows best what was meant. */
+function farthest(complaints) {
+  let best = null;
+  for (const one of complaints) {
+    if (!one) continue;
+    if (one.unsupported) return one;
+    const farther = !best || one.line > best.line
+      || (one.line === best.line && one.column > best.column);
+    if (farther) best = one;
+  }
+  return best;
+}
+
+/** A complaint about what only other tools understand, in words that help. */
+function explained(code, complaints) {
+  const lines = code.split('\n');
+  for (const one of complaints) {
+    if (!one) continue;
+    const rest = (lines[one.line - 1] ?? '').slice(one.column - 1);
+    if (/^@[\w$(]/.test(rest)) {
+      const message = 'decorators are not supported by Node; call the decorator: C = decorate(C)';
+      return { ...one, message };
+    }
+    if (/^<[A-Za-z>]/.test(rest) && /<\/|\/>/.test(code)) {
+      const message = 'JSX is not supported by Node; call what makes the elements, '
+        + 'as in createElement("p", null)';
+      return { ...one, message };
+    }
+  }
+  return null;
 }
 
 /**
- * Code for a cell that failed with a SyntaxError: {code, positions?}, or null when the error is
- * not one of the language, so that the cell may have run and must not run again.
+ * For a cell that failed with a SyntaxError: another one {code, layers} in its place, or a better
+ * {complaint}, or neither when V8's own is the best. Null when the error is not one of the language,
+ * so that the cell may have run and must not run again.
  */
 function translate(code) {
   if (parses(code)) return null;
-  const cell = withoutImports(code);
-  if (cell !== null) return { code: cell };
-  const translated = fromTypeScript(code);
-  return translated.code === undefined ? null : translated;
+  const plain = asCell(code);
+  if (plain.code !== undefined) return plain;
+  const wrapped = inParentheses(code);
+  const object = wrapped && fromTypeScript(wrapped.code, [wrapped.layer]);
+  if (object?.code !== undefined) return object;
+  const typed = fromTypeScript(code);
+  if (typed.code !== undefined) return typed;
+  const complaints = [...plain.complaints, ...typed.complaints];
+  const [first] = plain.complaints;
+  const blind = NO_SCRIPT.test(first?.message) ? [] : [first];
+  const best = explained(code, complaints)
+    ?? farthest([...blind, ...typed.complaints, ...plain.complaints]);
+  return best === first ? {} : { complaint: best };
 }
 
-module.exports = { translate, asObject, parse, parses, fromTypeScript };
+module.exports = { reread, translate, parse, parses, fromTypeScript };

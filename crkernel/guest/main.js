@@ -22,14 +22,16 @@ const worker = new Worker(path.join(__dirname, 'worker.js'), {
 });
 
 const util = require('node:util');
-const vm = require('node:vm');
 const { Session } = require('node:inspector');
 const { createRequire, findSourceMap } = require('node:module');
+const cells = require('./cells.js');
 const entropy = require('./entropy.js');
 const failure = require('./failure.js');
 const fences = require('./fences.js');
 const comms = require('./comms.js');
+const imports = require('./imports.js');
 const input = require('./input.js');
+const stacks = require('./stacks.js');
 const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
 const { emit, emitText, installStreams } = require('./output.js');
@@ -40,7 +42,6 @@ const { present } = require('./presentation.js');
 const { apply } = Reflect;
 const { isPromise } = util.types;
 const { keys, defineProperty } = Object;
-const { includes } = String.prototype;
 const { chdir, cwd } = process;
 const later = setImmediate;
 const { postMessage } = Object.getPrototypeOf(port);
@@ -53,8 +54,11 @@ const carrier = new Carrier(session);
 const internalBinding = carrier.variable(util._extend, 'internalBinding');
 const unwinder = makeUnwinder(internalBinding);
 const { privateSymbols } = internalBinding('util');
+const stackTools = {
+  setPrepare: carrier.variable(findSourceMap, 'setInternalPrepareStackTrace'),
+  prepare: carrier.variable(findSourceMap, 'defaultPrepareStackTrace'),
+};
 const settings = { colors: true };
-let importsWork = false;
 let directory = null;
 let requireHere = null;
 let running = null; // the cell that runs, as an object that is equal to no other
@@ -82,25 +86,6 @@ function followDirectory() {
   }
 }
 
-/**
- * Lets import() work in code that the inspector evaluates. Node offers that only to vm.Script; for
- * all other scripts it asks a private property of the global object, which the public API sets for
- * the contexts of vm.createContext alone. Called before the first cell that says "import".
- */
-function enableImports() {
-  importsWork = true;
-  const loader = vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
-  globalThis[privateSymbols.host_defined_option_symbol] = loader;
-  // The first use of this loader warns that it is experimental: let it warn nobody.
-  const { emitWarning } = process;
-  process.emitWarning = () => {};
-  try {
-    new vm.Script('import("node:fs")', { importModuleDynamically: loader }).runInThisContext();
-  } finally {
-    process.emitWarning = emitWarning;
-  }
-}
-
 function failed(thrown, evaluation) {
   return failure.describe(thrown, settings.colors, evaluation);
 }
@@ -108,7 +93,7 @@ function failed(thrown, evaluation) {
 /** Runs code in the global scope under the name of its cell; `done` gets {value} or {error}. */
 function evaluate({ code, typed = code, label, group }, done) {
   apply(post, session, ['Runtime.evaluate', {
-    expression: `${code}\n//# sourceURL=${failure.scriptName(label)}`,
+    expression: `${code}\n//# sourceURL=${cells.scriptName(label)}`,
     replMode: true,
     awaitPromise: true,
     silent: true,
@@ -169,10 +154,10 @@ function reportPresentation(thrown) {
   emitText('stderr', text);
 }
 
-function execute({ id, code, typed, cell, silent, user_expressions: expressions, positions }) {
+function execute({ id, code, typed = code, cell, silent, user_expressions: expressions, layers }) {
   followDirectory();
-  if (!importsWork && apply(includes, code, ['import'])) enableImports();
-  if (positions) failure.setPositions(cell, positions);
+  imports.prepare(code, { carrier, symbols: privateSymbols, restack });
+  cells.remember(cell, typed, layers);
   const group = `cell ${id}`;
   const run = { id, group };
   const fail = (error) => afterDisplays(() => finish(run, { id, status: 'error', error }));
@@ -270,6 +255,11 @@ const operations = {
   settle: unwinder.settle,
 };
 
+/** Makes stacks show the user's frames; Node forgets it when it turns to source maps. */
+function restack() {
+  stacks.install(stackTools);
+}
+
 /** Reports what nobody caught; the guest lives on. */
 function reporter(origin) {
   return (thrown) => emit({ event: 'error', ...failed(thrown), origin });
@@ -281,11 +271,8 @@ displays.install(reportPresentation);
 comms.install(reporter('comm handler'));
 input.install({ answers, arrived, fail: failRunning });
 fences.install(internalBinding, () => emit({ event: 'fence' }));
-failure.install({
-  setPrepare: carrier.variable(findSourceMap, 'setInternalPrepareStackTrace'),
-  prepare: carrier.variable(findSourceMap, 'defaultPrepareStackTrace'),
-  arrow: privateSymbols.arrow_message_private_symbol,
-});
+restack();
+failure.install(privateSymbols.arrow_message_private_symbol);
 process.on('uncaughtException', reporter('uncaughtException'));
 process.on('unhandledRejection', reporter('unhandledRejection'));
 process.argv.length = 1;

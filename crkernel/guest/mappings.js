@@ -1,5 +1,7 @@
 'use strict';
-// Positions of a transformed cell, traced back to what the user typed.
+// Positions of generated code, traced back to what the user typed. A layer holds what one step of
+// the translation did: for a line, its segments [column, line, column, copied], generated before
+// typed, 0-based. A line without segments stayed as it was.
 
 const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 
@@ -20,7 +22,7 @@ function decodeSegment(segment) {
   return numbers;
 }
 
-/** The `mappings` of a source map as one list per line of [column, line, column], 0-based. */
+/** The layer of a source map, of its `mappings`. */
 function decodeMappings(mappings) {
   let line = 0;
   let column = 0;
@@ -34,19 +36,57 @@ function decodeMappings(mappings) {
       if (lines === undefined) continue;
       line += lines;
       column += columns;
-      segments.push([generated, line, column]);
+      segments.push([generated, line, column, false]);
     }
     return segments;
   });
 }
 
-/** The typed {line, column} of a generated position; all are 1-based. */
-function typedPosition(mappings, line, column) {
-  const segments = mappings[line - 1];
+/** Where an offset lies in a text, 0-based. */
+function locate(text, offset) {
+  const begin = text.lastIndexOf('\n', offset - 1) + 1;
+  let line = 0;
+  for (let at = text.indexOf('\n'); at >= 0 && at < begin; at = text.indexOf('\n', at + 1)) line += 1;
+  return { line, column: offset - begin };
+}
+
+/**
+ * Code after edits {start, end, text}, which are in order and hold no line breaks, as {code, layer}.
+ * Line breaks of what they replace stay behind the new text, so that every line keeps its number.
+ */
+function edit(code, edits) {
+  let done = '';
+  let at = 0;
+  const layer = [];
+  const note = (offset, copied) => {
+    const typed = locate(code, offset);
+    const { line, column } = locate(done, done.length);
+    (layer[line] ??= [[0, line, 0, true]]).push([column, typed.line, typed.column, copied]);
+  };
+  for (const { start, end, text } of edits) {
+    done += code.slice(at, start);
+    note(start, false);
+    done += text + code.slice(start, end).replace(/[^\n]/g, '');
+    note(end, true);
+    at = end;
+  }
+  return { code: done + code.slice(at), layer };
+}
+
+function step(layer, { line, column }) {
+  const segments = layer[line - 1];
   if (!segments?.length) return { line, column };
   let best = segments[0];
   for (let i = 1; i < segments.length && segments[i][0] < column; i++) best = segments[i];
-  return { line: best[1] + 1, column: best[2] + 1 };
+  const beyond = best[3] ? column - 1 - best[0] : 0;
+  return { line: best[1] + 1, column: best[2] + 1 + beyond };
 }
 
-module.exports = { decodeMappings, typedPosition };
+/** The typed {line, column} of a generated one, 1-based, through layers, the first one first. */
+function typedPosition(layers, position) {
+  let typed = position;
+  for (let i = layers.length - 1; i >= 0; i--) typed = step(layers[i], typed);
+  return typed;
+}
+
+module.exports = { decodeMappings, edit, typedPosition };

@@ -9,12 +9,17 @@ const { setTimeout: sleep } = require('node:timers/promises');
 const { Session } = require('node:inspector');
 const { writeFrame, FrameReader } = require('./frames.js');
 const { unblock } = require('./blocked.js');
+const { pointAt } = require('./cells.js');
 
 const REPLIES = 4;
 const HELLO_TIMEOUT = 5000; // ms
 const IDLE_TIMEOUT = 60; // ms in which a main thread that is not stuck answers
 const STOP_TIMEOUT = 40; // ms given to each try to stop it
 const ATTEMPTS = 20; // terminations tried before an interrupt gives up
+
+// Code that means something else as a cell than as a script: braces that are an object, type
+// arguments that are two comparisons.
+const AMBIGUOUS = /^\s*\{|[\w$]<(?:[\w$.[\]'"]|, ?| ?[|&] ?(?![|&])|[<>](?!=)){1,200}>[(`]/;
 
 const { port, answers, arrived } = workerData;
 const session = new Session();
@@ -55,6 +60,13 @@ function mainAnswers(timeout) {
   return askMain({ id: `probe ${probes}`, op: 'hello' }, timeout);
 }
 
+/** The reply to a cell that does not compile, in the words of who got farthest with it. */
+function refused(code, cell, { message, line, column }) {
+  const error = failure('SyntaxError', message);
+  const spot = [`cell ${cell}:${line}:${column}`, ...pointAt(code, line, column)];
+  return { status: 'error', error: { ...error, traceback: [...spot, ...error.traceback] } };
+}
+
 /** The parts that few cells need are loaded when one does. */
 function language() {
   return require('./language.js');
@@ -67,13 +79,12 @@ async function execute(request) {
   running = request;
   try {
     const { code } = request;
-    const plain = /^\s*\{/.test(code) ? language().asObject(code) ?? code : code;
-    let answer = await askMain({ ...request, code: plain, typed: code });
-    if (answer.error?.name === 'SyntaxError') {
-      const other = language().translate(code);
-      if (other) answer = await askMain({ ...request, ...other, typed: code });
-    }
-    return answer;
+    const first = AMBIGUOUS.test(code) ? language().reread(code) : null;
+    const answer = await askMain({ ...request, ...first, typed: code });
+    if (answer.error?.name !== 'SyntaxError') return answer;
+    const other = language().translate(code);
+    if (other?.complaint) return refused(code, request.cell, other.complaint);
+    return other?.code === undefined ? answer : await askMain({ ...request, ...other, typed: code });
   } finally {
     if (running === request) running = null;
   }

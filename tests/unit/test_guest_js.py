@@ -267,6 +267,9 @@ def test_errors_show_the_users_frames(guest: Guest) -> None:
     assert error["code"] is None
     assert not error["interrupted"]
     assert error["traceback"] == [
+        "cell 7:2:14",
+        "  return x.y.z",
+        "             ^",
         "TypeError: Cannot read properties of undefined (reading 'z')",
         "    at f (cell 7:2:14)",
         "    at cell 8:3:3",
@@ -283,6 +286,43 @@ def test_errors_with_codes_and_causes(guest: Guest) -> None:
     assert any("[cause]: Error: inner" in line for line in error["traceback"])
     error = guest.error("throw new AggregateError([new Error('one')], 'all')")
     assert any("Error: one" in line for line in error["traceback"])
+
+
+def test_errors_show_all_their_causes(guest: Guest) -> None:
+    chain = "new Error('0')"
+    for depth in range(1, 7):
+        chain = f"new Error('{depth}', {{ cause: {chain} }})"
+    lines = guest.error(f"throw {chain}")["traceback"]
+    for depth in range(6):
+        assert any(line.strip() == f"[cause]: Error: {depth}" for line in lines), depth
+    lines = guest.error(f"throw new AggregateError([{chain}, new Error('second')], 'all')")[
+        "traceback"
+    ]
+    assert any("[cause]: Error: 0" in line for line in lines)
+    assert any("Error: second" in line for line in lines)
+    circle = "const e = new Error('circle'); e.cause = e; throw e"
+    assert any("[Circular *1]" in line for line in guest.error(circle)["traceback"])
+
+
+def test_the_spot_of_an_error_is_where_the_users_code_was(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.cjs").write_text("exports.f = () => {\n\treturn null.x\n}\n")
+    package = tmp_path / "node_modules" / "theirs"
+    package.mkdir(parents=True)
+    (package / "index.js").write_text("module.exports = (f) => f()")
+    error = guest.error("\n  require('./mine.cjs').f()")
+    assert error["traceback"][:3] == [
+        f"{tmp_path}/mine.cjs:2:14",
+        "\treturn null.x",
+        "\t            ^",
+    ]
+    assert error["traceback"][-1] == "    at cell 7:2:25"
+    thrown = "require('theirs')(null)"
+    assert guest.error(thrown)["traceback"][:3] == ["cell 7:1:18", thrown, " " * 17 + "^"]
+    long = "var a = '" + "x" * 500 + "'; null.x; var b = '" + "y" * 500 + "'"
+    place, line, caret = guest.error(long)["traceback"][:3]
+    assert (place, len(line)) == ("cell 7:1:518", 162)
+    assert line[caret.index("^")] == "x"
+    assert line[caret.index("^") - 5 :].startswith("null.x")
 
 
 def test_syntax_errors_show_the_spot(guest: Guest) -> None:
@@ -352,8 +392,9 @@ def test_what_nobody_caught_is_reported(guest: Guest) -> None:
     assert rejection["origin"] == "unhandledRejection"
     assert (rejection["name"], rejection["message"]) == ("RangeError", "nobody")
     assert exception["origin"] == "uncaughtException"
-    assert exception["traceback"][0] == "TypeError: late"
-    assert exception["traceback"][1] == "    at Timeout._onTimeout (cell 7:1:26)"
+    assert exception["traceback"][0] == "cell 7:1:26"
+    assert exception["traceback"][3] == "TypeError: late"
+    assert exception["traceback"][4] == "    at Timeout._onTimeout (cell 7:1:26)"
 
 
 def test_handlers_of_the_user_run_too(guest: Guest) -> None:
@@ -481,9 +522,103 @@ def test_typescript(guest: Guest) -> None:
         "class P {\n  constructor(private x: any) {}\n  m() { return this.x.y }\n}\nnew P(null).m()"
     )
     error = guest.error(code)
-    assert error["traceback"][1] == "    at P.m (cell 7:3:23)"
-    assert error["traceback"][2] == "    at cell 7:5:13"
+    assert error["traceback"][-2] == "    at P.m (cell 7:3:23)"
+    assert error["traceback"][-1] == "    at cell 7:5:13"
     assert guest.output() == []  # no ExperimentalWarning
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("interface A { b: string }\ntype B = A | null", None),
+        ("declare const outside: number; declare function f(): void", None),
+        ("declare global { interface Window { x: number } }", None),
+        ("import type { Stats } from 'node:fs'", None),
+        ("import { type Stats, readFileSync } from 'node:fs'; typeof readFileSync", "'function'"),
+        ("const c = { a: 1 } satisfies object; c", "{ a: 1 }"),
+        ("const id = <T,>(x: T): T => x; id<number>(5)", "5"),
+        ("const id2 = <T extends object>(x: T) => x; id2<{ a: number }>({ a: 1 })", "{ a: 1 }"),
+        ("let m = new Map<string, number[]>([['a', [1]]]); m.get('a')!", "[ 1 ]"),
+        ("abstract class S { abstract area(): number; static n = 1 }; S.n", "1"),
+        ("class D { constructor(public readonly x: number) {} }; new D(4).x", "4"),
+        ("enum Color { Red, Green = 'g' }; Color.Green", "'g'"),
+        ("const enum K { A = 1 << 3 }; K.A", "8"),
+        (
+            "namespace N { export const a = 1; export namespace M { export const b = 2 } }; N.M.b",
+            "2",
+        ),
+        ("import fs = require('fs'); typeof fs.stat", "'function'"),
+        ("const v = <any>5; (v as number).toFixed(1)", "'5.0'"),
+        ("function f(this: void, a?: number, ...b: string[]): asserts a {}; f.length", "1"),
+        ("function over(a: string): void; function over(a: any) { return a }; over(1)", "1"),
+        ("{ a: 1 as number, b: 'x' }", "{ a: 1, b: 'x' }"),
+        ("using res = { [Symbol.dispose]() {} } as Disposable", None),
+        ("a: for (const x of [1] as const) { break a }", None),
+    ],
+)
+def test_typescript_constructs(shared: Guest, code: str, result: str | None) -> None:
+    assert shared.value(code) == result
+    assert shared.value(f"\n{code}") == result, "again, in a later cell"
+
+
+def test_what_typescript_declares_is_there_later(guest: Guest) -> None:
+    guest.value("enum E { A = 3 }\nnamespace N { export const b = 4 }")
+    guest.value("export const x: number = 5, y = 6; export function f(): number { return 7 }")
+    guest.value("export default class C<T> { m(): T | number { return 8 } }")
+    assert guest.value("[E.A, N.b, x, y, f(), new C().m()]") == "[ 3, 4, 5, 6, 7, 8 ]"
+
+
+def test_type_arguments_are_no_comparisons(guest: Guest) -> None:
+    assert guest.value("function same<T>(x: T): T { return x }") is None
+    assert guest.value("same<string>('a') + same<Array<string>>(['b'])[0]") == "'ab'"
+    assert guest.value("var a = 1, b = 2, c = 0; [a<b > c, a < b > (c)]") == "[ true, true ]"
+    assert guest.value("var n = 2, s = 0; for (let i=0; i<n; i++) s += i; s>(0)") == "true"
+
+
+@pytest.mark.parametrize(
+    ("code", "spot", "message"),
+    [
+        ("let a: number = 1\nconst x: number = ;", (2, 19), "Expression expected"),
+        ("let a: number = 1\n  foo bar", (2, 7), "Expected ';', '}' or <eof>"),
+        ("import fs from 'fs'\n  foo bar", (2, 7), "Expected ';', '}' or <eof>"),
+        ("let n: number = 1; let n = 2", (1, 24), "Identifier 'n' has already been declared"),
+        ("@dec\nclass A { x: number }", (1, 1), "decorators are not supported by Node"),
+        ("class A {\n  @dec() m(): void {}\n}", (2, 3), "decorators are not supported by Node"),
+        ("let e = <b>hi</b>", (1, 9), "JSX is not supported by Node"),
+        ("module M { }", (1, 1), "`module` keyword is not supported. Use `namespace` instead."),
+        ("function f() {\n  import x from 'fs'\n}", (2, 3), "'import', and 'export' cannot"),
+    ],
+)
+def test_who_got_farthest_explains_a_syntax_error(
+    shared: Guest, code: str, spot: tuple[int, int], message: str
+) -> None:
+    error = shared.error(code)
+    line, column = spot
+    assert error["name"] == "SyntaxError"
+    assert error["message"].startswith(message)
+    assert error["traceback"] == [
+        f"cell 7:{line}:{column}",
+        code.split("\n")[line - 1],
+        " " * (column - 1) + "^",
+        f"SyntaxError: {error['message']}",
+    ]
+
+
+def test_positions_are_those_that_were_typed(guest: Guest) -> None:
+    for code, place in [
+        ("import fs from 'fs'; fs.nope()", "7:1:25"),
+        ("import {\n  join,\n  sep\n} from 'node:path'; null.x", "7:4:26"),
+        ("console; import fs from 'fs'; null.x", "7:1:36"),
+        ("0; import 'fs'; export * from 'os'; null.x", "7:1:42"),
+        ("export const a = null.x", "7:1:23"),
+        ("export default null.x", "7:1:21"),
+        ("{ a: null.x }", "7:1:11"),
+        ("{ a: (null as any).x }", "7:1:20"),
+        ("let q: 'ä€😀' = 'ä€😀' as any; (q as any).x.y", "7:1:45"),
+        ("enum E { A }\nimport os from 'os'; let n: any = null; n.x", "7:2:43"),
+        ("import.meta.dirname; null.x", "7:1:27"),
+    ]:
+        assert guest.error(code)["traceback"][-1] == f"    at cell {place}", code
 
 
 def test_static_imports(guest: Guest, tmp_path: Path) -> None:
@@ -503,6 +638,147 @@ def test_static_imports(guest: Guest, tmp_path: Path) -> None:
     assert "does not provide an export named 'nope'" in error["message"]
     assert guest.error("import fs from 'fs'\n\n  fs.nope()")["traceback"][-1] == "    at cell 7:3:6"
     assert guest.output() == []
+
+
+def test_imported_names_must_be_exported(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
+    assert guest.value("import { default as z } from './mine.mjs'; z") == "5"
+    error = guest.error("\n import { c } from './mine.mjs'")
+    assert error["traceback"][-1] == "    at cell 7:2:2"
+    assert (
+        guest.value(
+            "require('fs').writeFileSync('new.mjs', 'export let n = 6');"
+            "import { n } from './new.mjs'; n"
+        )
+        == "6"
+    )
+
+
+FILES = """
+var fs = require('node:fs'), runs = 0
+fs.writeFileSync('a.mjs', `import { b } from './b.mjs'; import c from './c.cjs'
+  runs += 1; export const a = b + c.x`)
+fs.writeFileSync('b.mjs', 'export const b = 1')
+fs.writeFileSync('c.cjs', 'exports.x = require("./d.cjs") + 10')
+fs.writeFileSync('d.cjs', 'module.exports = 100')
+fs.writeFileSync('state.mjs', 'export const state = {}')
+"""
+USE = "import { a } from './a.mjs'; import { state } from './state.mjs'; "
+
+
+def test_a_changed_file_is_imported_afresh(guest: Guest) -> None:
+    """And what imports it; all else stays loaded as it was."""
+    guest.value(FILES)
+    assert guest.value(f"{USE} state.kept = true; [a, runs]") == "[ 111, 1 ]"
+    assert guest.value(f"{USE} [a, runs, state.kept]") == "[ 111, 1, true ]"
+    guest.value("fs.writeFileSync('b.mjs', 'export const b = 2')")
+    assert guest.value(f"{USE} [a, runs, state.kept]") == "[ 112, 2, true ]"
+    guest.value("fs.writeFileSync('d.cjs', 'module.exports = 200')")
+    assert guest.value("require('./c.cjs').x") == "210"
+    assert guest.value(f"{USE} [a, runs, state.kept]") == "[ 212, 3, true ]"
+    guest.value("fs.rmSync('b.mjs')")
+    assert "b.mjs" in guest.error(USE)["message"]
+    assert (
+        guest.value("fs.writeFileSync('b.mjs', 'export let b = 3'); (await import('./a.mjs')).a")
+        == "213"
+    )
+    guest.value(
+        "fs.writeFileSync('own.mjs', 'export let n = 1'); var own = await import('./own.mjs')"
+    )
+    assert guest.value("own === await import('./own.mjs')") == "true", (
+        "written before it was loaded"
+    )
+
+
+def test_a_package_that_was_replaced_is_loaded_afresh(guest: Guest, tmp_path: Path) -> None:
+    package = tmp_path / "node_modules" / "@some" / "thing"
+    package.mkdir(parents=True)
+    for version in ("1.0.0", "2.0.0"):
+        (package / "package.json").write_text(f'{{"version": "{version}", "main": "index.js"}}')
+        (package / "index.js").write_text(f"module.exports = '{version}'")
+        assert guest.value("require('@some/thing')") == f"'{version}'"
+        assert guest.value("import thing from '@some/thing'; thing") == f"'{version}'"
+
+
+def test_typescript_files_can_be_imported(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "e.ts").write_text(
+        "export enum E { A = 4 }\n\nexport interface I {}\n"
+        "export class P {\n  constructor(private x: any) {}\n  f(): void { this.x.y }\n}\n"
+    )
+    (tmp_path / "e.cts").write_text("enum E { A = 5 }\nmodule.exports = E.A as number")
+    (tmp_path / "bad.ts").write_text("export const x: number = ;\n")
+    guest.call("configure", colors=False)
+    assert guest.value("import { E, P, type I } from './e.ts'; E.A") == "4"
+    assert guest.value("require('./e.cts')") == "5"
+    error = guest.error("new P(null).f()")
+    assert error["traceback"][:2] == [f"file://{tmp_path}/e.ts:6:22", "  f(): void { this.x.y }"]
+    assert error["traceback"][-2].endswith("/e.ts:6:22)")
+    hint = guest.error("import { I } from './e.ts'")["traceback"][-1]
+    assert hint == "hint: if I is a type, write: import type { I } from …"
+    assert f"{tmp_path}/bad.ts:1" in guest.error("import './bad.ts'")["traceback"]
+    assert guest.output() == [], "no warnings"
+
+
+def test_json_and_wasm_can_be_imported(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"k": 1}')
+    wasm = "AGFzbQEAAAABBwFgAn9/AX8DAgEABwcBA2FkZAAACgkBBwAgACABags="
+    guest.value(f"require('node:fs').writeFileSync('a.wasm', Buffer.from('{wasm}', 'base64'))")
+    assert guest.value("import { add } from './a.wasm'; add(2, 3)") == "5"
+    assert guest.value("import j from './a.json' with { type: 'json' }; j.k") == "1"
+    assert guest.value("require('./a.json').k") == "1"
+    assert "with { type: 'json' }" in guest.error("import j from './a.json'")["traceback"][-1]
+    assert guest.output() == [], "no warnings"
+
+
+def test_import_meta(guest: Guest, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}"
+    assert guest.value("import.meta.url") == f"'{url}/cell.js'"
+    assert guest.value("import.meta.dirname") == f"'{tmp_path}'"
+    assert guest.value("import.meta.filename") == f"'{tmp_path}/cell.js'"
+    assert guest.value("import.meta.resolve('./x.mjs')") == f"'{url}/x.mjs'"
+    assert guest.value("const where = (): string => import.meta.resolve('node:fs'); where()") == (
+        "'node:fs'"
+    )
+    (tmp_path / "below").mkdir()
+    guest.value("process.chdir('below')")
+    assert guest.value("import.meta.dirname") == f"'{tmp_path}/below'"
+
+
+@pytest.mark.parametrize(
+    ("code", "column", "hint"),
+    [
+        ("import x from 'left-pad'", 15, "%npm install left-pad (looked in {0}/node_modules, "),
+        ("import x from '@a/b/c.js'", 15, "%npm install @a/b (looked in {0}/node_modules, "),
+        ("require('left-pad')", 1, "%npm install left-pad (looked in {0}/node_modules, "),
+        ("import x from 'sqlite'", 15, "did you mean node:sqlite?"),
+        ("import { b } from './b'", 19, "did you mean './b.mjs'?"),
+        ("await import('./b.js')", 14, "did you mean './b.mjs'?"),
+        ("require('./b')", 1, "did you mean './b.mjs'?"),
+        ("import './other'", 8, "{0} holds b.mjs"),
+        ("import './none/b.mjs'", 8, "there is no folder {0}/none"),
+        ("import x from 'npm:lodash'", 15, "name the package without npm: in front"),
+        ("import x from 'https://esm.sh/x'", 15, "Node imports files and packages only"),
+    ],
+)
+def test_an_import_that_cannot_be_found_says_what_to_do(
+    guest: Guest, tmp_path: Path, code: str, column: int, hint: str
+) -> None:
+    (tmp_path / "b.mjs").write_text("export const b = 1")
+    lines = guest.error(code)["traceback"]
+    assert lines[:3] == [f"cell 7:1:{column}", code, " " * (column - 1) + "^"]
+    assert lines[-1].startswith(f"hint: {hint.format(tmp_path)}")
+
+
+def test_exports_declare(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
+    guest.value("const one = 1; export { one, one as uno }; export async function f() { return 2 }")
+    assert guest.value("[one, await f()]") == "[ 1, 2 ]"
+    assert guest.value("export default { one }") == "{ one: 1 }"
+    assert guest.value("export default () => 3") == "[Function (anonymous)]"
+    assert guest.value("export default class Named {}; Named.name") == "'Named'"
+    assert guest.value("export { a as first, default } from './mine.mjs'; first") == "1"
+    assert guest.value("export * as all from './mine.mjs'; all.b") == "2"
+    assert guest.value("export * from './mine.mjs'\n[a, b]") == "[ 1, 2 ]"
 
 
 def test_imports_in_strings_and_comments_stay(guest: Guest) -> None:

@@ -1,0 +1,97 @@
+'use strict';
+// What to do about errors of modules: one line, or none. On the main thread, after user code; whoever
+// calls it catches.
+
+const fs = require('node:fs');
+const path = require('node:path');
+const { builtinModules } = require('node:module');
+
+const ENDINGS = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.json', '.wasm', '/index.js', '/index.mjs'];
+const LISTED = 5; // files of a folder that are named
+
+const { apply } = Reflect;
+const { exec } = RegExp.prototype;
+const { replace, startsWith } = String.prototype;
+const { filter, includes, join, slice } = Array.prototype;
+const { readdirSync, statSync } = fs;
+const { basename, dirname, relative, resolve } = path;
+const { cwd } = process;
+
+function isFile(file) {
+  return Boolean(statSync(file, { throwIfNoEntry: false })?.isFile());
+}
+
+/** The package of a bare specifier: its name without what follows in the package. */
+function packageOf(specifier) {
+  return apply(exec, /^(?:@[^/]+\/)?[^/]+/, [specifier])?.[0] ?? specifier;
+}
+
+function ofPackage(specifier) {
+  const builtin = `node:${specifier}`;
+  if (apply(includes, builtinModules, [builtin])) return `did you mean ${builtin}?`;
+  const tried = [];
+  for (let folder = cwd(); ; folder = dirname(folder)) {
+    tried[tried.length] = folder === '/' ? '/node_modules' : `${folder}/node_modules`;
+    if (folder === '/') break;
+  }
+  return `%npm install ${packageOf(specifier)} (looked in ${apply(join, tried, [', '])})`;
+}
+
+function shownAs(file) {
+  const short = relative(cwd(), file);
+  return apply(startsWith, short, ['..']) ? file : `./${short}`;
+}
+
+function stemOf(name) {
+  return apply(replace, name, [/\.\w+$/, '']);
+}
+
+function ofFile(file) {
+  const near = apply(filter, ENDINGS, [(ending) => isFile(file + ending)]);
+  if (near.length) return `did you mean '${shownAs(file + near[0])}'?`;
+  const folder = dirname(file);
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
+    return `there is no folder ${folder}`;
+  }
+  const stem = stemOf(basename(file));
+  const names = readdirSync(folder);
+  const same = apply(filter, names, [(name) => stemOf(name) === stem]);
+  if (same.length) return `did you mean '${shownAs(resolve(folder, same[0]))}'?`;
+  const some = apply(join, apply(slice, names, [0, LISTED]), [', ']);
+  const more = names.length > LISTED ? ', …' : '';
+  return names.length ? `${folder} holds ${some}${more}` : `${folder} is empty`;
+}
+
+function ofMissing({ message, requireStack }) {
+  const specifier = apply(exec, /^Cannot find (?:package|module) '([^'\n]+)'/, [message])?.[1];
+  if (specifier === undefined) return null;
+  if (!apply(exec, /^(?:\.{0,2}\/|\.{1,2}$)/, [specifier])) return ofPackage(specifier);
+  const from = requireStack?.[0];
+  return ofFile(resolve(typeof from === 'string' ? dirname(from) : cwd(), specifier));
+}
+
+const HINTS = {
+  __proto__: null,
+  ERR_MODULE_NOT_FOUND: ofMissing,
+  MODULE_NOT_FOUND: ofMissing,
+  ERR_UNSUPPORTED_DIR_IMPORT: () => 'name the file to import, as in ./folder/index.js',
+  ERR_IMPORT_ATTRIBUTE_MISSING: () => "write: import data from './data.json' with { type: 'json' }",
+  ERR_UNKNOWN_FILE_EXTENSION: () => 'Node imports .js, .mjs, .cjs, .ts, .mts, .cts, .json and .wasm; '
+    + 'read other files with fs.readFileSync()',
+  ERR_UNSUPPORTED_ESM_URL_SCHEME: ({ message }) => {
+    const name = apply(exec, /'(?:npm|jsr):'/, [message]);
+    return name ? 'name the package without npm: in front, after a %npm install of it'
+      : 'Node imports files and packages only: %npm install the package';
+  },
+};
+
+/** One line of advice for an error, or null. */
+function hintFor(error) {
+  const remedy = HINTS[error.code];
+  if (remedy) return remedy(error);
+  const missing = apply(exec, /'([^'\n]+\.[mc]?ts)' does not provide an export named '(\w+)'/,
+    [`${error.message}`]);
+  return missing ? `if ${missing[2]} is a type, write: import type { ${missing[2]} } from …` : null;
+}
+
+module.exports = { hintFor };

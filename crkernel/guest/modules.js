@@ -1,0 +1,114 @@
+'use strict';
+// The syntax of modules in a cell. A cell is a script, so its static imports become dynamic ones,
+// what it exports it declares, and import.meta becomes a global.
+
+const { parse, walk } = require('./parser.js');
+const { edit } = require('./mappings.js');
+
+const MODULAR = /\b(?:import|export)\b/;
+const META = 'import_meta'; // as long as what it stands for; main.js defines it
+const CHECK = 'crkernelImport'; // frames of it are ours
+
+const quote = JSON.stringify;
+
+function nameOf(node) {
+  return node.name ?? node.value;
+}
+
+function isName(text) {
+  return /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*$/u.test(text) && text !== 'default';
+}
+
+/** The expression that imports what a declaration names. */
+function imported({ source, attributes = [] }) {
+  const options = attributes.map(({ key, value }) => {
+    return `${quote(nameOf(key))}: ${quote(value.value)}`;
+  });
+  const rest = options.length ? `, { with: { ${options.join(', ')} } }` : '';
+  return `await import(${quote(source.value)}${rest})`;
+}
+
+/** The same with a check that the module exports `names`, as a static import makes it. */
+function checked(node, names) {
+  const module = imported(node);
+  if (!names.length) return module;
+  const message = `The requested module '${node.source.value}' does not provide an export named '`;
+  return `(function ${CHECK}(m) { for (const k of [${names.map(quote)}]) if (!(k in m)) `
+    + `throw new SyntaxError(${quote(message)} + k + "'"); return m; })(${module})`;
+}
+
+/** The statement for a declaration that binds `pairs` of [exported name, local name]. */
+function binding(node, pairs, namespace) {
+  if (!pairs.length && namespace === null) return `void ${imported(node)};`;
+  const module = checked(node, pairs.map(([name]) => name));
+  const pattern = `{ ${pairs.map(([name, local]) => `${quote(name)}: ${local}`).join(', ')} }`;
+  if (namespace === null) return `const ${pattern} = ${module};`;
+  return `const ${namespace} = ${module}${pairs.length ? `, ${pattern} = ${namespace}` : ''};`;
+}
+
+function importStatement(node) {
+  const pairs = [];
+  let namespace = null;
+  for (const { type, imported: name, local } of node.specifiers) {
+    if (type === 'ImportNamespaceSpecifier') namespace = local.name;
+    else pairs.push([type === 'ImportDefaultSpecifier' ? 'default' : nameOf(name), local.name]);
+  }
+  return binding(node, pairs, namespace);
+}
+
+/** `export … from`: what another module exports is declared here. */
+function reexportStatement(node) {
+  if (node.type === 'ExportAllDeclaration') {
+    const name = node.exported && nameOf(node.exported);
+    if (!name) return `void Object.assign(globalThis, ${imported(node)});`;
+    return binding(node, [], isName(name) ? name : null);
+  }
+  const pairs = node.specifiers.map(({ local, exported }) => [nameOf(local), nameOf(exported)]);
+  return binding(node, pairs.filter(([, name]) => isName(name)), null);
+}
+
+/** Edits that take `export` away; a default that has no name is what the cell evaluates to. */
+function exportEdits({ type, start, end, declaration }) {
+  if (!declaration) return [{ start, end, text: '' }];
+  const keyword = { start, end: declaration.start, text: '' };
+  if (type === 'ExportNamedDeclaration') return [keyword];
+  const declares = /^(?:Function|Class)Declaration$/.test(declaration.type) && declaration.id;
+  if (declares) return [keyword];
+  const close = { start: declaration.end, end: declaration.end, text: ')' };
+  return [{ ...keyword, text: '(' }, close];
+}
+
+/** Edits of statements. Imports happen where they stand, so that a cell can write what it imports. */
+function statementEdits({ body }) {
+  return body.flatMap((node) => {
+    const { type, start, end, source } = node;
+    if (type === 'ImportDeclaration') return [{ start, end, text: importStatement(node) }];
+    if (!/^Export/.test(type)) return [];
+    return source ? [{ start, end, text: reexportStatement(node) }] : exportEdits(node);
+  });
+}
+
+function metaEdits(code, tree) {
+  if (!/\bimport\s*\.\s*meta\b/.test(code)) return [];
+  const edits = [];
+  walk(tree, {
+    MetaProperty({ start, end, meta }) {
+      if (meta.name === 'import') edits.push({ start, end, text: META });
+    },
+  });
+  return edits;
+}
+
+/**
+ * A script in place of a module, as {code, layer}; null if the code has nothing of a module. Throws
+ * acorn's SyntaxError.
+ */
+function asScript(code) {
+  if (!MODULAR.test(code)) return null;
+  const tree = parse(code);
+  const edits = [...statementEdits(tree), ...metaEdits(code, tree)];
+  edits.sort((a, b) => a.start - b.start || a.end - b.end);
+  return edits.length ? edit(code, edits) : null;
+}
+
+module.exports = { asScript };

@@ -1,0 +1,74 @@
+'use strict';
+// Where an error arose, as lines to read: the place, the line of code, a caret. On the main thread,
+// after user code; whoever calls it catches.
+
+const fs = require('node:fs');
+const { codeOf, original, pointAt } = require('./cells.js');
+
+const FRAME = /^ {4}at (?:.*\()?(?:(cell) ([^\s:()]+)|((?:file:\/\/)?\/.+?)):(\d+):(\d+)\)?(?: \{)?$/;
+const IMPORT = /\b(?:from|import|require)\s*\(?\s*(?:'([^'\n]+)'|"([^"\n]+)")/g;
+const ELSEWHERE = /[\\/]node_modules[\\/]/;
+const BIGGEST = 1 << 20; // bytes of a file whose line is shown
+
+const { apply } = Reflect;
+const {
+  includes, indexOf, lastIndexOf, matchAll, replace, slice, split, startsWith, trimEnd,
+} = String.prototype;
+const { exec } = RegExp.prototype;
+const { concat } = Array.prototype;
+const { readFileSync, statSync } = fs;
+const decode = decodeURIComponent;
+
+function spot(place, code, line, column) {
+  const lines = pointAt(code, line, column);
+  return lines.length ? apply(concat, [`${place}:${line}:${column}`], [lines]) : [];
+}
+
+/** Where a cell did not compile, of the inspector's details; nothing of it had run then. */
+function ofSyntax({ lineNumber, columnNumber }, code, label) {
+  let { line, column } = original(label, { line: lineNumber + 1, column: columnNumber + 1 });
+  const lines = apply(split, code, ['\n']);
+  if (line > lines.length) {
+    // The end of the code came too early, which V8 places behind our own last line.
+    line = lines.length;
+    column = apply(trimEnd, lines[line - 1], []).length + 1;
+  }
+  return spot(`cell ${label}`, code, line, column);
+}
+
+/** The text of a file of the user's; undefined if there is none to show. */
+function textOf(place) {
+  const file = apply(startsWith, place, ['file://']) ? decode(apply(slice, place, [7])) : place;
+  if (apply(exec, ELSEWHERE, [file])) return undefined;
+  const stat = statSync(file, { throwIfNoEntry: false });
+  return stat?.isFile() && stat.size <= BIGGEST ? readFileSync(file, 'utf8') : undefined;
+}
+
+/** The first frame of a stack that lies in the user's own code; packages do not count. */
+function ofStack(stack) {
+  const lines = apply(split, stack, ['\n']);
+  for (let i = 0; i < lines.length; i++) {
+    const match = apply(exec, FRAME, [lines[i]]);
+    if (!match) continue;
+    const code = match[1] ? codeOf(match[2]) : textOf(match[3]);
+    const place = match[1] ? `cell ${match[2]}` : match[3];
+    if (code !== undefined) return spot(place, code, +match[4], +match[5]);
+  }
+  return [];
+}
+
+/** Where a cell names the module that an error without frames is about; the only one, in doubt. */
+function ofImport(message, code, label) {
+  const found = [...apply(matchAll, code, [IMPORT])];
+  for (const match of found) {
+    const specifier = match[1] ?? match[2];
+    const name = apply(replace, specifier, [/^(?:\.{1,2}\/)+/, '']);
+    if (found.length > 1 && !apply(includes, message, [name])) continue;
+    const at = match.index + apply(indexOf, match[0], [specifier]) - 1;
+    const before = apply(split, apply(slice, code, [0, at]), ['\n']);
+    return spot(`cell ${label}`, code, before.length, at - apply(lastIndexOf, code, ['\n', at]));
+  }
+  return [];
+}
+
+module.exports = { ofImport, ofStack, ofSyntax };
