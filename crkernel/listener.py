@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from crkernel.comms import Comms
 from crkernel.engines.base import Engine
-from crkernel.outcome import Json, Language, Sink, bundle, error_of
+from crkernel.outcome import Json, Language, Sink, bundle, error_of, packed
 from crkernel.questions import Questions
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class Listener:
             transient = event.get("transient")
             transient = transient if isinstance(transient, dict) else {}
             update = event.get("update") is True
-            sink.display(shown["data"], shown["metadata"], transient, update)
+            content = packed(event, shown)
+            sink.display(shown["data"], shown["metadata"], transient, update, packed=content)
         elif kind == "clear_output":
             sink.clear_output(event.get("wait") is True)
         elif kind == "input":

@@ -6,6 +6,7 @@ Nothing that a guest says is believed: what leaves this module has the types it 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from crkernel.checkpoint import Checkpoint
 from crkernel.engines.base import Limits
+from crkernel.guest.wire import LONG
 
 Json = dict[str, Any]
 _MIME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(;.*)?")
@@ -50,8 +52,17 @@ class Sink(Protocol):
     def stream(self, name: str, text: str) -> None:
         """Text for "stdout" or "stderr"."""
 
-    def display(self, data: Json, metadata: Json, transient: Json, update: bool) -> None:
-        """A MIME bundle, new or in place of an earlier one."""
+    def display(
+        self,
+        data: Json,
+        metadata: Json,
+        transient: Json,
+        update: bool,
+        *,
+        packed: bytes | None = None,
+    ) -> None:
+        """A MIME bundle, new or in place of an earlier one; `packed` is all of it as JSON, if that
+        is known."""
 
     def clear_output(self, wait: bool) -> None:
         """Remove what was shown."""
@@ -94,6 +105,28 @@ def bundle(message: Json) -> Json | None:
         if _MIME.fullmatch(mime) and (isinstance(value, str) or _JSON_MIME.fullmatch(mime))
     }
     return {"data": allowed, "metadata": metadata if isinstance(metadata, dict) else {}}
+
+
+def packed(event: Json, shown: Json) -> bytes | None:
+    """The content of a long display as the guest wrote it, which saves encoding it anew; None if
+    that is not, byte for byte, JSON that holds what was checked to be `shown`."""
+    body, data = event["body"], shown["data"]
+    if len(body) < LONG or data != event["data"] or not all(type(v) is str for v in data.values()):
+        return None
+    if shown["metadata"] or event.get("metadata") != {} or not _is_plain(event.get("transient")):
+        return None
+    if b"\\" in body and b"\\ud" in body:  # a lone surrogate perhaps; the first look is faster
+        return None
+    head, tail = b'{"event":"display",', b',"update":%s}' % json.dumps(event["update"]).encode()
+    if not body.startswith(head) or not body.endswith(tail):
+        return None
+    with memoryview(body) as view:
+        return b"".join((b"{", view[len(head) : -len(tail)], b"}"))
+
+
+def _is_plain(transient: Any) -> bool:
+    """Whether it holds strings only."""
+    return isinstance(transient, dict) and all(type(v) is str for v in transient.values())
 
 
 def error_of(error: Json, limits: Limits, language: Language) -> Json:

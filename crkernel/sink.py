@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ipykernel.kernelbase import Kernel
 
@@ -57,11 +57,19 @@ class IOPubSink:
             text, self._texts, self._size = "".join(self._texts), [], 0
             self._send("stream", {"name": self._name, "text": text})
 
-    def display(self, data: Json, metadata: Json, transient: Json, update: bool) -> None:
+    def display(
+        self,
+        data: Json,
+        metadata: Json,
+        transient: Json,
+        update: bool,
+        *,
+        packed: bytes | None = None,
+    ) -> None:
         """display_data or update_display_data."""
         self.flush()
         kind = "update_display_data" if update else "display_data"
-        self._send(kind, {"data": data, "metadata": metadata, "transient": transient})
+        self._send(kind, packed or {"data": data, "metadata": metadata, "transient": transient})
 
     def clear_output(self, wait: bool) -> None:
         """clear_output."""
@@ -109,9 +117,9 @@ class IOPubSink:
         text = f"In [{count}] ← {source.key}: {line}"
         self._send("display_data", {"data": {"text/plain": text}, "metadata": {}, "transient": {}})
 
-    def _send(self, kind: str, content: Json) -> None:
+    def _send(self, kind: str, content: Json | bytes) -> None:
         kernel, session = self._kernel, self._kernel.session
         if self._silent or session is None:
             return
         topic = f"kernel.{kernel.ident}.{kind}".encode()
-        session.send(kernel.iopub_socket, kind, content, parent=self._parent, ident=topic)
+        session.send(kernel.iopub_socket, kind, cast(Json, content), self._parent, topic)

@@ -66,7 +66,8 @@ class Restored:
 class Sandbox:
     """The kernel's end of one sandbox.
 
-    `on_event` takes what the guest prints and shows while it lives, `on_exit` how it ended, once.
+    `on_event` takes what the guest prints and shows while it lives (an event of the guest with its
+    `body`, the JSON that it was), `on_exit` how it ended, once.
     Every failure of the other side becomes an error of our tree here. Nothing that comes out of
     the guest is trusted: what is no valid message ends the sandbox.
     """
@@ -208,12 +209,18 @@ class Sandbox:
             how = {"reason": f"the connection to its sandbox broke: {error}"}
         self._fail(how)
 
-    def _dispatch(self, body: bytes) -> None:
-        kind, rest = body[:1], body[1:]
+    def _dispatch(self, body: wire.Body) -> None:
+        kind = bytes(body[:1])
+        if kind in (wire.EVENT, wire.REPLY):
+            if isinstance(body, bytearray):
+                del body[:1]  # a long one, and this does not copy it
+            else:
+                body = body[1:]
+        message = wire.parse(body)
         if kind == wire.EVENT:
-            self._hear(wire.parse(rest))
+            message["body"] = body
+            self._hear(message)
             return
-        message = wire.parse(rest if kind == wire.REPLY else body)
         if message.get("event") == "exited":
             self._fail(message)
         elif "event" in message:

@@ -3,7 +3,7 @@
 
 const { Console } = require('node:console');
 const { Writable } = require('node:stream');
-const { emit } = require('./output.js');
+const { emitDisplay } = require('./output.js');
 const { tableOf } = require('./tables.js');
 
 const { apply } = Reflect;
@@ -47,13 +47,7 @@ function install(inspectOptions) {
       log(text);
       return;
     }
-    emit({
-      event: 'display',
-      data: { 'text/plain': text, 'text/html': html },
-      metadata: {},
-      transient: {},
-      update: false,
-    });
+    emitDisplay({ data: { 'text/plain': text, 'text/html': html } });
   };
 }
 

@@ -3,7 +3,7 @@
 
 const { randomBytes } = require('node:crypto');
 const { inspect, types } = require('node:util');
-const { emit } = require('./output.js');
+const { emit, emitDisplay } = require('./output.js');
 const {
   DISPLAY, present, contentOf, jsonOf, cleanBundle, vegaBundle, standaloneSvg,
 } = require('./presentation.js');
@@ -47,7 +47,7 @@ function bundleOf(value, { mime, raw, [RENDER]: render, ...options }) {
 }
 
 function send(id, data, metadata, update) {
-  emit({ event: 'display', data, metadata, transient: { display_id: id }, update });
+  emitDisplay({ data, metadata, transient: { display_id: id }, update });
 }
 
 /** The size at which an image is drawn, as front ends read it. */

@@ -8,6 +8,7 @@ const fs = require('node:fs');
 const { stringify, parse } = JSON;
 const { write: bufferWrite, writeUInt32BE } = Buffer.prototype;
 const { apply } = Reflect;
+const { slice, charCodeAt } = String.prototype;
 const { byteLength, allocUnsafeSlow } = Buffer;
 const { writeSync } = fs;
 const { wait } = Atomics;
@@ -15,32 +16,62 @@ const sleeper = new Int32Array(new SharedArrayBuffer(4));
 const HEADER = 4;
 const MAX_FRAME = 128 * 1024 * 1024; // as in wire.py
 
-// One scratch buffer serves ordinary frames; a larger frame gets a buffer of its own.
-const scratch = allocUnsafeSlow(64 * 1024);
+const PIECE = 64 * 1024; // UTF-16 units of a long text that are taken at a time
 
-// What is left to write. An interrupt can cut writeFrame short anywhere; the next call then first
-// finishes the frame that was begun, so that the stream of frames stays whole.
+// One scratch buffer serves ordinary frames; the first long one brings a larger one.
+const scratch = allocUnsafeSlow(64 * 1024);
+let large = null;
+
+// What is left to write: a part of `buffer`; then `text` from `rest` on, and `texts` from `next` on.
+// An interrupt can cut a write short anywhere; the next one then first finishes the frame that was
+// begun, so that the stream of frames stays whole.
 let buffer = scratch;
 let start = 0;
 let end = 0;
+let text = '';
+let rest = 0;
+let texts = [];
+let next = 0;
 
 function drain(fd) {
-  while (start < end) {
-    try {
-      start += writeSync(fd, buffer, start, end - start);
-    } catch (error) {
-      if (error.code !== 'EAGAIN' && error.code !== 'EINTR') throw error;
-      wait(sleeper, 0, 0, 1);
+  for (;;) {
+    while (start < end) {
+      try {
+        start += writeSync(fd, buffer, start, end - start);
+      } catch (error) {
+        if (error.code !== 'EAGAIN' && error.code !== 'EINTR') throw error;
+        wait(sleeper, 0, 0, 1);
+      }
     }
+    if (rest === text.length && next === texts.length) break;
+    encodePiece(0);
   }
+  text = '';
+  texts = [];
+  rest = next = 0;
 }
 
-/** Bytes that a frame's text takes; a RangeError if it is longer than the wire allows. */
-function sizeOf(text) {
-  const size = byteLength(text, 'utf8');
-  if (size <= MAX_FRAME) return size;
-  throw new RangeError(`${size >> 20} MiB are too much for one output, the limit is `
-    + `${MAX_FRAME >> 20} MiB: show a part of it, or write it to a file`);
+/** Encodes the next piece of what is left into the large buffer, from `offset` on. */
+function encodePiece(offset) {
+  if (rest === text.length) {
+    text = texts[next];
+    rest = 0;
+    next += 1;
+  }
+  const stop = endOfPiece(text, rest);
+  const size = apply(bufferWrite, large, [apply(slice, text, [rest, stop]), offset, 'utf8']);
+  buffer = large;
+  start = 0;
+  end = offset + size;
+  rest = stop;
+}
+
+/** Where a piece of a text ends that begins at `from`: never within a surrogate pair. */
+function endOfPiece(whole, from) {
+  const stop = from + PIECE;
+  if (stop >= whole.length) return whole.length;
+  const last = apply(charCodeAt, whole, [stop - 1]);
+  return last >= 0xd800 && last <= 0xdbff ? stop - 1 : stop;
 }
 
 /**
@@ -48,19 +79,54 @@ function sizeOf(text) {
  * before anything is written if it is too long.
  */
 function writeFrame(fd, object) {
-  const text = stringify(object);
+  const whole = stringify(object);
   // A UTF-16 unit takes at most 3 bytes of UTF-8, so short texts need no exact count.
-  const fits = text.length * 3 + HEADER <= scratch.length;
-  const size = fits ? 0 : sizeOf(text);
+  if (whole.length * 3 + HEADER > scratch.length) {
+    writeTexts(fd, [whole]);
+    return;
+  }
   drain(fd);
-  const next = fits ? scratch : allocUnsafeSlow(HEADER + size);
-  const written = apply(bufferWrite, next, [text, HEADER, 'utf8']);
-  apply(writeUInt32BE, next, [written, 0]);
-  buffer = next;
-  start = 0;
-  end = HEADER + written;
-  drain(fd);
+  const size = apply(bufferWrite, scratch, [whole, HEADER, 'utf8']);
+  apply(writeUInt32BE, scratch, [size, 0]);
   buffer = scratch;
+  start = 0;
+  end = HEADER + size;
+  drain(fd);
+}
+
+/** The same for an object whose JSON is these texts, one after the other; none is empty. */
+function writeTexts(fd, parts) {
+  let size = 0;
+  for (let i = 0; i < parts.length; i++) size += byteLength(parts[i], 'utf8');
+  if (size > MAX_FRAME) {
+    throw new RangeError(`${size >> 20} MiB are too much for one output, the limit is `
+      + `${MAX_FRAME >> 20} MiB: show a part of it, or write it to a file`);
+  }
+  drain(fd);
+  large ??= allocUnsafeSlow(HEADER + 3 * PIECE);
+  apply(writeUInt32BE, large, [size, 0]);
+  texts = parts;
+  encodePiece(HEADER);
+  drain(fd);
+}
+
+/**
+ * Adds the JSON of a value to a list of texts. Long strings are taken in pieces: to make one long
+ * text of them, and lay that out again in memory, takes longer than all else together.
+ */
+function addJson(value, parts) {
+  if (typeof value !== 'string' || value.length <= PIECE) {
+    parts[parts.length] = stringify(value);
+    return;
+  }
+  parts[parts.length] = '"';
+  for (let from = 0; from < value.length;) {
+    const stop = endOfPiece(value, from);
+    const quoted = stringify(apply(slice, value, [from, stop]));
+    parts[parts.length] = apply(slice, quoted, [1, -1]);
+    from = stop;
+  }
+  parts[parts.length] = '"';
 }
 
 /** Collects bytes and calls `take(object)` for each complete frame. */
@@ -84,4 +150,4 @@ class FrameReader {
   }
 }
 
-module.exports = { writeFrame, FrameReader };
+module.exports = { writeFrame, writeTexts, addJson, FrameReader };

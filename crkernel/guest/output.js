@@ -4,11 +4,12 @@
 
 const { Writable } = require('node:stream');
 const { StringDecoder } = require('node:string_decoder');
-const { writeFrame } = require('./frames.js');
+const { writeFrame, writeTexts, addJson } = require('./frames.js');
 
 const EVENTS = 5;
 const PIECE = 256 * 1024; // UTF-16 units of one stream frame: below 1 MiB of JSON text as UTF-8
-const { apply } = Reflect;
+const { apply, ownKeys } = Reflect;
+const { stringify } = JSON;
 const { slice, charCodeAt } = String.prototype;
 const { write: decode } = StringDecoder.prototype;
 const { from: bufferFrom } = Buffer;
@@ -16,6 +17,25 @@ const { nextTick } = process;
 
 function emit(event) {
   writeFrame(EVENTS, event);
+}
+
+/** Sends a MIME bundle; `update`: in place of what has that id. */
+function emitDisplay({ data, metadata = {}, transient = {}, update = false }) {
+  const mimes = ownKeys(data);
+  let long = false;
+  for (let i = 0; i < mimes.length; i++) long ||= data[mimes[i]].length > PIECE;
+  if (!long) {
+    emit({ event: 'display', data, metadata, transient, update });
+    return;
+  }
+  const parts = ['{"event":"display","data":{'];
+  for (let i = 0; i < mimes.length; i++) {
+    parts[parts.length] = `${i ? ',' : ''}${stringify(mimes[i])}:`;
+    addJson(data[mimes[i]], parts);
+  }
+  parts[parts.length] = `},"metadata":${stringify(metadata)},"transient":${stringify(transient)}`
+    + `,"update":${update}}`;
+  writeTexts(EVENTS, parts);
 }
 
 /** Sends text of a stream, cut into pieces that never split a surrogate pair. */
@@ -92,4 +112,4 @@ function installStreams() {
   }
 }
 
-module.exports = { emit, emitText, installStreams };
+module.exports = { emit, emitDisplay, emitText, installStreams };

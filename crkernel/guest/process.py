@@ -25,6 +25,9 @@ _OOM_SCORE = 500
 _READ_PIPES = {"stdout": 1, "stderr": 2, "replies": 4, "events": 5}
 """What the guest writes, by its descriptor numbers; 3 is where it reads its calls."""
 CALLS_FD = 3
+_EVENTS_FD = 5
+_EVENTS_BYTES = 1 << 20
+"""What a guest can show before the supervisor has to read."""
 
 
 class GuestEnded(Exception):
@@ -47,6 +50,8 @@ class Pipes:
             ours, theirs = (writer, reader) if number == CALLS_FD else (reader, writer)
             os.set_blocking(ours, False)
             pipes.ours[number], pipes.theirs[number] = ours, theirs
+        with contextlib.suppress(PermissionError):  # beyond what the machine gives one user
+            fcntl.fcntl(pipes.ours[_EVENTS_FD], fcntl.F_SETPIPE_SZ, _EVENTS_BYTES)
         return pipes
 
     def inodes(self) -> dict[int, int]:
@@ -68,13 +73,13 @@ class Pipes:
 
 
 class Guest:
-    """A live guest. `forward` takes what it says, as frames for the kernel."""
+    """A live guest. `forward` takes what it says, as bodies of frames and their first byte."""
 
     def __init__(
         self,
         pid: int,
         pipes: Pipes,
-        forward: Callable[[bytes], None],
+        forward: Callable[[wire.Body, bytes], None],
         leftovers: Mapping[str, str] | None = None,
     ) -> None:
         self.pid = pid
@@ -82,7 +87,7 @@ class Guest:
         self.pidfd = os.pidfd_open(pid)
         self._forward = forward
         self._unsent = bytearray()
-        self._replies: list[bytes] = []
+        self._replies: list[wire.Body] = []
         self._unanswered = 0
         old = {name: bytes.fromhex(text) for name, text in (leftovers or {}).items()}
         self._frames = {n: wire.Decoder(old.get(n, b"")) for n in ("replies", "events")}
@@ -133,7 +138,7 @@ class Guest:
         self._unanswered = max(0, self._unanswered - len(new))  # a hello at boot answers no call
         self._replies += new
 
-    def take_replies(self) -> list[bytes]:
+    def take_replies(self) -> list[wire.Body]:
         """Replies that were drained and not taken yet."""
         replies, self._replies = self._replies, []
         return replies
@@ -181,12 +186,12 @@ class Guest:
                 for name in ("stdout", "stderr"):
                     self._drain_text(name)
             else:
-                self._forward(wire.frame(body, wire.EVENT))
+                self._forward(body, wire.EVENT)
 
     def _drain_text(self, name: str) -> None:
         text = self._texts[name].decode(self._read(name))
         if text:
-            self._forward(wire.pack({"event": "output", "name": name, "text": text}))
+            self._forward(wire.encode({"event": "output", "name": name, "text": text}), b"")
 
     def _read(self, name: str) -> bytes:
         descriptor = self.pipes.ours[_READ_PIPES[name]]

@@ -289,9 +289,9 @@ class Supervisor:
             raise Refused("SandboxDied", "the guest has ended")
         return self._guest
 
-    def _forward(self, frame: bytes) -> None:
+    def _forward(self, body: wire.Body, prefix: bytes) -> None:
         self._spoke = True
-        self._kernel.sendall(frame)
+        wire.send(self._kernel, body, prefix)
 
     def _adopt(self, guest: Guest) -> wire.Message:
         """Wait for a guest's hello, then serve it. Raises Refused, and the guest is no more."""
@@ -322,7 +322,7 @@ class Supervisor:
     def _drain(self, guest: Guest) -> None:
         guest.drain()
         for body in guest.take_replies():
-            self._kernel.sendall(wire.frame(body, wire.REPLY))
+            wire.send(self._kernel, body, wire.REPLY)
         if self._looking and guest.answered:
             self._looking = False
             self._settle_at = time.monotonic() + _SETTLE_SECONDS

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,9 @@ PROTOCOL = 1
 MAX_FRAME = 128 << 20
 """Bytes; a longer frame is a broken or hostile peer, not a message."""
 
+LONG = 1 << 16
+"""Bytes of a body for which a copy is worth avoiding."""
+
 FENCE = b'{"event":"fence"}'
 """Written by a guest when a child process that shares its stdout has just ended: what the child
 printed comes before whatever follows the fence."""
@@ -30,36 +34,64 @@ EVENT, REPLY = b"e", b"r"
 that begins with `{` is the supervisor's own: a guest cannot forge those."""
 
 # JSON.stringify escapes just these, and no other encoder of this project's peers can take them.
-_LONE_SURROGATE = re.compile(rb"(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}")
+_LONE_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}")
 _HEADER = struct.Struct("!I")
 
 Message = dict[str, Any]
+Body = bytes | bytearray
 
 
 class WireError(ValueError):
     """The peer sent something that is no frame."""
 
 
-def frame(body: bytes, prefix: bytes = b"") -> bytes:
-    """A frame around what is JSON already."""
-    size = len(prefix) + len(body)
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+"""Takes no NaN: what is passed on as it came must be JSON for everyone."""
+
+
+def header(size: int) -> bytes:
+    """What stands before a body of this many bytes."""
     if size > MAX_FRAME:
         raise WireError(f"a message of {size} bytes is longer than {MAX_FRAME} allow")
-    return _HEADER.pack(size) + prefix + body
+    return _HEADER.pack(size)
+
+
+def frame(body: Body, prefix: bytes = b"") -> bytes:
+    """A frame around what is JSON already."""
+    return b"".join((header(len(prefix) + len(body)), prefix, body))
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """The body of a message. Lone surrogates, which UTF-8 has no bytes for, become "?"."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace")
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
-    """One frame, ready to be written. Lone surrogates, which UTF-8 has no bytes for, become "?"."""
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-    return frame(text.encode(errors="replace"))
+    """One frame, ready to be written."""
+    return frame(encode(message))
 
 
-def parse(body: bytes) -> Message:
+def send(stream: socket.socket, body: Body, prefix: bytes) -> None:
+    """Write a frame; the body of a long one is not copied for it."""
+    if len(body) < LONG:
+        stream.sendall(frame(body, prefix))
+    else:
+        stream.sendall(header(len(prefix) + len(body)) + prefix)
+        stream.sendall(body)
+
+
+def parse(body: Body) -> Message:
     """The message in a frame's body. Raises WireError."""
-    if b"\\ud" in body:
-        body = _LONE_SURROGATE.sub(rb"\1\\ufffd", body)
     try:
-        message = json.loads(body)
+        text = body.decode()
+        if "\\" in text and "\\ud" in text:  # the first look is the faster one
+            text = _LONE_SURROGATE.sub(r"\1\\ufffd", text)
+        message = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise WireError(f"a frame is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -82,10 +114,10 @@ class Decoder:
         """Bytes fed so far that belong to a frame whose end has not come."""
         return bytes(self._buffer)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[Body]:
         """The body of each frame that `data` completes. After a WireError it is of no more use."""
         self._buffer += data
-        bodies: list[bytes] = []
+        bodies: list[Body] = []
         start = 0
         while len(self._buffer) - start >= _HEADER.size:
             (length,) = _HEADER.unpack_from(self._buffer, start)
@@ -94,7 +126,13 @@ class Decoder:
             end = start + _HEADER.size + length
             if len(self._buffer) < end:
                 break
-            bodies.append(bytes(self._buffer[start + _HEADER.size : end]))
+            if length >= LONG and end == len(self._buffer):  # handed over, not copied
+                body, self._buffer = self._buffer, bytearray()
+                del body[: start + _HEADER.size]
+                bodies.append(body)
+                return bodies
+            with memoryview(self._buffer) as view:
+                bodies.append(bytes(view[start + _HEADER.size : end]))
             start = end
         del self._buffer[:start]
         return bodies

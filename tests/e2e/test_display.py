@@ -75,3 +75,13 @@ def test_a_forged_bundle_cannot_break_a_notebook(kernel: Kernel) -> None:
 )
 def test_bad_displays_are_errors_of_the_cell(kernel: Kernel, code: str, error: str) -> None:
     assert error in kernel.fails(code).error
+
+
+@pytest.mark.parametrize("text", ["x", "é", "\U0001f996", 'a "quoted"\n\\line\n'])
+def test_ten_megabytes_in_one_display(kernel: Kernel, text: str) -> None:
+    count = 10_000_000 // len(text.encode())
+    (content,) = kernel.ok(f"display({text!r}.repeat({count}))").contents("display_data")
+    assert content["data"] == {"text/plain": text * count}
+    assert list(content["transient"]) == ["display_id"]
+    assert content["metadata"] == {}
+    assert kernel.ok("display('next')").shown == "next"

@@ -295,6 +295,33 @@ def test_ids_differ_after_a_restore(guest: Guest) -> None:
     assert ids[0].rpartition("-")[0] != ids[1].rpartition("-")[0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'x'.repeat(300_000)",
+        "'\\u{1f996}'.repeat(100_000)",
+        "'a' + '\\u{1f996}'.repeat(100_000)",
+        "'\\n\"\\\\\\u0001é漢'.repeat(30_000)",
+        "'x'.repeat(65535) + '\\ud83e' + 'y'.repeat(65535)",
+    ],
+)
+def test_long_displays_arrive_whole(guest: Guest, text: str) -> None:
+    guest.value(f"var text = {text}; undefined")
+    code = "display({ 'text/html': text, 'text/plain': 'x' }, { raw: true })"
+    (event,) = displays(guest, code)
+    (expected,) = bundles(guest, "display.json(Array.from(text.match(/[^]{1,50000}/gu)))")
+    assert event["data"]["text/html"] == "".join(expected["application/json"])
+    assert (event["metadata"], event["update"]) == ({}, False)
+    assert event["data"]["text/plain"] == "x"
+
+
+def test_what_is_too_long_for_the_wire_is_an_error(guest: Guest) -> None:
+    error = guest.error("display('x'.repeat(140 * 1024 * 1024))")
+    assert error["name"] == "RangeError"
+    assert "the limit is 128 MiB" in error["message"]
+    assert bundles(guest, "display('still here')") == [{"text/plain": "still here"}]
+
+
 # -- console -----------------------------------------------------------------------------------
 
 

@@ -12,7 +12,8 @@ from crkernel.guest import protobuf, wire
 
 
 def test_frames_come_out_however_they_are_cut() -> None:
-    messages = [{"op": "x" * n, "id": n, "emoji": "🦖"} for n in (0, 1, 300, 70_000)]
+    sizes = (0, 1, 300, 70_000, 5, 300_000)
+    messages = [{"op": "x" * n, "id": n, "emoji": "🦖"} for n in sizes]
     stream = b"".join(map(wire.pack, messages))
     rng = random.Random(7)
     decoder, out = wire.Decoder(), []
@@ -37,7 +38,9 @@ def test_a_frame_that_claims_too_much_is_refused_at_once() -> None:
         wire.Decoder().feed(struct.pack("!I", wire.MAX_FRAME + 1))
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff{}", b"{]" * 9, b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"7", b"\xff{}", b"{]" * 9, b"[" * 100_000, b'{"a":NaN}']
+)
 def test_what_is_no_message_is_refused(body: bytes) -> None:
     with pytest.raises(wire.WireError):
         wire.parse(body)

@@ -1,0 +1,77 @@
+"""What of a guest's words is believed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from crkernel import outcome
+
+LONG = "x" * 70_000
+
+
+def event_of(body: bytes) -> dict[str, Any]:
+    """An event as the listener gets it."""
+    return {**json.loads(body), "body": body}
+
+
+def body_of(data: object, metadata: object = None, rest: str = "") -> bytes:
+    """A display as a guest writes it."""
+    return (
+        f'{{"event":"display","data":{json.dumps(data)},"metadata":{json.dumps(metadata or {})},'
+        f'"transient":{{"display_id":"d"}}{rest},"update":false}}'
+    ).encode()
+
+
+def packed(body: bytes) -> bytes | None:
+    event = event_of(body)
+    shown = outcome.bundle(event)
+    assert shown is not None
+    return outcome.packed(event, shown)
+
+
+def test_a_bundle_holds_what_the_notebook_format_allows() -> None:
+    data = {
+        "text/html": "<b>",
+        "text/plain": 5,
+        "application/json": [1],
+        "application/x+json": None,
+        "application/json; a=b": {},
+        "image/png": ["a"],
+        "no type": "x",
+        "": "x",
+    }
+    assert outcome.bundle({"data": data, "metadata": 5}) == {
+        "data": {"text/html": "<b>", "application/json": [1], "application/x+json": None},
+        "metadata": {},
+    }
+    assert outcome.bundle({"data": [1]}) is None
+
+
+def test_a_long_display_is_passed_on_as_it_is() -> None:
+    content = packed(body_of({"text/plain": LONG}))
+    assert content is not None
+    assert json.loads(content) == {
+        "data": {"text/plain": LONG},
+        "metadata": {},
+        "transient": {"display_id": "d"},
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of({"text/plain": "short"}),
+        body_of({"text/plain": LONG, "text/html": 5}),
+        body_of({"application/json": [LONG]}),
+        body_of({"application/json": LONG}, {"x": 1}),
+        body_of({"text/plain": LONG + "\ud800"}),
+        body_of({"text/plain": LONG}).replace(b'"display_id":"d"', b'"display_id":5'),
+        body_of({"text/plain": LONG}).replace(b'"event"', b' "event"'),
+        body_of({"text/plain": LONG}) + b" ",
+    ],
+)
+def test_what_was_not_checked_is_encoded_anew(body: bytes) -> None:
+    assert packed(body) is None
