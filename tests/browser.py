@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -22,38 +20,24 @@ SECONDS = 30.0
 
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 _SETTINGS = {
-    # What would cover a page, or ask the network for something.
+    # Nothing covers a page or asks the network; a notebook that is closed leaves no kernel behind.
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "apputils-extension/themes": {"theme-scrollbars": False},
+    "docmanager-extension/plugin": {"autosave": False},
+    "notebook-extension/tracker": {"kernelShutdown": True},
 }
 
 
 class Server:
     """A running Jupyter server with JupyterLab and Notebook 7, its files in `folder`."""
 
-    def __init__(self, folder: Path, log: Path, url: str, token: str) -> None:
+    def __init__(self, folder: Path, url: str, token: str) -> None:
         self.folder = folder
-        self._log = log
         self._url = url
         self._token = token
 
     def url(self, path: str) -> str:
         """The address of a page."""
         return f"{self._url}{path}?token={self._token}"
-
-    def end_kernels(self) -> None:
-        """Shut down all kernels, so that a test leaves none behind."""
-        for kernel in json.loads(self._ask("GET", "api/kernels")):
-            self._ask("DELETE", f"api/kernels/{kernel['id']}")
-
-    def _ask(self, method: str, path: str) -> bytes:
-        headers = {"Authorization": f"token {self._token}"}
-        try:
-            with urlopen(Request(self._url + path, method=method, headers=headers)) as answer:
-                return bytes(answer.read())
-        except HTTPError as error:
-            log = self._log.read_text(errors="replace")[-3000:]
-            raise AssertionError(f"{method} {path}: {error}\n{log}") from None
 
 
 @contextmanager
@@ -90,9 +74,7 @@ def server(folder: Path) -> Iterator[Server]:
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
             info = json.loads(found[0].read_text())
-            running = Server(files, log, info["url"], info["token"])
-            yield running
-            running.end_kernels()
+            yield Server(files, info["url"], info["token"])
         finally:
             process.terminate()
             process.wait(SECONDS)
@@ -116,17 +98,23 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def connecting(page: Page) -> Iterator[None]:
-    """A block in which a page connects to a kernel.
+    """A block in which a page connects to a kernel; it ends when the kernel has answered.
 
-    It shows an idle one before it has any, and silently drops what is run then.
+    Until then the page shows an idle kernel all the same, and drops what is run.
     """
-    with page.expect_websocket(lambda socket: "/channels" in socket.url, timeout=1e3 * SECONDS):
-        yield
+    answered = False
 
+    def take(frame: str | bytes) -> None:
+        nonlocal answered
+        raw = frame.encode() if isinstance(frame, str) else frame
+        answered = answered or b"kernel_info_reply" in raw
 
-def screenshot(page: Page, name: str) -> None:
-    """Keep what is seen now."""
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    page.on("websocket", lambda socket: socket.on("framereceived", take))
+    yield
+    deadline = time.monotonic() + SECONDS
+    while not answered:
+        assert time.monotonic() < deadline, "the page has no kernel"
+        page.wait_for_timeout(20)
 
 
 class Notebook:
@@ -185,10 +173,17 @@ class Notebook:
             label = self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{item}$"))
             label.click()
 
-    def accept(self) -> None:
-        """Say yes in a dialog."""
-        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+    def answer(self, button: str) -> None:
+        """Press a button of a dialog and wait until it is gone."""
+        dialog = self.page.locator(".jp-Dialog")
+        dialog.locator("button", has_text=button).click()
+        expect(dialog).to_have_count(0)
+
+    def close(self) -> None:
+        """Close it, its changes and its kernel with it."""
+        self.page.keyboard.press("Alt+W")
+        self.answer("Discard")
 
     def screenshot(self, name: str) -> None:
         """Keep what is seen now."""
-        screenshot(self.page, name)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")

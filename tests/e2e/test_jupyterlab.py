@@ -6,18 +6,16 @@ Each test leaves pictures in build/screenshots.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import nbformat
 import pytest
-from browser import Notebook, Server, chromium, connecting, screenshot, server
+from browser import Notebook, Server, chromium, connecting, server
 from driver import kernel_name
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 from scenario import SCENARIO
 
 pytestmark = pytest.mark.e2e
-
-Open = Callable[..., Notebook]
 
 
 @pytest.fixture(scope="module")
@@ -32,44 +30,28 @@ def browser() -> Iterator[BrowserContext]:
         yield running.new_context(viewport={"width": 1100, "height": 900})
 
 
-@pytest.fixture
-def page(
-    browser: BrowserContext, jupyter: Server, request: pytest.FixtureRequest
-) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def page(browser: BrowserContext, jupyter: Server) -> Page:
+    """JupyterLab; it takes seconds to load, so that all tests use one."""
     page = browser.new_page()
-    yield page
+    page.goto(jupyter.url("lab"))
+    return page
+
+
+@pytest.fixture
+def lab(page: Page, jupyter: Server, request: pytest.FixtureRequest) -> Iterator[Notebook]:
+    """A new notebook in JupyterLab, from the launcher."""
+    card = page.locator('.jp-LauncherCard[data-category="Notebook"]:visible', has_text="crkernel")
+    expect(card.locator("img")).to_be_visible()
+    with connecting(page):
+        card.click()
+    notebook = Notebook(page)
+    yield notebook
     if getattr(request.node, "failed", False):
-        screenshot(page, f"failed-{request.node.name.split('[')[0]}")
-    page.close()
-    jupyter.end_kernels()
-
-
-@pytest.fixture
-def open_notebook(page: Page, jupyter: Server, request: pytest.FixtureRequest) -> Open:
-    """Opens a new notebook with these cells, in JupyterLab or in Notebook 7."""
-    title = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
-
-    def open_notebook(*cells: str, at: str = "lab") -> Notebook:
-        name = f"{title}.ipynb"
-        kernelspec = {"name": kernel_name(), "display_name": "", "language": "javascript"}
-        content = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(cell) for cell in cells or ("",)],
-            metadata={"kernelspec": kernelspec},
-        )
-        nbformat.write(content, jupyter.folder / name)
-        # A workspace of its own: others would bring back the notebooks of earlier tests.
-        place = f"lab/workspaces/{title}/tree" if at == "lab" else at
-        with connecting(page):
-            page.goto(jupyter.url(f"{place}/{name}"))
-        return Notebook(page)
-
-    return open_notebook
-
-
-@pytest.fixture
-def lab(open_notebook: Open) -> Notebook:
-    """An empty notebook in JupyterLab."""
-    return open_notebook()
+        notebook.screenshot(f"failed-{request.node.name}")
+        page.goto(jupyter.url("lab/workspaces/after-a-failure"))
+    else:
+        notebook.close()
 
 
 def shows(cell: Locator, text: str | re.Pattern[str]) -> None:
@@ -77,22 +59,27 @@ def shows(cell: Locator, text: str | re.Pattern[str]) -> None:
     expect(cell.locator(".jp-Cell-outputArea")).to_contain_text(text)
 
 
-def test_the_launcher_starts_a_kernel(page: Page, jupyter: Server) -> None:
-    page.goto(jupyter.url("lab"))
-    card = page.locator('.jp-LauncherCard[data-category="Notebook"]', has_text="crkernel")
-    expect(card.locator("img")).to_be_visible()
+def test_the_launcher_starts_a_kernel(lab: Notebook) -> None:
+    shows(lab.run("process.version"), re.compile(r"'v24\.[\d.]+'"))
+    expect(lab.page.locator(".jp-KernelName")).to_have_text("JavaScript (crkernel)")
+    lab.screenshot("launcher")
+
+
+def test_jupyterlab_runs_what_all_run(lab: Notebook) -> None:
+    for code, shown in SCENARIO:
+        shows(lab.run(code), shown)
+    lab.screenshot("scenario-jupyterlab")
+
+
+def test_notebook_7_runs_what_all_run(browser: BrowserContext, jupyter: Server) -> None:
+    cells = [nbformat.v4.new_code_cell(code) for code, _ in SCENARIO]
+    kernelspec = {"name": kernel_name(), "display_name": "", "language": "javascript"}
+    content = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec})
+    nbformat.write(content, jupyter.folder / "scenario.ipynb")
+    page = browser.new_page()
     with connecting(page):
-        card.click()
+        page.goto(jupyter.url("notebooks/scenario.ipynb"))
     notebook = Notebook(page)
-    cell = notebook.run("process.version")
-    shows(cell, re.compile(r"'v24\.[\d.]+'"))
-    expect(page.locator(".jp-KernelName")).to_have_text("JavaScript (crkernel)")
-    notebook.screenshot("launcher")
-
-
-@pytest.mark.parametrize("at", ["lab", "notebooks"])
-def test_the_same_notebook_runs_in_both(open_notebook: Open, at: str) -> None:
-    notebook = open_notebook(*(code for code, _ in SCENARIO), at=at)
     failing = [i for i, (_, shown) in enumerate(SCENARIO) if "Error" in shown]
     starts = [0, *(i + 1 for i in failing)]  # an error stops what was sent with it
     for start, end in zip(starts, [*starts[1:], len(SCENARIO)], strict=True):
@@ -100,7 +87,8 @@ def test_the_same_notebook_runs_in_both(open_notebook: Open, at: str) -> None:
         notebook.menu("Run", "Run Selected Cell and All Below")
         for i in range(start, end):
             shows(notebook.cells.nth(i), SCENARIO[i][1])
-    notebook.screenshot(f"same-notebook-{at}")
+    notebook.screenshot("scenario-notebook")
+    page.close()
 
 
 def test_a_completion_is_picked(lab: Notebook) -> None:
@@ -141,8 +129,7 @@ def test_stop_ends_a_loop_and_all_is_alive(lab: Notebook) -> None:
 def test_restart(lab: Notebook) -> None:
     lab.run("globalThis.before = 1")
     lab.tool("restart")
-    lab.accept()
-    expect(lab.page.locator(".jp-Dialog")).to_have_count(0)
+    lab.answer("Restart")
     cell = lab.run("typeof before")
     shows(cell, "'undefined'")
     expect(cell.locator(".jp-InputPrompt")).to_have_text("[1]:")
