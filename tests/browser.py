@@ -181,7 +181,7 @@ class Notebook:
 
     def close(self) -> None:
         """Close it, its changes and its kernel with it."""
-        self.page.keyboard.press("Alt+W")
+        self.menu("File", "Close Tab")
         self.answer("Discard")
 
     def screenshot(self, name: str) -> None:

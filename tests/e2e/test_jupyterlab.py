@@ -164,3 +164,13 @@ def test_an_error_is_read(lab: Notebook) -> None:
     cell = lab.run("parse('{oops}')")
     shows(cell, "SyntaxError")
     lab.screenshot("error")
+
+
+def test_an_input_is_answered(lab: Notebook) -> None:
+    cell = lab.start("const name = await input('who? '); name.toUpperCase()")
+    field = cell.locator(".jp-Stdin-input")
+    expect(cell.locator(".jp-Stdin-prompt")).to_have_text("who? ")
+    field.fill("ada")
+    lab.screenshot("input")
+    field.press("Enter")
+    shows(cell, "'ADA'")
