@@ -165,4 +165,26 @@ function translate(code) {
   return best === first ? {} : { complaint: best };
 }
 
-module.exports = { reread, translate, parse, parses, fromTypeScript };
+/** The tree of a cell, and whether its semicolons are those that were typed; null if there is none. */
+function treeOf(code) {
+  try {
+    return { tree: parse(code), text: code };
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  const { code: text, layers } = fromTypeScript(code);
+  return text === undefined || text === code ? null : { tree: parse(text), text, made: layers[0] };
+}
+
+/**
+ * Whether the semicolon at the end of a cell mutes its result: it does behind an expression,
+ * whatever comments follow.
+ */
+function mutes(code) {
+  const { tree, text, made } = treeOf(code) ?? {};
+  const last = tree?.body.findLast(({ type }) => type !== 'EmptyStatement');
+  if (last?.type !== 'ExpressionStatement') return false;
+  return made ? /;\s*$/.test(code) : text[last.end - 1] === ';';
+}
+
+module.exports = { mutes, reread, translate, parse, parses, fromTypeScript };

@@ -31,6 +31,7 @@ const fences = require('./fences.js');
 const comms = require('./comms.js');
 const imports = require('./imports.js');
 const input = require('./input.js');
+const results = require('./results.js');
 const stacks = require('./stacks.js');
 const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
@@ -42,6 +43,7 @@ const { present } = require('./presentation.js');
 const { apply } = Reflect;
 const { isPromise } = util.types;
 const { keys, defineProperty } = Object;
+const { exec } = RegExp.prototype;
 const { chdir, cwd } = process;
 const later = setImmediate;
 const { postMessage } = Object.getPrototypeOf(port);
@@ -58,9 +60,11 @@ const stackTools = {
   setPrepare: carrier.variable(findSourceMap, 'setInternalPrepareStackTrace'),
   prepare: carrier.variable(findSourceMap, 'defaultPrepareStackTrace'),
 };
+const MAY_MUTE = /;\s*(?:$|\/[/*])/; // a semicolon at the end, or before a comment
 const settings = { colors: true };
 let directory = null;
 let requireHere = null;
+let asked = null; // what waits for the worker to tell whether a result is muted
 let running = null; // the cell that runs, as an object that is equal to no other
 
 function define(name, value) {
@@ -107,7 +111,7 @@ function evaluate({ code, typed = code, label, group }, done) {
       return;
     }
     const thrown = carrier.valueOf(details.exception ?? result);
-    done({ error: failed(thrown, { details, code: typed, label }) });
+    done({ error: failed(thrown, { details, code: typed, label }), thrown });
   }]);
 }
 
@@ -166,21 +170,38 @@ function execute({ id, code, typed = code, cell, silent, user_expressions: expre
       finish(run, { id, status: 'ok', result, user_expressions: table });
     });
   });
+  if (!silent) results.begin(cell, typed);
   displays.takePending();
   running = run;
   input.begin();
-  evaluate({ code, typed, label: cell, group }, ({ error, value }) => {
+  const reveal = (value) => show(value, ({ error, data, metadata }) => {
+    if (error) fail(error);
+    else succeed(keys(data).length ? { data, metadata } : null);
+  });
+  evaluate({ code, typed, label: cell, group }, ({ error, thrown, value }) => {
     if (error) {
+      results.takeError(thrown);
       fail(error);
     } else if (value === undefined || silent) {
       succeed(null);
     } else {
-      show(value, ({ error: refusal, data, metadata }) => {
-        if (refusal) fail(refusal);
-        else succeed(keys(data).length ? { data, metadata } : null);
+      whetherMuted(typed, run, (muted) => {
+        results.take(cell, value, muted);
+        if (muted) succeed(null);
+        else reveal(value);
       });
     }
   });
+}
+
+/** Tells `done` if the end of a cell mutes its result; the worker has the parser, if one is needed. */
+function whetherMuted(code, run, done) {
+  if (!apply(exec, MAY_MUTE, [code])) {
+    done(false);
+    return;
+  }
+  asked = { run, done };
+  apply(postMessage, port, [{ ask: 'mutes', id: run.id, code }]);
 }
 
 /** Calls `next` once the displays that the cell has begun are shown: they belong before its end. */
@@ -253,6 +274,10 @@ const operations = {
     known = comms.deliver(request);
   },
   settle: unwinder.settle,
+  told: ({ id, muted }) => {
+    if (asked?.run.id === id && asked.run === running) asked.done(muted);
+    asked = null;
+  },
 };
 
 /** Makes stacks show the user's frames; Node forgets it when it turns to source maps. */
@@ -268,6 +293,7 @@ function reporter(origin) {
 installStreams();
 consoles.install();
 displays.install(reportPresentation);
+results.install();
 comms.install(reporter('comm handler'));
 input.install({ answers, arrived, fail: failRunning });
 fences.install(internalBinding, () => emit({ event: 'fence' }));

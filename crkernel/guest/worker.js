@@ -197,7 +197,20 @@ async function serve(request) {
   }
 }
 
-port.on('message', (message) => waiting.get(message.id)?.(message));
+/** Answers what the main thread wants to know of the code of a cell. */
+function tell({ id, code }) {
+  let muted = false;
+  try {
+    muted = language().mutes(code);
+  } finally {
+    port.postMessage({ op: 'told', id, muted });
+  }
+}
+
+port.on('message', (message) => {
+  if (message.ask) tell(message);
+  else waiting.get(message.id)?.(message);
+});
 const reader = new FrameReader(serve);
 const requests = new Socket({ fd: 3, readable: true, writable: false });
 requests.on('data', (chunk) => reader.push(chunk));

@@ -166,6 +166,72 @@ def test_results_look_like_those_of_the_repl(guest: Guest) -> None:
     assert guest.value("let unused = 1") is None
 
 
+def test_results_of_earlier_cells_are_at_hand(guest: Guest) -> None:
+    assert guest.run("40 + 1", cell="3")["result"]
+    assert guest.run("console.log('nothing')", cell="4")["result"] is None
+    assert guest.run("_ + 1", cell="5")["result"]["data"]["text/plain"] == "42"
+    assert (
+        guest.run("[_3, _5, Out[3], In[3], 4 in Out]", cell="6")["result"]["data"]["text/plain"]
+        == "[ 41, 42, 41, '40 + 1', false ]"
+    )
+    guest.run("null.x", cell="7")
+    assert guest.run("_error.name", cell="8")["result"]["data"]["text/plain"] == "'TypeError'"
+    guest.run("0", cell="9", silent=True)
+    assert (
+        guest.run("[_, Out.length = 0, _3]", cell="10")["result"]["data"]["text/plain"]
+        == "[ 'TypeError', 0, undefined ]"
+    ), "Out can be emptied"
+
+
+def test_results_of_long_ago_are_forgotten(guest: Guest) -> None:
+    for cell in (1, 2, 1001):
+        guest.run(f"({{ from: {cell} }})", cell=str(cell))
+    seen = "[typeof _1, typeof _2, 1 in In, 1 in Out, 2 in Out]"
+    assert guest.value(seen) == "[ 'undefined', 'object', false, false, true ]"
+
+
+@pytest.mark.parametrize("code", ["_ = 'mine'", "var _ = 'mine'", "const _ = 'mine'"])
+def test_names_of_results_can_be_taken_over(guest: Guest, code: str) -> None:
+    guest.value(code)
+    guest.value("1 + 1")
+    assert guest.value("_") == "'mine'"
+    guest.value("let _9 = 'too'")
+    guest.run("1", cell="9")
+    assert guest.value("[_9, Out[9]]") == "[ 'too', 1 ]"
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("5;", None),
+        ("5; // why", None),
+        ("5 /* why */; /* and\nmore */\n// end\n", None),
+        ("let o = { a: 5 }\no;\n\n", None),
+        ("await 5;", None),
+        ("5;;", None),
+        ("let t: number = 5\nt as number;", None),
+        ("enum M { A = 5 }\nM.A;", None),
+        ("import path from 'node:path'; path.sep;", None),
+        ("5 // not this;", "5"),
+        ("'a;'", "'a;'"),
+        ("`//;\n;`", "'//;\\n;'"),
+        ("if (true) 5;", "5"),
+        ("for (let i = 0; i < 3; i++) i;", "2"),
+        ("enum N { A = 5 }\nN.A", "5"),
+    ],
+)
+def test_a_semicolon_mutes_an_expression(shared: Guest, code: str, result: str | None) -> None:
+    assert shared.value(code) == result
+
+
+def test_a_muted_result_is_the_last_one_but_not_kept(guest: Guest) -> None:
+    shows = "({ [Symbol.for('Jupyter.display')]() { console.log('shown'); return {} } })"
+    assert guest.value(f"{shows};") is None
+    assert guest.output() == [], "it is not even asked how it would look"
+    guest.run("5;", cell="3")
+    assert guest.value("[_, 3 in Out]") == "[ 5, false ]"
+
+
 def test_names_can_be_declared_again_and_stay(guest: Guest) -> None:
     guest.value("const a = 1; let b = 2; class C {}")
     guest.value("const a = 10; let b = 20; class C { static d = 30 }")
@@ -255,6 +321,7 @@ def test_what_was_shown_is_not_kept_alive(guest: Guest) -> None:
         "for (let i = 0; i < 3; i++) { const o = { i }; refs.push(new WeakRef(o)); console.log(o) }"
     )
     guest.value("refs.push(new WeakRef({ result: 1 })); refs[3].deref()")
+    guest.value("Out.length = 0")
     guest.value("await new Promise(r => setTimeout(r, 20)); collect(); undefined")
     assert guest.value("refs.filter(r => r.deref() !== undefined).length") == "0"
 
