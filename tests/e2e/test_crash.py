@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ import pytest
 from _driver import descendants, eventually, guest_of, guests_of, nest_of, supervisors_of
 from driver import Kernel, Result
 
-from crkernel import image
+from crkernel import golden_root, image
+from crkernel.engines import Limits
+from crkernel.javascript import JAVASCRIPT
 
 pytestmark = pytest.mark.e2e
 
@@ -232,7 +235,22 @@ def _begin_rewind(kernel: Kernel) -> Result:
     return kernel.submit("%rewind 1")
 
 
-@pytest.mark.parametrize("begin", [_begin_cell, _begin_checkpoint, _begin_rewind])
+def _begin_thinning(kernel: Kernel) -> Result:
+    for _ in range(5):
+        result = kernel.ok("globalThis.big = Buffer.alloc(40 << 20, 1); 0")
+    time.sleep(0.5)  # the pause that the thinner waits for
+    return result
+
+
+def _begin_restart(kernel: Kernel) -> Result:
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=30)
+    return kernel.submit("%rewind r1.1")
+
+
+@pytest.mark.parametrize(
+    "begin", [_begin_cell, _begin_checkpoint, _begin_rewind, _begin_thinning, _begin_restart]
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_nothing_outlives_a_killed_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[[Kernel], Result], seed: int
@@ -246,9 +264,10 @@ def test_nothing_outlives_a_killed_kernel(
     kernel = Kernel(tmp_path / "kernel.log")
     kernel.ok("let x = 1")
     kernel.ok("x = 2")
+    nest = nest_of(kernel)
     begin(kernel)
     time.sleep(chance.uniform(0, 0.1))
-    inside = descendants(kernel.pid)
+    inside = [nest, *descendants(nest)]
     assert len(inside) >= 3  # nest, supervisor, guest
     os.kill(kernel.pid, signal.SIGKILL)
     assert eventually(lambda: not any(_alive(pid) for pid in inside), 2)
@@ -256,6 +275,30 @@ def test_nothing_outlives_a_killed_kernel(
     assert [new - old for old, new in zip(before, after, strict=True)] == [set()] * 5
     kernel.close()
     assert _listing(temporary) == set()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kernel_that_was_killed_as_it_made_the_golden_root(
+    start_kernel: Callable[..., Kernel], seed: int
+) -> None:
+    """What it left of it is of no harm, and gone with the next one."""
+    chance = random.Random(f"golden {seed}")
+    folder = image.require_image() / "golden"
+    key = golden_root.key(JAVASCRIPT, Limits.default())
+    shutil.rmtree(folder / key)
+    kernel = start_kernel()
+    kernel.ok("1")
+    inside = descendants(kernel.pid)
+    begun = "the nest's child that makes it is there"
+    assert eventually(lambda: len(descendants(kernel.pid)) > len(inside), 20), begun
+    time.sleep(chance.uniform(0, 0.6))
+    inside = descendants(kernel.pid)
+    os.kill(kernel.pid, signal.SIGKILL)
+    assert eventually(lambda: not any(_alive(pid) for pid in inside), 2)
+    kernel.close()
+    assert start_kernel().ok("1 + 1").text == "2"
+    assert eventually((folder / key).is_dir, 30)
+    assert [path.name for path in folder.iterdir()] == [key]
 
 
 def test_nothing_outlives_a_kernel_that_was_shut_down(tmp_path: Path) -> None:
