@@ -21,8 +21,12 @@ _RUNTIME_THREADS = (
 _THAW = 50_000
 """Nanoseconds that a thread takes to get over a dump and back into its system call: 12,000 to
 16,000 were seen. A timer with an empty function takes 110,000 and more."""
+_SLOW_THAW = 100_000
+"""The same on a machine with much to do, where caches are cold: then it must have gone straight
+back, which is to wait once. Who was woken from there has waited twice."""
 
-Times = dict[tuple[int, int], int]
+Times = dict[tuple[int, int], tuple[int, int]]
+"""CPU time in nanoseconds, and how often it has begun to wait, by (process, thread)."""
 
 
 class Activity:
@@ -34,8 +38,7 @@ class Activity:
         self._counted: dict[tuple[int, int], bool] = {}
 
     def times(self, but: int = 0) -> Times:
-        """Nanoseconds by (process, thread), `but` that process. Two equal ones: nothing ran in
-        between."""
+        """Those of now, `but` of that process. Two equal ones: nothing ran in between."""
         times: Times = {}
         for pid in processes():
             if pid == but:
@@ -46,7 +49,7 @@ class Activity:
                 continue  # it has just ended; its parent's time tells
             for thread in map(int, threads):
                 if self._counts(pid, thread):
-                    times[pid, thread] = _cpu_time(pid, thread)
+                    times[pid, thread] = _cpu_time(pid, thread), _waits(pid, thread)
         return times
 
     def _counts(self, pid: int, thread: int) -> bool:
@@ -63,8 +66,14 @@ class Activity:
 
 def is_rest(before: Times, now: Times) -> bool:
     """Whether nothing has run between two readings, the first of a frozen guest."""
-    same = before.keys() == now.keys()
-    return same and all(now[thread] - time <= _THAW for thread, time in before.items())
+    return before.keys() == now.keys() and all(
+        _is_thaw(now[thread][0] - time, now[thread][1] - waits)
+        for thread, (time, waits) in before.items()
+    )
+
+
+def _is_thaw(time: int, waits: int) -> bool:
+    return time <= _THAW or (time <= _SLOW_THAW and waits <= 1)
 
 
 def processes() -> list[int]:
@@ -82,6 +91,15 @@ def strays(known: Collection[int]) -> list[str]:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
             found.append(f"{file.read().strip()} ({pid})")
     return found
+
+
+def _waits(pid: int, thread: int) -> int:
+    try:
+        with open(f"/proc/{pid}/task/{thread}/status", "rb") as file:
+            status = file.read()
+    except OSError:
+        return -1
+    return int(status.partition(b"\nvoluntary_ctxt_switches:")[2].split(None, 1)[0])
 
 
 def _cpu_time(pid: int, thread: int) -> int:
