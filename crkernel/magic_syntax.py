@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crkernel import npm
 from crkernel.checkpoint import check_label
@@ -42,6 +42,10 @@ class Command:
     args: tuple[str, ...] = ()
     options: frozenset[str] = frozenset()
     body: str | None = None
+    code: str | None = None
+    """What a magic like %time runs, all else of the cell left blank: positions are as typed."""
+    numbers: tuple[tuple[str, int], ...] = ()
+    """Options with their numbers."""
 
     @property
     def magic(self) -> Magic:
@@ -87,9 +91,16 @@ def parse(cell: str) -> Cell:
                     hint="put the line magics above it into a cell of their own",
                 )
             body = "\n".join(lines[number + 1 :])
-            return Cell((_command(line[2:], body),), "")
+            command = _command(line[2:], body)
+            if command.code is not None:
+                command = replace(command, code="\n" * (number + 1) + body)
+            return Cell((command,), "")
         else:
-            commands.append(_command(line[1:], None))
+            command = _command(line[1:], None)
+            if command.code is not None:
+                before = " " * (len(lines[number].rstrip()) - len(command.code))
+                command = replace(command, code="\n" * number + before + command.code)
+            commands.append(command)
         lines[number] = ""
     else:
         # No JavaScript: comments alone are nothing to run after magics.
@@ -141,6 +152,8 @@ def _command(line: str, body: str | None) -> Command:
         words = _split(magic, rest)
         npm.parse(words)
         return Command(name, tuple(words))
+    if magic.argument == "code":
+        return _timed(magic, rest, body)
     words, options = _words(magic, rest)
     args = _arguments(magic, words)
     if magic.required and not args:
@@ -210,6 +223,25 @@ def _range(magic: Magic, text: str) -> tuple[str, ...]:
         side = "begins" if not parts[0] else "ends"
         raise _wrong(magic, f"say where the range {side}, e.g. %{magic.name} 3..head")
     return tuple(_reference(magic, part) for part in parts)
+
+
+def _timed(magic: Magic, rest: str, body: str | None) -> Command:
+    """Options with numbers, then code: on the same line, or below if it is a cell magic."""
+    numbers: dict[str, int] = {}
+    while match := re.match(r"(-[A-Za-z]\b|-[A-Za-z](?=\d))\s*(\S*)\s*", rest):
+        option, number = match.groups()
+        if option not in magic.options:
+            break  # an expression such as -x
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", number):
+            raise _wrong(magic, f"{option} takes a positive number, not {number!r}")
+        numbers[option] = int(number)
+        rest = rest[match.end() :]
+    if body is not None and rest:
+        raise _wrong(magic, f"%%{magic.name} takes its code below it, not {rest!r}")
+    if body is None and not rest:
+        raise _wrong(magic, f"%{magic.name} needs code")
+    code = rest if body is None else body
+    return Command(magic.name, body=body, code=code, numbers=tuple(numbers.items()))
 
 
 def _setting(magic: Magic, rest: str) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Argument = Literal["none", "ref", "range", "count", "label", "setting", "magic", "npm"]
-"""What a magic takes: nothing, a reference, REF or REF..REF, a positive number, ..."""
+Argument = Literal["none", "ref", "range", "count", "label", "setting", "magic", "npm", "code"]
+"""What a magic takes: nothing, a reference, REF or REF..REF, a positive number, ..., code to run
+behind its options or below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,81 @@ Example:
   %status
 
 Does not change the state of the guest.""",
+    ),
+    Magic(
+        "time",
+        "%time CODE  or  %%time with code below",
+        "run code and say how long it took",
+        """\
+Runs the code as a cell and shows the time on the clock, the CPU time of the guest (user and system,
+all its threads) and its heap, buffers included, before and after.
+
+Examples:
+  %time rows.sort()
+  %time await load('big.csv')
+
+  %%time
+  const index = new Map(rows.map((row) => [row.id, row]))
+
+The heap also shrinks when garbage is collected meanwhile: the magic does not force it. %timeit
+measures what takes less than milliseconds.""",
+        argument="code",
+        required=True,
+        cell=True,
+        changes_state=True,
+    ),
+    Magic(
+        "timeit",
+        "%timeit [-n LOOPS] [-r RUNS] CODE  or  %%timeit with code below",
+        "run code many times and say how long one run takes",
+        """\
+Calls the code as a function in a loop, several times over, and shows the best time of one call, and
+the mean with its standard deviation. It does not declare names in the notebook; what it does to
+others happens as often as it is called.
+
+Options:
+  -n LOOPS   calls in each run; as many as take 0.1 s if not given
+  -r RUNS    runs (7)
+
+Examples:
+  %timeit rows.map((row) => row.price)
+  %timeit -n 1000 -r 3 JSON.stringify(rows)
+
+  %%timeit
+  let sum = 0
+  for (const row of rows) sum += row.price
+
+Code with await is awaited each time.""",
+        argument="code",
+        required=True,
+        cell=True,
+        changes_state=True,
+        options=("-n", "-r"),
+    ),
+    Magic(
+        "who",
+        "%who",
+        "list the names that cells have declared",
+        """\
+Lists variables, functions and classes that cells have declared, in the order of the alphabet.
+
+Example:
+  %who
+
+Runs none of your code and does not change the state of the guest.""",
+    ),
+    Magic(
+        "whos",
+        "%whos",
+        "list the names that cells have declared, with types, sizes and values",
+        """\
+Shows each name's type, size (characters, items, entries, keys, or bytes of buffers) and the
+beginning of its value. Getters and proxies are not run.
+
+Example:
+  %whos
+
+Runs none of your code and does not change the state of the guest.""",
     ),
     Magic(
         "lsmagic",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from crkernel import render
+from crkernel import measuring, render
 from crkernel.errors import UserError
 from crkernel.magic_help import help_text, lsmagic_text
 from crkernel.magic_syntax import Command, parse
@@ -16,6 +16,10 @@ from crkernel.npm import parse as npm_call
 if TYPE_CHECKING:
     from crkernel.outcome import Outcome, Sink
     from crkernel.session import Session
+
+
+_RUNS = 7
+_NO_NAMES = "no cell has declared a name"
 
 
 class Frontend(Protocol):
@@ -127,6 +131,45 @@ async def _status(_command: Command, front: Frontend) -> None:
     front.show(render.status_text(status), render.status_html(status))
 
 
+async def _time(command: Command, front: Frontend) -> Outcome:
+    return await _measure(command, front, {"kind": "time"})
+
+
+async def _timeit(command: Command, front: Frontend) -> Outcome:
+    numbers = dict(command.numbers)
+    measure = {"loops": numbers.get("-n"), "repeats": numbers.get("-r", _RUNS)}
+    return await _measure(command, front, {"kind": "timeit", **measure})
+
+
+async def _measure(command: Command, front: Frontend, measure: dict[str, Any]) -> Outcome:
+    """Run code as a cell and show what it took, also if it fails."""
+    assert command.code is not None  # the syntax promises it
+    count = front.next_count()
+    outcome = await front.session.execute(command.code, count, front.sink, measure=measure)
+    if (line := measuring.line_of(outcome.measured)) is not None:
+        front.show(line)
+    if outcome.result is not None:
+        front.sink.result(count, outcome.result)
+    return outcome
+
+
+async def _who(_command: Command, front: Frontend) -> None:
+    names = [row[0] for row in await _variables(front)]
+    front.show("  ".join(names) or _NO_NAMES)
+
+
+async def _whos(_command: Command, front: Frontend) -> None:
+    if rows := await _variables(front):
+        front.show(measuring.table_text(rows), measuring.table_html(rows))
+    else:
+        front.show(_NO_NAMES)
+
+
+async def _variables(front: Frontend) -> list[tuple[str, ...]]:
+    await front.session.settled()
+    return measuring.rows_of((await front.session.call("variables")).get("variables"))
+
+
 async def _lsmagic(_command: Command, front: Frontend) -> None:
     front.show(lsmagic_text())
 
@@ -154,6 +197,10 @@ _RUN: dict[str, Callable[[Command, Frontend], Awaitable[Outcome | None]]] = {
     "config": _config,
     "npm": _npm,
     "status": _status,
+    "time": _time,
+    "timeit": _timeit,
+    "who": _who,
+    "whos": _whos,
     "lsmagic": _lsmagic,
     "help": _help,
 }

@@ -38,12 +38,13 @@ class Language:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a cell ended. `result` is {"data", "metadata"}; `error` is {"name", "message", "code",
-    "traceback", "interrupted"}."""
+    "traceback", "interrupted"}; `measured` is what the guest says, unchecked, if it measured it."""
 
     status: str
     result: Json | None = None
     error: Json | None = None
     user_expressions: Json = field(default_factory=dict)
+    measured: Json | None = None
 
 
 class Sink(Protocol):
@@ -85,12 +86,15 @@ def outcome(reply: Json, limits: Limits, language: Language) -> Outcome:
     """From the guest's reply to `execute`."""
     expressions = reply.get("user_expressions")
     expressions = expressions if isinstance(expressions, dict) else {}
+    measured = reply.get("measured")
+    measured = measured if isinstance(measured, dict) else None
     if reply.get("status") == "error":
         error = reply.get("error")
         checked = error_of(error if isinstance(error, dict) else {}, limits, language)
-        return Outcome("error", error=checked)
+        return Outcome("error", error=checked, measured=measured)
     result = reply.get("result")
-    return Outcome("ok", bundle(result) if isinstance(result, dict) else None, None, expressions)
+    shown = bundle(result) if isinstance(result, dict) else None
+    return Outcome("ok", shown, None, expressions, measured)
 
 
 def bundle(message: Json) -> Json | None:

@@ -132,9 +132,11 @@ class Session:
         *,
         silent: bool = False,
         user_expressions: Mapping[str, str] | None = None,
+        measure: Json | None = None,
     ) -> Outcome:
-        """Run a cell as execution `count`. Its checkpoint is taken after this returns, on the
-        session's own account; a silent cell makes none (what it changed becomes part of the next).
+        """Run a cell as execution `count`, measured if so asked. Its checkpoint is taken after this
+        returns, on the session's own account; a silent cell makes none (what it changed becomes
+        part of the next).
 
         A guest that dies is put back to the state before the cell. Raises CRKernelError only if
         there is no guest to run anything.
@@ -146,7 +148,10 @@ class Session:
             self._listener.begin(sink)
             if self._was_interrupted:  # while it waited for the checkpoint before it
                 return _interrupted()
-            return await self._run(live, code, count, silent, dict(user_expressions or {}))
+            fields: Json = {"user_expressions": dict(user_expressions or {})}
+            if measure is not None:
+                fields["measure"] = measure
+            return await self._run(live, code, count, silent, fields)
 
     async def npm(self, call: Npm, counts: Callable[[], int], sink: Sink) -> Outcome:
         """Run npm on the packages of the guest, outside of it. If that changes them, it is a cell
@@ -336,7 +341,7 @@ class Session:
         code: str,
         count: int,
         silent: bool,
-        expressions: dict[str, str],
+        fields: Json,
         told: str | None = None,
     ) -> Outcome:
         """`told` is what the timeline has as the cell's code, if it is something else."""
@@ -346,11 +351,7 @@ class Session:
         try:
             with self._questions.of(live):
                 reply = await live.call(
-                    "execute",
-                    code=code,
-                    cell=str(count),
-                    silent=silent,
-                    user_expressions=expressions,
+                    "execute", code=code, cell=str(count), silent=silent, **fields
                 )
         except SandboxDied as death:
             record = None if silent else (told or code, count, time.monotonic() - begin)

@@ -31,6 +31,7 @@ const fences = require('./fences.js');
 const comms = require('./comms.js');
 const imports = require('./imports.js');
 const input = require('./input.js');
+const measuring = require('./measure.js');
 const results = require('./results.js');
 const stacks = require('./stacks.js');
 const { makeUnwinder } = require('./unwind.js');
@@ -158,7 +159,10 @@ function reportPresentation(thrown) {
   emitText('stderr', text);
 }
 
-function execute({ id, code, typed = code, cell, silent, user_expressions: expressions, layers }) {
+function execute(request) {
+  const {
+    id, code, typed = code, cell, silent, user_expressions: expressions, layers, measure,
+  } = request;
   followDirectory();
   imports.prepare(code, { carrier, symbols: privateSymbols, restack });
   cells.remember(cell, typed, layers);
@@ -178,10 +182,14 @@ function execute({ id, code, typed = code, cell, silent, user_expressions: expre
     if (error) fail(error);
     else succeed(keys(data).length ? { data, metadata } : null);
   });
+  const measured = measure && measuring.begin();
   evaluate({ code, typed, label: cell, group }, ({ error, thrown, value }) => {
+    run.measured = measured?.();
     if (error) {
       results.takeError(thrown);
       fail(error);
+    } else if (measure?.kind === 'timeit') {
+      repeat(value, run, measure, succeed, fail);
     } else if (value === undefined || silent) {
       succeed(null);
     } else {
@@ -204,6 +212,19 @@ function whetherMuted(code, run, done) {
   apply(postMessage, port, [{ ask: 'mutes', id: run.id, code }]);
 }
 
+/** Calls what %timeit is to measure over and over, as an event of its own. */
+function repeat(f, run, measure, succeed, fail) {
+  const take = (measured) => {
+    run.measured = measured;
+    succeed(null);
+  };
+  const refuse = (thrown) => {
+    results.takeError(thrown);
+    fail(failed(thrown));
+  };
+  later(() => apply(then, measuring.timeit(f, measure), [take, refuse]));
+}
+
 /** Calls `next` once the displays that the cell has begun are shown: they belong before its end. */
 function afterDisplays(next) {
   const pending = displays.takePending();
@@ -220,7 +241,7 @@ function finish(run, reply) {
   if (run === running) {
     running = null;
     input.end();
-    answer(reply);
+    answer({ ...reply, measured: run.measured });
   }
   ask(session, 'Runtime.releaseObjectGroup', { objectGroup: run.group });
   ask(session, 'Runtime.discardConsoleEntries');

@@ -28,6 +28,7 @@ session.connectToMainThread();
 const waiting = new Map(); // id of a request to the main thread -> what takes its reply
 let running = null; // the execute request in flight
 let probes = 0;
+let builtins = new Set(); // names of the global object before anyone has used it
 let termination = null; // pending until something has been terminated
 let unwinder = null; // remote id of the main thread's function to call before a termination
 
@@ -72,19 +73,20 @@ function language() {
   return require('./language.js');
 }
 
-async function execute(request) {
+async function execute(given) {
+  const request = given.measure ? require('./timed.js').prepare(given) : given;
   if (running) {
     return { status: 'error', error: failure('Busy', 'another cell is still running') };
   }
   running = request;
   try {
-    const { code } = request;
+    const { code, typed = code } = request;
     const first = AMBIGUOUS.test(code) ? language().reread(code) : null;
-    const answer = await askMain({ ...request, ...first, typed: code });
+    const answer = await askMain({ ...request, ...first, typed });
     if (answer.error?.name !== 'SyntaxError') return answer;
     const other = language().translate(code);
-    if (other?.complaint) return refused(code, request.cell, other.complaint);
-    return other?.code === undefined ? answer : await askMain({ ...request, ...other, typed: code });
+    if (other?.complaint) return refused(typed, request.cell, other.complaint);
+    return other?.code === undefined ? answer : await askMain({ ...request, ...other, typed });
   } finally {
     if (running === request) running = null;
   }
@@ -183,6 +185,7 @@ const operations = {
   ping: () => ({ ok: true }),
   complete: (request) => require('./lookup.js').complete(post, request),
   inspect: (request) => require('./lookup.js').inspect(post, request),
+  variables: () => require('./variables.js').list(post, builtins),
   is_complete: (request) => require('./completeness.js').isComplete(request.code),
 };
 
@@ -220,6 +223,10 @@ mainAnswers().then(async () => {
   unwinder = (await post('Runtime.evaluate', {
     expression: '{ const f = crkernelUnwind; delete globalThis.crkernelUnwind; f }',
   })).result.objectId;
+  const { result } = await post('Runtime.evaluate', {
+    expression: 'Object.getOwnPropertyNames(globalThis)', returnByValue: true,
+  });
+  builtins = new Set(result.value);
   reply({
     hello: {
       language: 'javascript',

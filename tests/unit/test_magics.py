@@ -241,7 +241,10 @@ def test_each_magic_is_explained_with_an_example(magic: Magic) -> None:
 
 
 def test_the_table_is_what_the_documentation_lists() -> None:
-    names = "rewind undo redo rerun checkpoint timeline recall reset config npm status lsmagic help"
+    names = (
+        "rewind undo redo rerun checkpoint timeline recall reset config npm status"
+        " time timeit who whos lsmagic help"
+    )
     assert list(MAGICS) == names.split()
     assert {m.name for m in MAGICS.values() if m.changes_state} == {
         "rewind",
@@ -250,8 +253,10 @@ def test_the_table_is_what_the_documentation_lists() -> None:
         "rerun",
         "reset",
         "npm",
+        "time",
+        "timeit",
     }
-    assert [m.name for m in MAGICS.values() if m.cell] == ["rerun"]
+    assert [m.name for m in MAGICS.values() if m.cell] == ["rerun", "time", "timeit"]
 
 
 def test_help_for_what_does_not_exist() -> None:
@@ -281,7 +286,7 @@ SETTINGS = ("limit", "log", "engine")
     [
         ("%re|", ["%recall", "%redo", "%rerun", "%reset", "%rewind"], "%re"),
         ("%|", sorted(f"%{name}" for name in MAGICS), "%"),
-        ("%%|", ["%%rerun"], "%%"),
+        ("%%|", ["%%rerun", "%%time", "%%timeit"], "%%"),
         ("?%rew|", ["%rewind"], "%rew"),
         ("  %rew|ind 3", ["%rewind"], "%rew"),
         ("// é𝒳\n%undo\n %rew|", ["%rewind"], "%rew"),

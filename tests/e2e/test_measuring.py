@@ -1,0 +1,247 @@
+"""Magics that measure and list: %time, %timeit, %who, %whos."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from driver import Kernel
+
+pytestmark = pytest.mark.e2e
+
+TIME = re.compile(
+    r"wall ([\d.]+) (\w+), CPU ([\d.]+) (\w+) \(user [\d.]+ \w+, system [\d.]+ \w+\), "
+    r"heap ([\d.]+) → ([\d.]+) MiB"
+)
+TIMEIT = re.compile(
+    r"best ([\d.]+) (\w+), mean [\d.]+ \w+ ± [\d.]+ \w+ \((\d+) runs? of ([\d,]+) calls?\)"
+)
+SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+
+
+def seconds(number: str, unit: str) -> float:
+    return float(number) * SECONDS[unit]
+
+
+# -- %time -------------------------------------------------------------------------------------
+
+
+def test_time_tells_waiting_from_working(kernel: Kernel) -> None:
+    result = kernel.ok("%time await new Promise((r) => setTimeout(r, 200))")
+    found = TIME.fullmatch(result.shown)
+    assert found, result.shown
+    assert 0.19 < seconds(found[1], found[2]) < 5
+    assert seconds(found[3], found[4]) < 0.15
+    result = kernel.ok(
+        "%time { const end = process.cpuUsage().user + 2e5;"
+        " while (process.cpuUsage().user < end); }"
+    )
+    found = TIME.fullmatch(result.shown)
+    assert found, result.shown
+    assert seconds(found[3], found[4]) > 0.19
+
+
+def test_time_shows_what_memory_was_taken(kernel: Kernel) -> None:
+    found = TIME.fullmatch(kernel.ok("%time const big = Buffer.alloc(50 << 20)").shown)
+    assert found
+    assert 49 < float(found[6]) - float(found[5]) < 80
+    assert kernel.value("big.length") == 50 << 20
+
+
+def test_the_code_is_a_cell(kernel: Kernel) -> None:
+    result = kernel.ok("%%time\nconst n: number = 6\nconsole.log('hi')\nn * await 7")
+    assert (result.stdout, result.text) == ("hi\n", "42")
+    assert TIME.fullmatch(result.shown)
+    result = kernel.ok("%time const n = 7; n")
+    assert result.text == "7"
+    kernel.rewind(result.count)
+    assert kernel.value("n") == 7
+    assert kernel.ok("%undo 2\n%time n * 7").text == "42"
+
+
+def test_line_magics_before_and_code_after(kernel: Kernel) -> None:
+    result = kernel.ok("// measure\n%time 'first'\n%time 'second'\n'third'")
+    assert [data["text/plain"] for data in result.results] == ["'first'", "'second'", "'third'"]
+    assert len(TIME.findall(result.shown)) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [
+        ("%%time\n\nlet a = 1\n  nowhere()", ":4:3"),
+        ("%time   nowhere()", ":1:9"),
+        ("// first\n\n%time nowhere()", ":3:7"),
+        ("%%timeit\nlet a = 1\n  nowhere()", ":3:3"),
+        ("%timeit nowhere()", ":1:9"),
+        ("%timeit -n 5 nowhere()", ":1:14"),
+    ],
+)
+def test_errors_point_where_the_code_was_typed(kernel: Kernel, code: str, place: str) -> None:
+    result = kernel.fails(code)
+    assert result.error == "ReferenceError: nowhere is not defined"
+    assert f"cell {result.count}{place}" in result.traceback
+    assert "/guest/" not in result.traceback
+
+
+def test_a_cell_that_fails_is_measured_too(kernel: Kernel) -> None:
+    result = kernel.fails("%time throw new Error('no')")
+    assert TIME.fullmatch(result.shown)
+    assert kernel.fails("%%time\nlet = = 3").error.startswith("SyntaxError")
+
+
+def test_an_interrupt_ends_it(kernel: Kernel) -> None:
+    kernel.ok("let kept = 1")
+    for code in (
+        "%%time\nconsole.log('begun'); for (;;);",
+        "%%timeit\nconsole.log('begun'); for (;;);",
+    ):
+        running = kernel.submit(code)
+        kernel.messages_until(running, "stream", "begun")
+        kernel.interrupt()
+        assert kernel.finish(running).reply["ename"] == "Interrupted"
+    assert kernel.value("kept") == 1
+
+
+# -- %timeit -----------------------------------------------------------------------------------
+
+
+def test_timeit_chooses_its_loops(kernel: Kernel) -> None:
+    fast = TIMEIT.fullmatch(kernel.ok("%timeit 1 + 1").shown)
+    assert fast
+    assert seconds(fast[1], fast[2]) < 1e-6
+    assert int(fast[4].replace(",", "")) >= 100_000
+    began = time.monotonic()
+    slow = TIMEIT.fullmatch(
+        kernel.ok(
+            "%timeit { const end = performance.now() + 50; while (performance.now() < end); }"
+        ).shown
+    )
+    assert slow
+    assert 0.049 < seconds(slow[1], slow[2]) < 0.2
+    assert (slow[3], slow[4]) in (("7", "2"), ("7", "1"))
+    assert time.monotonic() - began < 10
+
+
+def test_timeit_takes_numbers(kernel: Kernel) -> None:
+    kernel.ok("let calls = 0")
+    result = kernel.ok("%timeit -n 30 -r 2 calls++")
+    assert "(2 runs of 30 calls)" in result.shown
+    assert result.results == []
+    assert kernel.value("calls") == 60
+    assert "(1 run of 1 call)" in kernel.ok("%%timeit -r1 -n1\ncalls++").shown
+    assert kernel.value("calls") == 61
+
+
+def test_timeit_awaits(kernel: Kernel) -> None:
+    found = TIMEIT.fullmatch(
+        kernel.ok("%timeit -n 3 -r 2 await new Promise((r) => setTimeout(r, 20))").shown
+    )
+    assert found
+    assert seconds(found[1], found[2]) > 0.019
+
+
+def test_timeit_runs_declarations_and_typescript(kernel: Kernel) -> None:
+    code = "%%timeit -n 10 -r 2\nconst x: number = 1\nlet y = x as number\ny++"
+    assert TIMEIT.fullmatch(kernel.ok(code).shown)
+    assert kernel.value("[typeof x, typeof y]") == ["undefined", "undefined"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("%time", "%time needs code"),
+        ("%timeit -n 5", "%timeit needs code"),
+        ("%timeit -n x y", "-n takes a positive number, not 'x'"),
+        ("%timeit -n 0 y", "-n takes a positive number, not '0'"),
+        ("%%timeit x\ny", "%%timeit takes its code below it, not 'x'"),
+        ("%%time\n", "%%time needs code below it"),
+        ("%who x", "%who takes no argument"),
+    ],
+)
+def test_wrong_uses_are_told(kernel: Kernel, code: str, words: str) -> None:
+    result = kernel.fails(code)
+    assert result.error == f"BadMagic: {words}"
+    assert "usage: %" in result.traceback
+
+
+def test_an_expression_may_begin_with_a_minus(kernel: Kernel) -> None:
+    kernel.ok("let x = 5")
+    assert kernel.ok("%time -x").text == "-5"
+
+
+# -- %who and %whos ----------------------------------------------------------------------------
+
+
+def test_who_lists_what_cells_declared(kernel: Kernel) -> None:
+    assert kernel.ok("%who").shown == "no cell has declared a name"
+    kernel.ok(
+        "let b = 1; const a = 2; class C {}; function d() {}; var e = 3; globalThis.f = 4;"
+        " import { readFileSync as g } from 'node:fs'; enum H { X }"
+    )
+    assert kernel.ok("%who").shown == "C  H  a  b  d  e  f  g"
+    kernel.ok("%undo")
+    assert kernel.ok("%who").shown == "no cell has declared a name"
+
+
+def test_whos_shows_types_sizes_and_values(kernel: Kernel) -> None:
+    assert kernel.ok("%whos").shown == "no cell has declared a name"
+    kernel.ok(
+        "const text = 'héllo', list = [1, 'two'], map = new Map([[1, 2]]), set = new Set([1, 2]);"
+        " const bytes = new Float64Array(4), buffer = Buffer.from('abc'), none = null, n = 5n;"
+        " const object = { a: 1, b: '<i>' }; let undef, num = 4.5, yes = true;"
+        " const when = new Date(0); function twice(x) { return 2 * x }"
+    )
+    result = kernel.ok("%whos")
+    rows = {line.split("  ")[0]: re.split(r"\s{2,}", line) for line in result.shown.splitlines()}
+    assert rows["name"] == ["name", "type", "size", "value"]
+    assert rows["text"][1:] == ["string", "5 characters", '"héllo"']
+    assert rows["list"][1:] == ["Array", "2 items", '[1, "two"]']
+    assert rows["map"][1:3] == ["Map", "1 entry"]
+    assert rows["set"][1:3] == ["Set", "2 entries"]
+    assert rows["bytes"][1:3] == ["Float64Array", "32 bytes"]
+    assert rows["buffer"][2] == "3 bytes"
+    assert rows["none"][1:] == ["null", "null"]
+    assert rows["n"][1:] == ["bigint", "5n"]
+    assert rows["object"][1:] == ["Object", "2 keys", '{a: 1, b: "<i>"}']
+    assert rows["undef"][1:] == ["undefined", "undefined"]
+    assert rows["num"][1:] == ["number", "4.5"]
+    assert rows["yes"][1:] == ["boolean", "true"]
+    assert rows["when"][1] == "Date"
+    assert rows["twice"][1] == "function"
+    assert "&lt;i&gt;" in result.displays[0]["text/html"]
+
+
+def test_looking_runs_no_code_of_the_user(kernel: Kernel) -> None:
+    kernel.ok(
+        "let runs = 0; const o = { get x() { return runs++ }, [Symbol.toStringTag]: 'T' };"
+        " const p = new Proxy({}, { get() { runs++ }, ownKeys() { runs++; return [] },"
+        " getOwnPropertyDescriptor() { runs++ } });"
+        " Object.defineProperty(globalThis, 'g', { enumerable: true, configurable: true,"
+        " get() { return runs++ } }); function never() { runs++ }"
+    )
+    count = kernel.ok("0").count
+    shown = kernel.ok("%whos").shown
+    assert re.search(r"^p +Proxy", shown, re.M)
+    assert re.search(r"^g +unknown", shown, re.M)
+    assert kernel.value("runs") == 0
+    assert f"{count}+1" not in kernel.ok("%timeline").shown
+
+
+# -- help --------------------------------------------------------------------------------------
+
+
+def test_help_and_completion(kernel: Kernel) -> None:
+    kernel.client.complete("%%tim", 5)
+    assert kernel.client.get_shell_msg(timeout=20)["content"]["matches"] == ["%%time", "%%timeit"]
+    kernel.client.complete("%timeit ", 8)
+    assert kernel.client.get_shell_msg(timeout=20)["content"]["matches"] == ["-n", "-r"]
+    for code, status in (
+        ("%time 1", "complete"),
+        ("%%time", "incomplete"),
+        ("%%time\n1\n", "complete"),
+    ):
+        kernel.client.is_complete(code)
+        assert kernel.client.get_shell_msg(timeout=20)["content"]["status"] == status, code
+    (payload,) = kernel.ok("%timeit?").reply["payload"]
+    assert "-n LOOPS" in payload["data"]["text/plain"]
