@@ -145,12 +145,14 @@ class CRKernel(Settings, Kernel):
         allow_stdin: bool = False,
         *,
         cell_meta: dict[str, Any] | None = None,  # noqa: ARG002
-        cell_id: str | None = None,  # noqa: ARG002
+        cell_id: str | None = None,
     ) -> dict[str, Any]:
         """Run a cell: its magics, then its code. The checkpoint comes after the reply."""
         parent = self.get_parent("shell")  # type: ignore[no-untyped-call]
         ask = partial(self._stdin.ask, self._shell_parent_ident.get(), parent)
-        sink = IOPubSink(self, parent, silent, ask if allow_stdin else None)
+        audience = self.audience(cell_id, allow_stdin)
+        person = ask if allow_stdin else None
+        sink = IOPubSink(self, parent, silent, person, audience, self.output_size)
         request = Request(self, sink, silent)
         line = self.execution_count
         try:

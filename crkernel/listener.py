@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from crkernel.comms import Comms
 from crkernel.engines.base import Engine
-from crkernel.outcome import Json, Language, Sink, bundle, error_of, packed
+from crkernel.outcome import Audience, Json, Language, Sink, bundle, error_of, packed
 from crkernel.questions import Questions
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,11 @@ class Listener:
             del self._handlers[number]
             if self._handler is sink:
                 self._handler = None
+
+    @property
+    def audience(self) -> Audience:
+        """Who sees what the cell shows."""
+        return Audience() if self._cell is None else self._cell.audience
 
     @property
     def sink(self) -> Sink | None:

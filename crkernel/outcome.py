@@ -10,13 +10,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from crkernel.checkpoint import Checkpoint
 from crkernel.engines.base import Limits
 from crkernel.guest.wire import LONG
 
 Json = dict[str, Any]
+Place = Literal["notebook", "console", "unattended"]
 _MIME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(;.*)?")
 _JSON_MIME = re.compile(r"application/(.*\+)?json")
 
@@ -47,8 +48,18 @@ class Outcome:
     measured: Json | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who sees what a cell shows, and what of it has colours."""
+
+    at: Place = "unattended"
+    colors: Literal["none", "errors", "all"] = "errors"
+
+
 class Sink(Protocol):
     """Where what a cell prints and shows goes to."""
+
+    audience: Audience
 
     def stream(self, name: str, text: str) -> None:
         """Text for "stdout" or "stderr"."""

@@ -348,10 +348,17 @@ class Session:
         begin = time.monotonic()
         self._running = True
         self._reachable.set()
+        audience = self._listener.audience
         try:
             with self._questions.of(live):
                 reply = await live.call(
-                    "execute", code=code, cell=str(count), silent=silent, **fields
+                    "execute",
+                    code=code,
+                    cell=str(count),
+                    silent=silent,
+                    audience=audience.at,
+                    colors=audience.colors,
+                    **fields,
                 )
         except SandboxDied as death:
             record = None if silent else (told or code, count, time.monotonic() - begin)

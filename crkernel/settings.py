@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from traitlets import Int, TraitError, Unicode
+from traitlets import Enum, Int, TraitError, Unicode
 from traitlets.config import Config, Configurable
 
 from crkernel.engines import Limits
 from crkernel.errors import CRKernelError, UserError
+from crkernel.outcome import Audience, Place
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -78,6 +79,17 @@ class Settings(Configurable):
         help="All checkpoints of the session, in memory; a third of the machine's.",
     ).tag(config=True, fixed=True)
 
+    colors = Enum(
+        ("auto", "always", "never"),
+        "auto",
+        help="What has colours; auto: errors, and in notebooks that a person looks at, values too.",
+    ).tag(config=True, at_once=True)
+    output_size = Size(
+        16 << 20,
+        min=1 << 16,
+        help="Characters that one cell may print before the rest is not shown.",
+    ).tag(config=True, at_once=True)
+
     misconfigured: CRKernelError | None = None
     """Why there can be no guest under the settings that the kernel was started with."""
 
@@ -110,10 +122,23 @@ class Settings(Configurable):
             raise UserError(str(error), hint=trait.help) from error
         self.settings_changed()
         shown = show(getattr(self, name))
+        if trait.metadata.get("at_once"):
+            return f"{name} = {shown}, from the next cell on"
         return f"{name} = {shown}, for guests started from now on: %reset starts one"
 
     def settings_changed(self) -> None:
         """Called when one was set."""
+
+    def audience(self, cell_id: str | None, can_answer: bool) -> Audience:
+        """Who sees what a cell shows: notebooks name their cells, consoles can be asked for input,
+        and whatever else sends cells (nbconvert, say) does neither."""
+        if cell_id is not None:
+            at: Place = "notebook"
+        else:
+            at = "console" if can_answer else "unattended"
+        if self.colors == "never":
+            return Audience(at, "none")
+        return Audience(at, "all" if at == "notebook" or self.colors == "always" else "errors")
 
     def limits(self) -> Limits:
         """What the guest may use."""

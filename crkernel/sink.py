@@ -14,9 +14,15 @@ from ipykernel.kernelbase import Kernel
 
 from crkernel.checkpoint import Checkpoint
 from crkernel.errors import UserError
+from crkernel.outcome import Audience
 
 _FLUSH_SECONDS = 0.02
 _FLUSH_CHARACTERS = 1 << 16
+_FLOOD = (
+    "\ncrkernel: the rest of this cell's output is not shown, it is too much; "
+    "print less, write it to a file, or raise %config output_size\n"
+)
+_NOBODY = Audience()
 Json = dict[str, Any]
 Ask = Callable[[str, bool], Awaitable[str | None]]
 """Asks a person: the prompt, and whether the answer is a secret."""
@@ -25,7 +31,18 @@ Ask = Callable[[str, bool], Awaitable[str | None]]
 class IOPubSink:
     """Implements `session.Sink` for one execute_request. A silent one shows nothing."""
 
-    def __init__(self, kernel: Kernel, parent: Json, silent: bool, ask: Ask | None = None) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        parent: Json,
+        silent: bool,
+        ask: Ask | None = None,
+        audience: Audience = _NOBODY,
+        room: int = 16 << 20,
+    ) -> None:
+        """`room`: characters of streams that are shown."""
+        self.audience = audience
+        self._room = room
         self._kernel = kernel
         self._parent = parent
         self._silent = silent
@@ -37,6 +54,10 @@ class IOPubSink:
 
     def stream(self, name: str, text: str) -> None:
         """Collected for a moment: a message a line would take a second for ten thousand."""
+        if len(text) > self._room:
+            self._cut(name, text)
+            return
+        self._room -= len(text)
         if name != self._name:
             self.flush()
             self._name = name
@@ -47,6 +68,16 @@ class IOPubSink:
         elif self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_FLUSH_SECONDS, self.flush)
+
+    def _cut(self, name: str, text: str) -> None:
+        """The last of a flood, which would drown the front end."""
+        if self._room < 0:
+            return
+        shown, self._room = text[: self._room], len(_FLOOD)
+        self._room += len(shown)
+        self.stream(name, shown)
+        self.stream("stderr", _FLOOD)
+        self._room = -1
 
     def flush(self) -> None:
         """Send what was collected."""

@@ -140,6 +140,10 @@ class Kernel:
         """Send a cell without waiting; `finish` waits."""
         self.cells += 1
         message = self.client.execute(code, **options)
+        return self.expect(code, message)
+
+    def expect(self, code: str, message: str) -> Result:
+        """Collect what a request brings that was sent by hand."""
         result = self._results[message] = Result(code, message)
         return result
 

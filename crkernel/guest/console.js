@@ -3,6 +3,7 @@
 
 const { Console } = require('node:console');
 const { Writable } = require('node:stream');
+const { inspectOptions } = require('./audience.js');
 const { emitDisplay } = require('./output.js');
 const { tableOf } = require('./tables.js');
 
@@ -30,7 +31,7 @@ function boxOf(data, columns) {
  * Lets console write to our streams alone. Node's own global console reports each call to the
  * inspector as well, which keeps the last thousand arguments alive.
  */
-function install(inspectOptions) {
+function install() {
   const plain = new Console({
     stdout: process.stdout, stderr: process.stderr, inspectOptions,
   });

@@ -3,11 +3,13 @@
 
 const { randomBytes } = require('node:crypto');
 const { inspect, types } = require('node:util');
+const { audience, inspectOptions } = require('./audience.js');
 const { emit, emitDisplay } = require('./output.js');
 const {
   DISPLAY, present, contentOf, jsonOf, cleanBundle, vegaBundle, standaloneSvg,
 } = require('./presentation.js');
 const { boxOf } = require('./console.js');
+const { makeProgress } = require('./progress.js');
 const { tableOf } = require('./tables.js');
 
 const { apply } = Reflect;
@@ -40,9 +42,9 @@ function bundleOf(value, { mime, raw, [RENDER]: render, ...options }) {
   if (raw) return cleanBundle(value);
   if (mime === undefined) {
     return typeof value === 'string' ? { 'text/plain': value }
-      : present(value, { whole: true, tell });
+      : present(value, { colors: audience.colors, whole: true, tell });
   }
-  if (mime === 'text/plain' && typeof value !== 'string') return { [mime]: inspect(value) };
+  if (mime === 'text/plain' && typeof value !== 'string') return { [mime]: inspect(value, inspectOptions) };
   return { [mime]: contentOf(mime, value) };
 }
 
@@ -156,14 +158,15 @@ const family = {
   jpeg: member('image/jpeg'),
   javascript: member('application/javascript'),
   text: member('text/plain', (value) => ({
-    'text/plain': typeof value === 'string' ? value : inspect(value),
+    'text/plain': typeof value === 'string' ? value : inspect(value, inspectOptions),
   })),
   json: member('application/json', (value) => ({
-    'application/json': value, 'text/plain': inspect(value),
+    'application/json': value, 'text/plain': inspect(value, inspectOptions),
   })),
   vega: member('application/vnd.vegalite.v5+json', vegaBundle),
   table: member('text/html', tableBundle),
   clear: ({ wait = false } = {}) => clearOutput(wait),
+  progress: makeProgress((bundle) => display(bundle, { raw: true })),
 };
 
 function tableBundle(data, { columns, rows }) {
@@ -181,7 +184,8 @@ function install(report) {
   family.md = family.markdown;
   family.vegalite = family.vega;
   Object.assign(display, family);
-  const globals = { display, clearOutput, clear_output: clearOutput };
+  const { progress } = family;
+  const globals = { display, progress, clearOutput, clear_output: clearOutput };
   for (const [name, value] of Object.entries(globals)) {
     defineProperty(globalThis, name, {
       configurable: true, writable: true, enumerable: false, value,

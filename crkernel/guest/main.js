@@ -37,6 +37,7 @@ const stacks = require('./stacks.js');
 const { makeUnwinder } = require('./unwind.js');
 const { Carrier, ask } = require('./internals.js');
 const { emit, emitText, installStreams } = require('./output.js');
+const { audience, setAudience } = require('./audience.js');
 const consoles = require('./console.js');
 const displays = require('./display.js');
 const { present } = require('./presentation.js');
@@ -62,7 +63,6 @@ const stackTools = {
   prepare: carrier.variable(findSourceMap, 'defaultPrepareStackTrace'),
 };
 const MAY_MUTE = /;\s*(?:$|\/[/*])/; // a semicolon at the end, or before a comment
-const settings = { colors: true };
 let directory = null;
 let requireHere = null;
 let asked = null; // what waits for the worker to tell whether a result is muted
@@ -92,7 +92,7 @@ function followDirectory() {
 }
 
 function failed(thrown, evaluation) {
-  return failure.describe(thrown, settings.colors, evaluation);
+  return failure.describe(thrown, audience.colorErrors, evaluation);
 }
 
 /** Runs code in the global scope under the name of its cell; `done` gets {value} or {error}. */
@@ -132,18 +132,18 @@ function evaluateAll(expressions, group, done) {
         next(i + 1);
       };
       if (error) take({ status: 'error', error });
-      else show(value, take);
+      else show(value, false, take);
     });
   };
   next(0);
 }
 
 /** Hands over how a value is shown, or what its own code throws; at once, if that needs no wait. */
-function show(value, done) {
+function show(value, colors, done) {
   const shown = (data) => done({ status: 'ok', data, metadata: {} });
   const refuse = (thrown) => done({ status: 'error', error: failed(thrown) });
   try {
-    const data = present(value, { tell: reportPresentation });
+    const data = present(value, { colors, tell: reportPresentation });
     if (isPromise(data)) apply(then, data, [shown, refuse]);
     else shown(data);
   } catch (thrown) {
@@ -163,6 +163,7 @@ function execute(request) {
   const {
     id, code, typed = code, cell, silent, user_expressions: expressions, layers, measure,
   } = request;
+  setAudience(request.audience, request.colors);
   followDirectory();
   imports.prepare(code, { carrier, symbols: privateSymbols, restack });
   cells.remember(cell, typed, layers);
@@ -178,7 +179,7 @@ function execute(request) {
   displays.takePending();
   running = run;
   input.begin();
-  const reveal = (value) => show(value, ({ error, data, metadata }) => {
+  const reveal = (value) => show(value, audience.colors, ({ error, data, metadata }) => {
     if (error) fail(error);
     else succeed(keys(data).length ? { data, metadata } : null);
   });
@@ -256,8 +257,7 @@ function answer(reply) {
   apply(postMessage, port, [reply]);
 }
 
-function configure({ id, colors, cwd: to }) {
-  if (colors !== undefined) settings.colors = colors;
+function configure({ id, cwd: to }) {
   try {
     if (to !== undefined) chdir(to);
     followDirectory();

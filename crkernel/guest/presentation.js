@@ -180,15 +180,15 @@ function ownBundle(value) {
 }
 
 /** A text of which a result shows the beginning; `whole` keeps all of it. */
-function cut(text, whole) {
+function cut(text, { colors, whole }) {
   if (whole || text.length <= CUT) return text;
-  const shown = apply(slice, text, [0, CUT]);
+  const shown = apply(slice, text, [0, CUT]) + (colors ? '\x1b[0m' : '');
   return `${shown}\n… cut: ${CUT >> 10} of ${text.length >> 10} KiB; display(…) shows all`;
 }
 
 /** A value as text, and as a table if it is one. */
 function plainBundle(value, { colors, whole }) {
-  const bundle = { 'text/plain': cut(inspect(value, { colors }), whole) };
+  const bundle = { 'text/plain': cut(inspect(value, { colors }), { colors, whole }) };
   const table = implicitTable(value);
   if (table !== null) bundle['text/html'] = table;
   return bundle;
@@ -197,7 +197,7 @@ function plainBundle(value, { colors, whole }) {
 /** A bundle with a text for front ends that show nothing else; one that is empty stays empty. */
 function withText(bundle, value, { colors }) {
   if (bundle['text/plain'] !== undefined || ownKeys(bundle).length === 0) return bundle;
-  return { ...bundle, 'text/plain': cut(inspect(value, { depth: 0, colors })) };
+  return { ...bundle, 'text/plain': cut(inspect(value, { depth: 0, colors }), { colors }) };
 }
 
 /**

@@ -169,4 +169,4 @@ function implicitTable(value) {
   return tableOf(value, { limits: SMALL, remedy: '; display.table(…) shows more' });
 }
 
-module.exports = { tableOf, implicitTable };
+module.exports = { escape, tableOf, implicitTable };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from driver import Kernel
+from driver import Json, Kernel, Result
 
 
 def test_results_have_a_presentation_and_text(kernel: Kernel) -> None:
@@ -85,3 +85,60 @@ def test_ten_megabytes_in_one_display(kernel: Kernel, text: str) -> None:
     assert list(content["transient"]) == ["display_id"]
     assert content["metadata"] == {}
     assert kernel.ok("display('next')").shown == "next"
+
+
+# -- who looks ---------------------------------------------------------------------------------
+
+
+def run_for(kernel: Kernel, code: str, metadata: Json, *, can_answer: bool) -> Result:
+    """Run a cell as a front end of some kind would."""
+    kernel.cells += 1
+    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
+    content |= {"allow_stdin": can_answer, "stop_on_error": True}
+    message = kernel.client.session.msg("execute_request", content, metadata=metadata)
+    kernel.client.shell_channel.send(message)
+    return kernel.finish(kernel.expect(code, message["header"]["msg_id"]))
+
+
+def test_a_notebook_has_colours_and_bars(kernel: Kernel) -> None:
+    code = "for (const x of progress([1, 2])); ({ a: 1 })"
+    notebook = run_for(kernel, code, {"cellId": "c"}, can_answer=True)
+    assert notebook.text == "{ a: \x1b[33m1\x1b[39m }"
+    assert "<progress" in notebook.displays[0]["text/html"]
+    console = run_for(kernel, code, {}, can_answer=True)
+    assert console.text == "{ a: 1 }"
+    assert console.stdout.startswith("\r")
+    assert console.stdout.endswith("\n")
+    unattended = run_for(kernel, code, {}, can_answer=False)
+    assert unattended.text == "{ a: 1 }"
+    assert list(unattended.displays[0]) == ["text/plain"]
+
+
+def test_colours_can_be_set(kernel: Kernel) -> None:
+    assert "from the next cell on" in kernel.ok("%config colors = always").shown
+    assert kernel.ok("1").text == "\x1b[33m1\x1b[39m"
+    kernel.ok("%config colors = never")
+    assert "\x1b[" not in kernel.fails("throw { a: 1 }").traceback
+    assert run_for(kernel, "1", {"cellId": "c"}, can_answer=True).text == "1"
+    assert "auto" in kernel.fails("%config colors = blue").error
+    kernel.ok("%config colors = auto")
+
+
+def test_progress_goes_on_after_a_rewind(kernel: Kernel) -> None:
+    began = kernel.run("var bar = display.progress(4); bar.tick()", allow_stdin=False)
+    (shown,) = began.contents("display_data")
+    kernel.run("bar.tick(2)", allow_stdin=False)
+    kernel.rewind(began.count)
+    (last,) = kernel.run("bar.done()", allow_stdin=False).contents("update_display_data")
+    assert last["transient"] == shown["transient"]
+    assert "4/4" in last["data"]["text/plain"]
+
+
+def test_a_flood_of_output_is_cut(kernel: Kernel) -> None:
+    kernel.ok("%config output_size = 1M")
+    code = "for (let i = 0; i < 3000; i++) console.log('x'.repeat(999)); console.log('end')"
+    result = kernel.ok(code)
+    assert len(result.stdout) == 1 << 20
+    assert result.stderr.count("the rest of this cell's output is not shown") == 1
+    assert kernel.ok("console.log('next')").stdout == "next\n"
+    kernel.ok("%config output_size = 16M")

@@ -377,3 +377,110 @@ def test_presentation_survives_user_patches(guest: Guest) -> None:
     assert data["text/html"] == "<b>"
     assert "<table>" in result(guest, "[{ a: 1 }]")["text/html"]
     assert [json.dumps(d) for d in bundles(guest, "display.html('x')")] == ['{"text/html": "x"}']
+
+
+# -- progress ----------------------------------------------------------------------------------
+
+
+def progress_of(guest: Guest, code: str, at: str) -> list[Any]:
+    """The events of a cell that somebody at such a place sees."""
+    reply = guest.run(code, audience=at)
+    assert reply["status"] == "ok", reply
+    assert reply["result"] is None
+    return guest.output()
+
+
+SLOW = (
+    "for (const x of progress([1, 2, 3], { label: 'work <1>' }))"
+    " await new Promise((r) => setTimeout(r, 60)); undefined"
+)
+
+
+def test_progress_is_a_bar_in_a_notebook(guest: Guest) -> None:
+    first, *updates = progress_of(guest, SLOW, "notebook")
+    assert [event["update"] for event in updates] == [True] * len(updates)
+    assert 1 <= len(updates) <= 3
+    assert len({event["transient"]["display_id"] for event in (first, *updates)}) == 1
+    html = updates[-1]["data"]["text/html"]
+    assert html.startswith('work &lt;1&gt; <progress value="3" max="3"></progress> 100% 3/3, 0.')
+    assert updates[-1]["data"]["text/plain"].startswith("work <1> ████████████████████ 100% 3/3")
+
+
+def test_progress_is_a_line_at_a_console(guest: Guest) -> None:
+    events = progress_of(guest, SLOW, "console")
+    assert {event["name"] for event in events} == {"stdout"}
+    text = "".join(event["text"] for event in events)
+    assert text.startswith("\rwork <1> ░░░░░░░░░░░░░░░░░░░░ 0% 0/3, 0.0 s\r")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert "100% 3/3" in text.rpartition("\r")[2]
+
+
+def test_progress_is_text_when_it_runs_unattended(guest: Guest) -> None:
+    events = progress_of(guest, SLOW, "unattended")
+    assert all(list(event["data"]) == ["text/plain"] for event in events)
+
+
+def test_progress_is_shown_at_intervals_and_to_its_end(guest: Guest) -> None:
+    many = "for (const x of progress(Array.from({ length: 200000 }))); undefined"
+    events = progress_of(guest, many, "notebook")
+    assert len(events) < 20
+    assert "200000/200000" in events[-1]["data"]["text/plain"]
+    late = "const p = display.progress(9); p.tick(); p.update(5)"
+    events = progress_of(
+        guest, f"{late}; await new Promise((r) => setTimeout(r, 160)); 0;undefined", "notebook"
+    )
+    assert "5/9" in events[-1]["data"]["text/plain"]
+    (event,) = progress_of(guest, "p.done(); p.done()", "notebook")
+    assert "9/9" in event["data"]["text/plain"]
+
+
+def test_progress_of_unknown_size_counts(guest: Guest) -> None:
+    code = (
+        "async function* two() { yield 1; yield 2; yield 3 }"
+        "for await (const x of progress(two())) if (x === 3) break; undefined"
+    )
+    first, *_, last = progress_of(guest, code, "notebook")
+    assert first["data"]["text/html"].startswith("<progress></progress> 0, ")
+    assert last["data"]["text/html"].startswith("2, ")
+    sized = "for (const x of progress(new Set([1, 2]))); undefined"
+    assert "2/2" in progress_of(guest, sized, "unattended")[-1]["data"]["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("progress({})", "takes a total or something to iterate"),
+        ("progress(5n)", "takes a total or something to iterate"),
+        ("progress(-1)", "a total is a number from 0 on, not -1"),
+        ("display.progress(3).update('x')", "progress is a number, not string"),
+    ],
+)
+def test_bad_progress_is_an_error(guest: Guest, call: str, message: str) -> None:
+    assert message in guest.error(call)["message"]
+
+
+# -- colours -----------------------------------------------------------------------------------
+
+
+def test_colours_of_values(guest: Guest) -> None:
+    code = "console.log({ a: 1 }); display({ a: 1 }); ({ a: 1 })"
+    for colors, one in (("all", "\x1b[33m1\x1b[39m"), ("errors", "1"), ("none", "1")):
+        reply = guest.run(code, colors=colors, user_expressions={"x": "1"})
+        assert reply["result"]["data"]["text/plain"] == f"{{ a: {one} }}"
+        assert reply["user_expressions"]["x"]["data"] == {"text/plain": "1"}
+        stream, display = guest.output()
+        assert stream["text"] == f"{{ a: {one} }}\n"
+        assert display["data"] == {"text/plain": f"{{ a: {one} }}"}
+    wide = "Array.from({ length: 100 }, () => 'x'.repeat(9000))"
+    text = guest.run(wide, colors="all")["result"]["data"]["text/plain"]
+    assert "\x1b[0m\n… cut: 64 of" in text
+
+
+def test_colours_of_errors(guest: Guest) -> None:
+    def traceback(colors: str) -> str:
+        return "".join(guest.run("throw { a: 1 }", colors=colors)["error"]["traceback"])
+
+    assert "\x1b[" in traceback("all")
+    assert "\x1b[" in traceback("errors")
+    assert "\x1b[" not in traceback("none")

@@ -59,6 +59,7 @@ class Guest:
             reader.start()
         self.hello = self.replies.get(timeout=20)["hello"]
         self._id = 0
+        self.colors = "errors"
 
     @staticmethod
     def _read(descriptor: int, target: queue.Queue[Message]) -> None:
@@ -84,7 +85,8 @@ class Guest:
         return self.reply(self.send(op, **fields))
 
     def start(self, code: str, cell: str = "7", **fields: Any) -> int:
-        request = {"code": code, "cell": cell, "silent": False, "user_expressions": {}} | fields
+        request = {"code": code, "cell": cell, "silent": False, "user_expressions": {}}
+        request |= {"colors": self.colors} | fields
         return self.send("execute", **request)
 
     def run(self, code: str, cell: str = "7", **fields: Any) -> Message:
@@ -345,7 +347,7 @@ def test_errors_show_the_users_frames(guest: Guest) -> None:
 
 
 def test_errors_with_codes_and_causes(guest: Guest) -> None:
-    guest.call("configure", colors=False)
+    guest.colors = "none"
     error = guest.error("require('fs').readFileSync('/nowhere')")
     assert error["code"] == "ENOENT"
     assert not any("node:" in line for line in error["traceback"])
@@ -774,7 +776,7 @@ def test_typescript_files_can_be_imported(guest: Guest, tmp_path: Path) -> None:
     )
     (tmp_path / "e.cts").write_text("enum E { A = 5 }\nmodule.exports = E.A as number")
     (tmp_path / "bad.ts").write_text("export const x: number = ;\n")
-    guest.call("configure", colors=False)
+    guest.colors = "none"
     assert guest.value("import { E, P, type I } from './e.ts'; E.A") == "4"
     assert guest.value("require('./e.cts')") == "5"
     error = guest.error("new P(null).f()")
