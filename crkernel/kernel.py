@@ -10,11 +10,12 @@ from typing import Any
 from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
 
-from crkernel import __version__, magic_help
+from crkernel import __version__
 from crkernel.engines import Engine, open_engine
 from crkernel.errors import CRKernelError
 from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
+from crkernel.lookup import Lookup
 from crkernel.outcome import Outcome
 from crkernel.request import Request, as_bug, as_error
 from crkernel.session import Session
@@ -24,6 +25,7 @@ from crkernel.stdin import Stdin
 
 _INTERRUPT_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
+_LOOKUPS = (b'"complete_request"', b'"inspect_request"', b'"is_complete_request"')
 
 
 class CRKernel(Settings, Kernel):
@@ -41,9 +43,11 @@ class CRKernel(Settings, Kernel):
         logging.getLogger("crkernel").parent = self.log
         self.notebook = Session(self._open_engine(), JAVASCRIPT)
         self._stdin = Stdin(self)
+        self._lookup = Lookup(self.notebook, self.ready)
         self._history = History(history_file())
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = self._on_comm
+        self._running: Any = None  # the execute_request under way
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -52,6 +56,10 @@ class CRKernel(Settings, Kernel):
     def start(self) -> None:
         """Serve; the guest comes up meanwhile."""
         super().start()  # type: ignore[no-untyped-call]
+        # Each message in a context of its own: the base class keeps one for all, in which a comm's
+        # message that takes longer than the cell beside it would mix up the parents of both.
+        assert self.shell_stream is not None
+        self.shell_stream.on_recv(partial(self.shell_main, None), copy=False)
         self._loop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._started = self._loop.create_task(self._start())
 
@@ -128,6 +136,18 @@ class CRKernel(Settings, Kernel):
         assert self.session is not None
         self.session.send(socket, "create_subshell_reply", content, parent, ident)
 
+    def _abort_queues(self, subshell_id: str | None = None) -> None:  # noqa: ARG002
+        """Abort the cells that wait now. The base class, where no thread of its own reads the
+        channel, aborts those that come up within one turn of the loop: the first."""
+        self._aborting = True
+        assert self.shell_stream is not None
+        self.shell_stream.flush()
+        self._end_of_abort = asyncio.ensure_future(self._stop_aborting())
+
+    async def _stop_aborting(self) -> None:
+        async with self._main_asyncio_lock:  # in line behind those that were just read
+            self._aborting = False
+
     def pre_handler_hook(self) -> None:
         """The base class lets SIGINT raise in handlers here; interrupts come as messages."""
 
@@ -155,6 +175,7 @@ class CRKernel(Settings, Kernel):
         sink = IOPubSink(self, parent, silent, person, audience, self.output_size)
         request = Request(self, sink, silent)
         line = self.execution_count
+        self._running = parent
         try:
             outcome = await request.run(code, user_expressions or {})
         except CRKernelError as error:
@@ -162,6 +183,8 @@ class CRKernel(Settings, Kernel):
         except Exception as error:  # a bug of ours: the front end must get its reply all the same
             self.log.exception("crkernel failed")
             outcome = Outcome("error", error=as_bug(error))
+        finally:
+            self._running = None
         if store_history and not silent:
             self._history.record(line, code)
         return request.reply(outcome)
@@ -230,30 +253,36 @@ class CRKernel(Settings, Kernel):
 
     # -- help while typing
 
+    async def shell_main(self, subshell_id: str | None, msg: list[Any]) -> None:
+        """Help while typing comes at once, also beside a running cell; the rest waits its turn."""
+        assert self.session is not None
+        idents, frames = self.session.feed_identities(msg, copy=False)
+        header = bytes(frames[1])  # type: ignore[arg-type]  # a zmq.Frame has a buffer
+        if any(kind in header for kind in _LOOKUPS):
+            await self._look_up(idents, frames)
+        else:
+            await super().shell_main(subshell_id, msg)
+
+    async def _look_up(self, idents: list[bytes], frames: list[Any]) -> None:
+        assert self.session is not None
+        try:
+            request = self.session.deserialize(frames, copy=False)
+            handler = self.shell_handlers[request["header"]["msg_type"]]
+        except (ValueError, TypeError, KeyError) as error:
+            self.log.error("Invalid message: %s", error)
+            return
+        self._publish_status("busy", "shell", request)  # type: ignore[no-untyped-call]
+        try:
+            await handler(self.shell_stream, idents, request)
+        except Exception:  # as the base class does: a malformed request must not end the loop
+            self.log.exception("Exception in message handler")
+        self._publish_status("idle", "shell", request)  # type: ignore[no-untyped-call]
+        if self._running is not None:  # that idle was not the cell's
+            self._publish_status("busy", "shell", self._running)  # type: ignore[no-untyped-call]
+
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
-        """Magics by us, everything else by the guest."""
-        cursor = len(code) if cursor_pos is None else cursor_pos
-        found = magic_help.complete(code, cursor, self.notebook.timeline, self.settings())
-        if found is None:
-            try:
-                await self.ready()
-                answer = await self.notebook.call(
-                    "complete", code=code, cursor=_utf16(code, cursor)
-                )
-                matches = [str(match) for match in answer["matches"]]
-                start, end = (_code_points(code, int(answer[k])) for k in ("start", "end"))
-                found = matches, start, end
-            except (CRKernelError, KeyError, TypeError, ValueError) as error:
-                self.log.debug("no completion: %s", error)
-                found = [], cursor, cursor
-        matches, start, end = found
-        return {
-            "status": "ok",
-            "matches": matches,
-            "cursor_start": start,
-            "cursor_end": end,
-            "metadata": {},
-        }
+        """What could stand at the cursor."""
+        return await self._lookup.complete(code, cursor_pos, self.settings())
 
     async def do_inspect(
         self,
@@ -262,48 +291,13 @@ class CRKernel(Settings, Kernel):
         detail_level: int = 0,
         omit_sections: Any = (),  # noqa: ARG002
     ) -> dict[str, Any]:
-        """A magic's help, or what the guest knows of the name under the cursor."""
-        text = magic_help.help_at(code, cursor_pos)
-        if text is not None:
-            return {"status": "ok", "found": True, "data": {"text/plain": text}, "metadata": {}}
-        data: dict[str, Any] = {}
-        try:
-            await self.ready()
-            cursor = _utf16(code, cursor_pos)
-            answer = await self.notebook.call(
-                "inspect", code=code, cursor=cursor, detail=detail_level
-            )
-            if answer.get("found") is True and isinstance(answer.get("data"), dict):
-                data = answer["data"]
-        except CRKernelError as error:
-            self.log.debug("no inspection: %s", error)
-        return {"status": "ok", "found": bool(data), "data": data, "metadata": {}}
+        """What is known of the name under the cursor."""
+        return await self._lookup.inspect(code, cursor_pos, detail_level)
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
-        """Whether Enter runs the cell; the guest's parser knows."""
-        if (own := magic_help.is_complete(code)) is not None:
-            return own
-        try:
-            await self.ready()
-            answer = await self.notebook.call("is_complete", code=code)
-        except CRKernelError:
-            return {"status": "unknown"}
-        status = answer.get("status")
-        if status not in ("complete", "incomplete", "invalid"):
-            return {"status": "unknown"}
-        indent = {"indent": str(answer.get("indent", ""))} if status == "incomplete" else {}
-        return {"status": status, **indent}
+        """Whether Enter runs the cell."""
+        return await self._lookup.is_complete(code)
 
     def settings_changed(self) -> None:
         """For guests that are started from now on."""
         self.notebook.engine.limits = self.limits()
-
-
-def _utf16(text: str, code_points: int) -> int:
-    """Jupyter counts code points, JavaScript counts UTF-16."""
-    return len(text[:code_points].encode("utf-16-le", "surrogatepass")) // 2
-
-
-def _code_points(text: str, utf16: int) -> int:
-    raw = text.encode("utf-16-le", "surrogatepass")[: 2 * utf16]
-    return len(raw.decode("utf-16-le", "ignore"))

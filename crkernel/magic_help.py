@@ -54,6 +54,19 @@ def is_complete(cell: str) -> dict[str, str] | None:
     return {"status": "complete"} if not parsed.code.strip() else None
 
 
+def without_magics(cell: str) -> str:
+    """The cell with blanks in place of its magics, so that positions in it stay the same."""
+    lines = cell.split("\n")
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if stripped and not stripped.startswith("//"):
+            if not is_magic(stripped):
+                break
+            # A character beyond the BMP takes two UTF-16 units.
+            lines[number] = " " * (len(line.encode("utf-16-le", "surrogatepass")) // 2)
+    return "\n".join(lines)
+
+
 def _lacks_body(cell: str) -> bool:
     """Whether a cell magic is right so far and its body is still to come."""
     try:

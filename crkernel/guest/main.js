@@ -41,6 +41,7 @@ const { audience, setAudience } = require('./audience.js');
 const consoles = require('./console.js');
 const displays = require('./display.js');
 const { present } = require('./presentation.js');
+const { makeProbe } = require('./probe.js');
 
 const { apply } = Reflect;
 const { isPromise } = util.types;
@@ -326,8 +327,11 @@ process.argv.length = 1;
 process.mainModule = undefined;
 for (const file of keys(require.cache)) delete require.cache[file];
 followDirectory();
-// The worker takes this away again, to call it before it terminates what runs here.
+// The worker takes these away again: one to call before it terminates what runs here, one to look
+// at the user's values with.
 define('crkernelUnwind', unwinder.loosen);
+const { map: builtins } = carrier.variable(process.getBuiltinModule, 'BuiltinModule');
+define('crkernelProbe', makeProbe(session, carrier, builtins));
 port.on('message', (request) => {
   try {
     operations[request.op](request);

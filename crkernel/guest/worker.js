@@ -30,6 +30,7 @@ let running = null; // the execute request in flight
 let probes = 0;
 let builtins = new Set(); // names of the global object before anyone has used it
 let termination = null; // pending until something has been terminated
+let probe = null; // remote id of the main thread's function that looks at the user's values
 let unwinder = null; // remote id of the main thread's function to call before a termination
 
 function reply(message) {
@@ -81,6 +82,7 @@ async function execute(given) {
   running = request;
   try {
     const { code, typed = code } = request;
+    if (code.includes('/**')) require('./jsdoc.js').collect(code);
     const first = AMBIGUOUS.test(code) ? language().reread(code) : null;
     const answer = await askMain({ ...request, ...first, typed });
     if (answer.error?.name !== 'SyntaxError') return answer;
@@ -169,6 +171,17 @@ function takeInput({ question, value, error }) {
   return { ok: true };
 }
 
+/** The answer of a lookup, which runs nothing of the user's. */
+function look(subject, request) {
+  return require('./lookup.js').look(subject, post, probe, request);
+}
+
+/** The remote id of a function that the main thread has laid out for us. */
+async function taken(name) {
+  const expression = `{ const f = ${name}; delete globalThis.${name}; f }`;
+  return (await post('Runtime.evaluate', { expression })).result.objectId;
+}
+
 async function hello(request) {
   const answer = await askMain(request, HELLO_TIMEOUT);
   return answer ? { main: true } : { main: false };
@@ -183,8 +196,8 @@ const operations = {
   input: takeInput,
   configure: (request) => askMain(request),
   ping: () => ({ ok: true }),
-  complete: (request) => require('./lookup.js').complete(post, request),
-  inspect: (request) => require('./lookup.js').inspect(post, request),
+  complete: (request) => look(require('./completion.js'), request),
+  inspect: (request) => look(require('./inspection.js'), request),
   variables: () => require('./variables.js').list(post, builtins),
   is_complete: (request) => require('./completeness.js').isComplete(request.code),
 };
@@ -220,9 +233,8 @@ requests.on('data', (chunk) => reader.push(chunk));
 // Without a supervisor nobody can use this guest any more, nor stop it if it spins.
 requests.on('close', () => process.kill(process.pid, 'SIGKILL'));
 mainAnswers().then(async () => {
-  unwinder = (await post('Runtime.evaluate', {
-    expression: '{ const f = crkernelUnwind; delete globalThis.crkernelUnwind; f }',
-  })).result.objectId;
+  unwinder = await taken('crkernelUnwind');
+  probe = await taken('crkernelProbe');
   const { result } = await post('Runtime.evaluate', {
     expression: 'Object.getOwnPropertyNames(globalThis)', returnByValue: true,
   });

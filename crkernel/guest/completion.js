@@ -1,0 +1,137 @@
+'use strict';
+// Completion: what can stand at the cursor, by what is written before it.
+
+const { tokenize, IDENTIFIER } = require('./tokens.js');
+const {
+  operand, expressionOf, declarations, valueAt, is, isWord,
+} = require('./outline.js');
+const { builtinModules, specifiers, paths } = require('./files.js');
+const { signatureOf, isClass } = require('./signature.js');
+
+const KEYWORDS = ('abstract async await break case catch class const continue debugger declare '
+  + 'default delete do else enum export extends false finally for from function if implements '
+  + 'import in instanceof interface let namespace new null of return satisfies static super switch '
+  + 'this throw true try type typeof undefined var void while with yield').split(' ');
+const DECLARING = ['let', 'const', 'var', 'class', 'interface', 'enum', 'namespace'];
+const IMPORT_META = ['dirname', 'filename', 'resolve', 'url'];
+const NOTHING = [];
+
+const compare = (a, b) => (a < b ? -1 : Number(a > b));
+
+/** In order of rank, then without an underscore before with one, then by name. */
+function sorted(entries) {
+  const isPrivate = ({ text }) => text.startsWith('_');
+  return entries.sort((a, b) => isPrivate(a) - isPrivate(b) || a.rank - b.rank
+    || compare(a.text, b.text));
+}
+
+function typeOf(source, otherwise) {
+  if (source === null) return otherwise;
+  return isClass(source) ? 'class' : 'function';
+}
+
+function entry([text, source, rank], otherwise = 'property') {
+  return { text, type: typeOf(source, otherwise), signature: source && signatureOf(source), rank };
+}
+
+/** The properties of an expression's value, one entry each. */
+async function members(probe, expression, prefix) {
+  return (await probe('properties', expression, prefix) ?? NOTHING).map((row) => entry(row));
+}
+
+const plain = (names, type) => names.map((text) => ({ text, type, rank: 0 }));
+
+/** The properties of what a name of this very cell will hold; null if that is not plain. */
+async function foreseen(probe, tokens, { from, module, member }, prefix) {
+  const value = from === undefined ? { module, member } : valueAt(tokens, from);
+  if (value?.keys) {
+    const inherited = await members(probe, 'Object.prototype', prefix);
+    return [...plain(value.keys, 'property'), ...inherited.map((e) => ({ ...e, rank: 1 }))];
+  }
+  if (value?.module) {
+    if (value.member) return null;
+    const id = builtinModules.has(value.module) ? `node:${value.module}` : value.module;
+    return (await probe('exports', id, prefix))?.map((row) => entry(row)) ?? null;
+  }
+  return value && members(probe, expressionOf(value), prefix);
+}
+
+/** What can follow the dot behind the operand that ends with the token at `last`. */
+async function afterDot(probe, tokens, last, prefix) {
+  const holder = operand(tokens, last);
+  if (!holder) return NOTHING;
+  if (holder.root === 'import') {
+    const meta = holder.path.length === 1 && holder.path[0].key === 'meta';
+    return plain(meta ? IMPORT_META : ['meta'], 'property');
+  }
+  const declared = holder.path?.length === 0 ? declarations(tokens).get(holder.root) : null;
+  const known = declared ? await foreseen(probe, tokens, declared, prefix) : null;
+  return known ?? members(probe, expressionOf(holder), prefix);
+}
+
+/** What a bare name can be. */
+async function names(probe, tokens, prefix) {
+  const { names: lexical, rows } = await probe('scope', prefix) ?? { names: NOTHING, rows: NOTHING };
+  const found = new Map();
+  const add = (item) => {
+    if (!found.has(item.text)) found.set(item.text, item);
+  };
+  for (const [text, { kind }] of declarations(tokens)) add({ text, type: kind, rank: 0 });
+  for (const text of lexical) add({ text, type: 'variable', rank: 1 });
+  for (const [text, source, depth, builtin] of rows) {
+    if (depth === 0) add(entry([text, source, builtin ? 3 : 1], 'variable'));
+  }
+  for (const text of KEYWORDS) add({ text, type: 'keyword', rank: 2 });
+  return [...found.values()];
+}
+
+/** What can stand in the string whose token is the last: a key, a module or a path. */
+async function inString(probe, tokens, written) {
+  const before = tokens[tokens.length - 2];
+  const last = tokens.length - 2;
+  if (is(before, '[')) {
+    const holder = operand(tokens, is(tokens[last - 1], '?.') ? last - 2 : last - 1);
+    if (holder) return { entries: await members(probe, expressionOf(holder), written), written };
+  }
+  const call = is(before, '(') && (isWord(tokens[last - 1], 'require', 'import')
+    || (isWord(tokens[last - 1], 'resolve') && isWord(tokens[last - 3], 'require')));
+  if (call || isWord(before, 'from', 'import')) return specifiers(written);
+  return paths(written);
+}
+
+/** The entries for code that ends at the cursor, and how much of it they replace. */
+async function find(probe, code) {
+  const tokens = tokenize(code).filter(({ kind, open }) => kind !== 'comment' || open);
+  const last = tokens.at(-1);
+  const nothing = { entries: NOTHING, written: '' };
+  const { kind, open, text } = last ?? {};
+  if (open) {
+    const whole = kind === 'string' || (kind === 'template' && text.startsWith('`'));
+    return whole ? inString(probe, tokens, text.slice(1)) : nothing;
+  }
+  if (kind === 'number' && last.end === code.length) return nothing;
+  const touched = kind === 'name' && last.end === code.length;
+  const prefix = touched ? text : '';
+  const before = tokens.length - 1 - touched;
+  if (is(tokens[before], '.', '?.')) {
+    const entries = await afterDot(probe, tokens.slice(0, before + 1), before - 1, prefix);
+    return { entries: entries.filter((e) => IDENTIFIER.test(e.text)), written: prefix };
+  }
+  if (isWord(tokens[before], ...DECLARING) || prefix.startsWith('#')) return nothing;
+  return { entries: await names(probe, tokens.slice(0, before + 1), prefix), written: prefix };
+}
+
+/** The answer to complete; `cursor` counts UTF-16 units. */
+async function complete(probe, { code, cursor = code.length }) {
+  const { entries, written } = await find(probe, code.slice(0, cursor));
+  const hits = sorted(entries.filter(({ text }) => text.startsWith(written)));
+  return {
+    matches: hits.map(({ text }) => text),
+    start: cursor - written.length,
+    end: cursor,
+    types: hits.map(({ type }) => type),
+    signatures: hits.map(({ signature }) => signature ?? ''),
+  };
+}
+
+module.exports = { answer: complete, isEmpty: ({ matches }) => matches.length === 0 };

@@ -1,0 +1,133 @@
+'use strict';
+// Inspection: what the name under the cursor is, or the function whose call the cursor is in.
+
+const { tokenize, nameBehind } = require('./tokens.js');
+const { operand, expressionOf, callee, declarations, valueAt } = require('./outline.js');
+const { signatureOf, isClass } = require('./signature.js');
+const { commentOn } = require('./jsdoc.js');
+const typings = require('./typings.js');
+
+const NATIVE = /\{\s*\[native code\]\s*\}$/;
+
+/** The operands that the cursor may ask about, the likeliest first. */
+function targets(code, cursor) {
+  const tokens = tokenize(code.slice(0, cursor + nameBehind(code, cursor)));
+  const found = [];
+  const last = tokens.at(-1);
+  if (last?.kind === 'name' && last.end >= cursor) found.push(operand(tokens, tokens.length - 1));
+  const called = callee(tokens);
+  if (called >= 0) found.push(operand(tokens, called));
+  return found.filter((target) => target && target.root !== 'import')
+    .map((target) => ({ ...target, tokens }));
+}
+
+function previewOf(remote) {
+  if (remote.type === 'string') {
+    const text = JSON.stringify(remote.value);
+    return remote.length > remote.value.length ? `${text}... (${remote.length} characters)` : text;
+  }
+  const { preview, description } = remote;
+  if (!preview) return description ?? String(remote.unserializableValue ?? remote.value);
+  const show = ({ type, value, subtype }) => (type === 'string' ? JSON.stringify(value)
+    : value || subtype || type);
+  const parts = preview.entries
+    ? preview.entries.map(({ key, value }) => (key
+      ? `${key.description} => ${value.description}` : value.description))
+    : preview.properties.map((property) => (preview.subtype === 'array'
+      ? show(property) : `${property.name}: ${show(property)}`));
+  if (preview.overflow) parts.push('...');
+  const body = parts.join(', ');
+  if (preview.subtype === 'array') return `${description} [ ${body} ]`;
+  if (preview.subtype && !parts.length) return description;
+  return `${description} { ${body} }`;
+}
+
+/** The name that a module or a member of one has in the typings, if this cell imports it. */
+function importedKey({ root, path, tokens }) {
+  const declared = declarations(tokens).get(root);
+  const { module, member } = (declared?.from === undefined ? declared
+    : valueAt(tokens, declared.from)) ?? {};
+  if (!module) return null;
+  const id = module.startsWith('node:') ? module : `node:${module}`;
+  return [id, ...(member ? [member] : []), ...path.map(({ key }) => key)].join('.');
+}
+
+/** What the typings say of a target, by whichever of its names they know. */
+function documented(target, info) {
+  const { root, path } = target;
+  const last = path.at(-1)?.key;
+  const keys = [...info?.origins ?? []];
+  const source = info?.remote?.type === 'function' ? info.remote.description : null;
+  // Inherited from a prototype that has no name, or behind a getter: what else could it be?
+  const { holder } = info ?? {};
+  if (holder && last && (!source || NATIVE.test(source))) {
+    keys.push(`${holder[0].toUpperCase()}${holder.slice(1)}.prototype.${last}`);
+  }
+  if (!info?.remote) keys.push(importedKey(target), [root, ...path.map(({ key }) => key)].join('.'));
+  return typings.find(keys.filter(Boolean));
+}
+
+/** The parts of an answer: {title, code, text, more}. */
+function partsOf(target, info, detail) {
+  const title = [target.root, ...target.path.map(({ key, computed }) => key ?? computed)].join('.');
+  const known = documented(target, info);
+  const { remote, name } = info ?? {};
+  if (!remote) {
+    return known && { title: `${title}: ${known.kind}`, code: known.signatures, text: known.text };
+  }
+  if (remote.type !== 'function') {
+    const kind = remote.type === 'object' ? remote.className ?? remote.subtype : remote.type;
+    const text = known?.text ?? '';
+    return { title: `${title}: ${kind}`, code: [previewOf(remote)], text };
+  }
+  const source = remote.description;
+  const kind = isClass(source) ? 'class' : 'function';
+  const native = NATIVE.test(source);
+  const text = known ? known.text : commentOn(name, source);
+  const head = known ? known.signatures : [native ? source : headOf(kind, title, source)];
+  const more = detail > 0 && !native ? source : '';
+  const named = known?.kind ?? `${kind}${native ? ' (native)' : ''}`;
+  return { title: `${title}: ${named}`, code: head, text, more };
+}
+
+/** The line that declares a function: its keyword, name and parameters. */
+function headOf(kind, title, source) {
+  const name = title.slice(title.lastIndexOf('.') + 1);
+  const parameters = signatureOf(source);
+  if (kind === 'class') {
+    const extended = /^class\b[^{]*?\bextends\s+([\w$.]+)/.exec(source);
+    const base = extended ? ` extends ${extended[1]}` : '';
+    return `class ${name}${base} { constructor${parameters} }`;
+  }
+  const [, async, star] = /^(async\b)?\s*(?:function\b)?\s*(\*)?/.exec(source);
+  return `${async ? 'async ' : ''}function${star ?? ''} ${name}${parameters}`;
+}
+
+function plain({ title, code, text, more }) {
+  return [[title, ...code].join('\n'), text, more].filter(Boolean).join('\n\n');
+}
+
+function markdown({ title, code, text, more }) {
+  const fence = (lines) => `\`\`\`typescript\n${lines.join('\n')}\n\`\`\``;
+  return [`**${title}**`, code.length && fence(code), text, more && fence([more])]
+    .filter(Boolean).join('\n\n');
+}
+
+/** The answer to inspect; `cursor` counts UTF-16 units. */
+async function inspect(probe, { code, cursor = code.length, detail = 0 }) {
+  for (const target of targets(code, cursor)) {
+    if (target.literal) continue;
+    const { path } = target;
+    const holder = path.length ? expressionOf({ ...target, path: path.slice(0, -1) }) : null;
+    const info = await probe('describe', expressionOf(target), holder, path.at(-1)?.key ?? '');
+    const parts = partsOf(target, info, detail);
+    if (!parts) continue;
+    return {
+      found: true,
+      data: { 'text/plain': plain(parts), 'text/markdown': markdown(parts) },
+    };
+  }
+  return { found: false, data: {} };
+}
+
+module.exports = { answer: inspect, isEmpty: ({ found }) => !found };

@@ -1,0 +1,264 @@
+'use strict';
+// Reads off tokens what the code around the cursor says: the operand that ends before it, the call
+// that it stands in, and the names that the cell declares, with what they will hold if that is plain.
+
+const WORDS = new Set(('await break case catch class const continue debugger default delete do else '
+  + 'export extends finally for function if import in instanceof let new of return static switch '
+  + 'throw try typeof var void while with yield').split(' '));
+const LITERALS = {
+  __proto__: null, string: 'String', template: 'String', number: 'Number', regex: 'RegExp',
+};
+const OPENING = { __proto__: null, ')': '(', ']': '[', '}': '{' };
+const CONTROL = new Set(['if', 'while', 'for', 'switch', 'with']);
+
+const is = (token, ...texts) => token?.kind === 'punctuator' && texts.includes(token.text);
+const isWord = (token, ...texts) => token?.kind === 'name' && texts.includes(token.text);
+const isName = (token) => token?.kind === 'name' && !WORDS.has(token.text)
+  && !token.text.startsWith('#');
+
+/** The index of the bracket that the one at `close` closes, or -1. */
+function opening(tokens, close) {
+  let depth = 0;
+  for (let i = close; i >= 0; i--) {
+    if (is(tokens[i], ')', ']', '}') || closesTemplate(tokens[i])) depth += 1;
+    else if (is(tokens[i], '(', '[', '{') || opensTemplate(tokens[i])) depth -= 1;
+    if (depth === 0) return is(tokens[i], OPENING[tokens[close].text]) ? i : -1;
+  }
+  return -1;
+}
+
+// A piece of a template between two substitutions closes one and opens the next.
+function opensTemplate(token) {
+  return token.kind === 'template' && token.text.endsWith('${') && token.text.startsWith('`');
+}
+
+function closesTemplate(token) {
+  return token.kind === 'template' && token.text.startsWith('}') && !token.text.endsWith('${');
+}
+
+/**
+ * The operand that ends with the token at `last`: {start, root, path} of a chain, where the root is a
+ * name and each step of the path {key} or {computed}, the text of a literal or name in brackets;
+ * {start, literal} of a literal, by the name of its class; null for anything else.
+ */
+function operand(tokens, last) {
+  const path = [];
+  let i = last;
+  for (;;) {
+    while (is(tokens[i], '!')) i -= 1; // TypeScript's assertion
+    const token = tokens[i];
+    if (!token) return null;
+    if (is(token, ']')) {
+      const open = opening(tokens, i);
+      let holder = open - 1;
+      if (is(tokens[holder], '?.')) holder -= 1;
+      const array = open >= 0 && !endsValue(tokens[holder]);
+      if (array) return path.length ? null : { start: open, literal: 'Array' };
+      if (open !== i - 2 || !['string', 'number', 'name'].includes(tokens[i - 1].kind)) return null;
+      path.unshift({ computed: tokens[i - 1].text });
+      i = holder;
+      continue;
+    }
+    if (token.kind in LITERALS) {
+      if (path.length || is(tokens[i - 1], '.', '?.')) return null;
+      const whole = token.kind !== 'template' || token.text.startsWith('`');
+      return whole && !token.open ? { start: i, literal: LITERALS[token.kind] } : null;
+    }
+    if (token.kind !== 'name') return null;
+    if (!is(tokens[i - 1], '.', '?.')) {
+      return isName(token) || isWord(token, 'import') ? { start: i, root: token.text, path } : null;
+    }
+    path.unshift({ key: token.text });
+    i -= 2;
+  }
+}
+
+function endsValue(token) {
+  return isName(token) || is(token, ')', ']', '!') || token?.kind in LITERALS;
+}
+
+/** An operand as an expression without calls; every step is optional. */
+function expressionOf({ literal, root, path = [] }) {
+  if (literal) return `${literal}.prototype`;
+  return path.reduce((holder, { key, computed }) => {
+    return key === undefined ? `${holder}?.[${computed}]` : `${holder}?.${key}`;
+  }, root);
+}
+
+/** The index of the token before the parenthesis of the call that code is in at the end, or -1. */
+function callee(tokens) {
+  let depth = 0;
+  for (let i = tokens.length - 1; i >= 0; i--) {
+    if (is(tokens[i], '(') && depth === 0) return i - 1;
+    if (is(tokens[i], ')', ']', '}') || closesTemplate(tokens[i])) depth += 1;
+    else if (is(tokens[i], '(', '[', '{') || opensTemplate(tokens[i])) {
+      if (depth === 0) return -1;
+      depth -= 1;
+    } else if (is(tokens[i], ';') && depth === 0) return -1;
+  }
+  return -1;
+}
+
+/** The names bound by the pattern, parameter list or import clause between two tokens. */
+function bound(tokens, from, to) {
+  const names = [];
+  for (let i = from; i < to; i++) {
+    if (!isName(tokens[i]) || isWord(tokens[i], 'as', 'from', 'type')) continue;
+    const before = tokens[i - 1];
+    const renamed = isWord(before, 'as') || is(before, ':');
+    const first = i === from || is(before, '{', '[', '(', ',', '...') || isWord(before, 'type');
+    const key = is(tokens[i + 1], ':') && braced(tokens, from, i);
+    if ((renamed || first) && !key && !isWord(tokens[i + 1], 'as')) names.push(tokens[i].text);
+  }
+  return names;
+}
+
+/** Whether the innermost bracket that is open at `at` is a brace. */
+function braced(tokens, from, at) {
+  let depth = 0;
+  for (let i = at - 1; i >= from; i--) {
+    if (is(tokens[i], ')', ']', '}')) depth += 1;
+    else if (is(tokens[i], '(', '[', '{') && depth-- === 0) return is(tokens[i], '{');
+  }
+  return false;
+}
+
+/** The index behind the bracket that the one at `open` opens. */
+function behind(tokens, open) {
+  let depth = 0;
+  for (let i = open; i < tokens.length; i++) {
+    if (is(tokens[i], '(', '[', '{')) depth += 1;
+    else if (is(tokens[i], ')', ']', '}') && --depth === 0) return i + 1;
+  }
+  return tokens.length;
+}
+
+/**
+ * The names that code declares, in whatever scope: name -> {kind, from?, module?, member?}; `from`
+ * is the index of the first token of its value, `member` what of a module it is.
+ */
+function declarations(tokens) {
+  const found = new Map();
+  const add = (name, kind, more = {}) => found.set(name, { kind, ...more });
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i];
+    if (is(tokens[i - 1], '.', '?.')) continue;
+    if (isWord(token, 'const', 'let', 'var')) declared(tokens, i + 1, add);
+    else if (isWord(token, 'import')) imported(tokens, i + 1, add);
+    else if (isWord(token, 'class', 'enum', 'namespace') && isName(tokens[i + 1])) {
+      add(tokens[i + 1].text, token.text === 'class' ? 'class' : 'variable');
+    } else if (isWord(token, 'function')) {
+      const name = is(tokens[i + 1], '*') ? tokens[i + 2] : tokens[i + 1];
+      if (isName(name)) add(name.text, 'function');
+    } else if (is(token, '=>') && isName(tokens[i - 1])) add(tokens[i - 1].text, 'param');
+    else if (is(token, '(')) {
+      const end = behind(tokens, i);
+      const control = tokens[i - 1]?.kind === 'name' && CONTROL.has(tokens[i - 1].text);
+      if (control || !is(tokens[end], '{', '=>', ':')) continue;
+      for (const name of bound(tokens, i + 1, end - 1)) add(name, 'param');
+    }
+  }
+  return found;
+}
+
+/** What follows const, let or var. */
+function declared(tokens, at, add) {
+  let i = at;
+  for (;;) {
+    const pattern = is(tokens[i], '{', '[');
+    const end = pattern ? behind(tokens, i) : i + 1;
+    let value = end;
+    // Up to the value there may be a type.
+    while (tokens[value] && !is(tokens[value], '=', ',', ';', ')')
+      && !isWord(tokens[value], 'of', 'in')) value += 1;
+    const from = is(tokens[value], '=') ? value + 1 : undefined;
+    if (pattern) for (const name of bound(tokens, i, end)) add(name, 'variable');
+    else if (isName(tokens[i])) add(tokens[i].text, 'variable', { from });
+    i = from === undefined ? value : nextDeclarator(tokens, from);
+    if (!is(tokens[i], ',')) return;
+    i += 1;
+  }
+}
+
+/** The index of the comma or whatever else ends the value that begins at `from`. */
+function nextDeclarator(tokens, from) {
+  let i = from;
+  while (tokens[i] && !is(tokens[i], ',', ';', ')', ']', '}')) {
+    if (isWord(tokens[i], 'const', 'let', 'var', 'return', 'if', 'for')) return i;
+    i = is(tokens[i], '(', '[', '{') ? behind(tokens, i) : i + 1;
+  }
+  return i;
+}
+
+/** What follows the word import, if it is a declaration. */
+function imported(tokens, at, add) {
+  let i = at;
+  while (tokens[i] && !isWord(tokens[i], 'from') && !is(tokens[i], '(', ';', '.')) i += 1;
+  if (!isWord(tokens[i], 'from')) return;
+  const module = tokens[i + 1]?.kind === 'string' ? tokens[i + 1].text.slice(1, -1) : undefined;
+  const open = tokens.findIndex((token, k) => k >= at && k < i && is(token, '{'));
+  for (const name of bound(tokens, at, open < 0 ? i : open)) add(name, 'module', { module });
+  if (open < 0) return;
+  for (const name of bound(tokens, open, i)) {
+    const k = tokens.findIndex((token, n) => n > open && n < i && token.text === name);
+    const member = isWord(tokens[k - 1], 'as') ? tokens[k - 2].text : name;
+    add(name, 'variable', { module, member });
+  }
+}
+
+/**
+ * What the value that begins at `from` will be, where that is plain to see: an operand, or
+ * {module}; or {keys} of an object literal.
+ */
+function valueAt(tokens, from) {
+  let i = from;
+  const awaited = isWord(tokens[i], 'await');
+  if (awaited) i += 1;
+  if (isWord(tokens[i], awaited ? 'import' : 'require') && is(tokens[i + 1], '(')) {
+    const whole = tokens[i + 2]?.kind === 'string' && is(tokens[i + 3], ')') && ends(tokens, i + 4);
+    return whole ? { module: tokens[i + 2].text.slice(1, -1) } : null;
+  }
+  if (awaited) return null;
+  if (isWord(tokens[i], 'new')) {
+    let last = i + 1;
+    while (is(tokens[last + 1], '.') && isName(tokens[last + 2])) last += 2;
+    const made = operand(tokens, last);
+    if (!made?.root || made.start !== i + 1) return null;
+    const end = is(tokens[last + 1], '(') ? behind(tokens, last + 1) : last + 1;
+    return ends(tokens, end) ? { ...made, path: [...made.path, { key: 'prototype' }] } : null;
+  }
+  if (is(tokens[i], '{')) return { keys: keysOf(tokens, i) };
+  if (is(tokens[i], '[')) {
+    return ends(tokens, behind(tokens, i)) ? { literal: 'Array' } : null;
+  }
+  let last = i;
+  while (tokens[last] && !ends(tokens, last + 1)) last += 1;
+  const value = operand(tokens, last);
+  return value?.start === i ? value : null;
+}
+
+/** Whether an expression can end before the token at `at`: at a delimiter, or with its line. */
+function ends(tokens, at) {
+  const token = tokens[at];
+  if (!token || is(token, ';', ',', ')', ']', '}')) return true;
+  return token.line && token.kind !== 'punctuator';
+}
+
+/** The keys of the object literal that begins at `open`. */
+function keysOf(tokens, open) {
+  const keys = [];
+  const end = behind(tokens, open) - 1;
+  for (let i = open + 1; i < end; i++) {
+    if (isName(tokens[i]) && (is(tokens[i + 1], ':', '(', ',', '}') || i + 1 === end)) {
+      keys.push(tokens[i].text);
+    }
+    while (i < end && !is(tokens[i], ',')) {
+      i = is(tokens[i], '(', '[', '{') ? behind(tokens, i) : i + 1;
+    }
+  }
+  return keys;
+}
+
+module.exports = {
+  operand, expressionOf, callee, declarations, valueAt, opening, is, isWord, isName,
+};

@@ -1,0 +1,244 @@
+"""Completion and inspection in the Node guest: what can stand at the cursor, what it is about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_guest_js import Guest, find_node
+
+_SCOPE = """
+let thing = { alpha: 1, beta: { gamma(a, b) {} }, 'odd key': 1, _last: 2,
+  get bad() { console.log('RAN'); return {} }, list: [{ q: 1 }] };
+const proxy = new Proxy({}, { get() { console.log('RAN') }, ownKeys() { console.log('RAN') } });
+const heir = Object.create(proxy); heir.own = 1;
+var text = 'abc';
+function area(w, h = 2) { return w * h }
+class Shape { constructor(a) {} static make() {} draw(where) {} get deep() { return { er: 1 } } }
+const shape = new Shape(); const big = new Float64Array(1e7);
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    files = {
+        "data.csv": "",
+        "own.mjs": "",
+        "sub/inner.js": "",
+        "node_modules/left-pad/package.json": '{"exports": {".": "./a.js", "./sub": "./s.js"}}',
+        "node_modules/plain/package.json": "{}",
+        "node_modules/plain/lib.js": "",
+        "node_modules/@scope/one/package.json": "{}",
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[Guest]:
+    """One guest for tests that only look."""
+    guest = Guest(find_node(), folder)
+    guest.value(_SCOPE)
+    yield guest
+    assert guest.output() == []  # nothing of the user's was run
+    guest.close()
+
+
+def _complete(guest: Guest, code: str) -> dict[str, tuple[str, str]]:
+    """What the guest offers at the end of `code`: name -> (type, signature)."""
+    units = len(code.encode("utf-16-le")) // 2
+    reply = guest.call("complete", code=code, cursor=units)
+    assert reply["end"] == units, reply
+    rows = zip(reply["types"], reply["signatures"], strict=True)
+    return dict(zip(reply["matches"], rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        # properties, through prototypes, optional chains, keys and indices
+        ("thing.al", "alpha"),
+        ("thing?.beta?.ga", "gamma"),
+        ("thing!.al", "alpha"),
+        ("thing.beta\n  // why\n  .ga", "gamma"),
+        ("thing['beta'].ga", "gamma"),
+        ("thing.list[0].", "q"),
+        ("thing['o", "odd key"),
+        ('thing?.["o', "odd key"),
+        ("thing.alpha.toF", "toFixed"),
+        ("heir.o", "own"),
+        ("shape.dr", "draw"),
+        ("shape.deep.", "er"),
+        ("big.subar", "subarray"),
+        ("this.process.ar", "argv"),
+        ("`${thing.al", "alpha"),
+        ("1 + /[/.]/.te", "test"),
+        ("a ? thing.al", "alpha"),
+        ("变量 = '😀'; thing.al", "alpha"),
+        # literals
+        ("'abc'.startsW", "startsWith"),
+        ("`a`.at", "at"),
+        ("[1, 2].fl", "flatMap"),
+        ("/x/.te", "test"),
+        ("import.meta.fi", "filename"),
+        # names
+        ("thi", "thing"),
+        ("aw", "await"),
+        ("inter", "interface"),
+        ("proc", "process"),
+        # what this very cell declares
+        ("const made = 1; ma", "made"),
+        ("const { readFile: rf, x: [y1] } = z; y", "y1"),
+        ("function f(aa, { bb, c: cc }, ...dd) { c", "cc"),
+        ("items.map((item, idx) => id", "idx"),
+        ("one(x => { for (const it of x) i", "it"),
+        ("import def, { a as renamed } from 'm'; ren", "renamed"),
+        ("const m = new Map(); m.ge", "get"),
+        ("const s: string = 'x'\ns.startsW", "startsWith"),
+        ("let o = { k1: 1, k2() {}, k3 }; o.k", "k3"),
+        ("const t = text; t.startsW", "startsWith"),
+        ("import fs from 'fs'\nfs.readFileS", "readFileSync"),
+        ("import * as p from 'node:path'; p.joi", "join"),
+        ("const fs = require('node:fs'); fs.readFileS", "readFileSync"),
+        # modules and files
+        ("import x from 'no", "node:fs"),
+        ("import 'fs/", "fs/promises"),
+        ("require('left", "left-pad"),
+        ("import('left-pad/", "sub"),
+        ("import x from 'plain/", "lib.js"),
+        ("import '@sc", "@scope/one"),
+        ("import './o", "own.mjs"),
+        ("export * from './su", "sub/"),
+        ("fs.readFileSync('da", "data.csv"),
+        ("open(`sub/", "inner.js"),
+    ],
+)
+def test_complete(shared: Guest, code: str, name: str) -> None:
+    assert name in _complete(shared, code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "thing.bad.", "proxy.", "nothing.", "area().", "area(1)[0].", "super.", "1.",
+        "// thi", "/* thi", "'thi", "`thi", "/thi", "let thi", "class Sha",
+        "import './da", "x.#pri", "'https://da",
+    ],
+)  # fmt: skip
+def test_nothing_to_complete(shared: Guest, code: str) -> None:
+    assert _complete(shared, code) == {}
+
+
+def test_completion_says_what_it_offers(shared: Guest) -> None:
+    assert _complete(shared, "are")["area"] == ("function", "(w, h = 2)")
+    assert _complete(shared, "globalThis.tex")["text"] == ("property", "")
+    assert _complete(shared, "shape.constr")["constructor"] == ("class", "(a)")
+    assert _complete(shared, "thing.beta.")["gamma"] == ("function", "(a, b)")
+    assert _complete(shared, "awai")["await"] == ("keyword", "")
+    assert _complete(shared, "import 'node:f")["node:fs"] == ("module", "")
+
+
+def test_completion_is_sorted(shared: Guest) -> None:
+    names = list(_complete(shared, "thing."))
+    own = ["alpha", "bad", "beta", "list"]
+    assert names[:4] == own
+    assert names.index("hasOwnProperty") < names.index("_last") < names.index("__proto__")
+    names = list(_complete(shared, "const thin = 1; th"))
+    assert names == ["thin", "thing", "this", "throw"]
+
+
+def test_completion_replaces_what_was_typed(shared: Guest) -> None:
+    for code, start in [("thing.al", 6), ("thing['o", 7), ("x('sub/in", 7), ("'😀'; thi", 6)]:
+        units = len(code.encode("utf-16-le")) // 2
+        assert shared.call("complete", code=code, cursor=units)["start"] == start
+    assert shared.call("complete", code="thing.al + 1", cursor=8)["matches"] == ["alpha"]
+
+
+def test_completion_beside_a_running_cell(tmp_path: Path) -> None:
+    guest = Guest(find_node(), tmp_path)
+    guest.value("let known = { one: 1 }")
+    _complete(guest, "kno")
+    cell = guest.start("for (;;);")
+    time.sleep(0.05)
+    assert "one" in _complete(guest, "known.")
+    assert guest.call("inspect", code="known", cursor=3, detail=0)["found"]
+    guest.interrupt()
+    guest.reply(cell)
+    # While the main thread waits in the kernel, what every Node has is known all the same.
+    cell = guest.start("require('child_process').execSync('sleep 2'); undefined")
+    time.sleep(0.5)
+    assert "max" in _complete(guest, "Math.ma")
+    assert set(_complete(guest, "kno")) == {"known"}
+    assert "local" in _complete(guest, "let local = 1; lo")
+    assert _complete(guest, "known.") == {}
+    guest.reply(cell)
+    assert "one" in _complete(guest, "known.")
+    guest.close()
+
+
+def test_lookups_survive_what_user_code_does_to_builtins(tmp_path: Path) -> None:
+    guest = Guest(find_node(), tmp_path)
+    guest.value(
+        "let thing = { alpha: 1 }; const bad = () => { console.log('RAN'); throw 1 };"
+        "for (const [o, names] of [[Object, ['keys', 'getOwnPropertyNames', 'getPrototypeOf']],"
+        "  [Map.prototype, ['get', 'forEach']], [JSON, ['parse', 'stringify']],"
+        "  [String.prototype, ['startsWith', 'slice']], [RegExp.prototype, ['exec', 'test']]])"
+        "  for (const name of names) o[name] = bad; undefined"
+    )
+    assert "alpha" in _complete(guest, "thing.")
+    assert "thing" in _complete(guest, "thi")
+    assert guest.call("inspect", code="thing", cursor=3, detail=0)["found"]
+    guest.close()
+
+
+@pytest.mark.parametrize(
+    ("marked", "detail", "text"),
+    [
+        ("ar|ea(1, 2)", 0, "area: function\nfunction area(w, h = 2)"),
+        ("area(1, |2)", 0, "area: function\nfunction area(w, h = 2)"),
+        ("area(thing.alpha|)", 0, "thing.alpha: number\n1"),
+        ("area(nothing|)", 0, "area: function\nfunction area(w, h = 2)"),
+        ("area('a|", 0, "area: function\nfunction area(w, h = 2)"),
+        ("area(`${[1, |2]}`", 0, None),
+        ("shape.dr|aw()", 0, "shape.draw: function\nfunction draw(where)"),
+        ("thing.be|ta.gamma", 0, "thing.beta: Object\nObject { gamma: function }"),
+        ("Shape|", 0, "Shape: class\nclass Shape { constructor(a) }"),
+        ("text|", 0, 'text: string\n"abc"'),
+        ("'😀' + text|", 0, 'text: string\n"abc"'),
+        ("thing.list|", 0, "thing.list: Array\nArray(1) [ Object ]"),
+        ("|", 0, None),
+        ("thing.bad|", 0, None),
+        ("await|", 0, None),
+    ],
+)
+def test_inspect(shared: Guest, marked: str, detail: int, text: str | None) -> None:
+    before, _, after = marked.partition("|")
+    cursor = len(before.encode("utf-16-le")) // 2
+    reply = shared.call("inspect", code=before + after, cursor=cursor, detail=detail)
+    assert reply["data"].get("text/plain") == text
+    assert reply["found"] == (text is not None)
+
+
+def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
+    guest = Guest(find_node(), tmp_path)
+    source = "function twice(x) { return 2 * x }"
+    guest.value(f"/**\n * Doubles it.\n *\n * @param x what\n */\n{source}")
+    guest.value("/** Waits. */ const nap = async (ms: number) => ms;")
+
+    def inspect(code: str, detail: int = 0) -> str:
+        reply = guest.call("inspect", code=code, cursor=2, detail=detail)
+        assert reply["data"]["text/markdown"].startswith(f"**{code}: ")
+        return str(reply["data"]["text/plain"])
+
+    comment = "Doubles it.\n\n@param x what"
+    assert inspect("twice") == f"twice: function\nfunction twice(x)\n\n{comment}"
+    assert inspect("twice", 1) == f"{inspect('twice')}\n\n{source}"
+    assert inspect("nap") == "nap: function\nasync function nap(ms)\n\nWaits."
+    guest.value("function twice(y) { return y + y }")
+    guest.close()
