@@ -72,8 +72,10 @@ function importersByFile() {
   }]);
   const files = keys(Module._cache);
   for (let i = 0; i < files.length; i++) {
-    const { children } = Module._cache[files[i]];
-    for (let j = 0; j < children.length; j++) link(files[i], children[j].filename);
+    const { children } = Module._cache[files[i]]; // JSON that was imported has none
+    for (let j = 0; isArray(children) && j < children.length; j++) {
+      link(files[i], children[j].filename);
+    }
   }
   return importers;
 }

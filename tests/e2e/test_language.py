@@ -24,3 +24,68 @@ def test_an_interrupt_ends_the_wait_for_a_silent_fifo(kernel: Kernel, open_first
     kernel.interrupt()
     assert kernel.finish(cell).reply["ename"] == "Interrupted"
     assert kernel.value("kept") == 42, "nothing was lost"
+
+
+# -- across a rewind ---------------------------------------------------------------------------
+
+
+def test_results_of_earlier_cells_come_back(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("({ kept: 1 })")
+    kernel.ok("_.kept + 1")
+    kernel.fails("null.x")
+    kernel.ok("Out.length = 0")
+    kernel.rewind(3)
+    assert kernel.value("[_, _1.kept, Out[2], In[2], _error.name]") == [
+        2,
+        1,
+        2,
+        "_.kept + 1",
+        "TypeError",
+    ]
+
+
+def test_what_was_imported_is_that_of_the_checkpoint(kernel: Kernel) -> None:
+    """Modules go back with the files that they came from, and changes are noticed on either way."""
+    kernel.ok("const { writeFileSync } = require('node:fs')")
+    kernel.ok("writeFileSync('m.ts', 'export enum E { A = 1 }; export const state: any = {}')")
+    first = kernel.ok("import { E, state } from './m.ts'; state.count = 1").count
+    kernel.ok("writeFileSync('m.ts', 'export enum E { A = 2 }; export const state: any = {}')")
+    assert kernel.ok("import { E, state } from './m.ts'; [E.A, state]").text == "[ 2, {} ]"
+    kernel.rewind(first)
+    again = "import { E, state } from './m.ts'; [E.A, state]"
+    assert kernel.ok(again).text == "[ 1, { count: 1 } ]", "not loaded again"
+    kernel.ok("writeFileSync('m.ts', 'export enum E { A = 3 }; export const state: any = {}')")
+    assert kernel.ok(again).text == "[ 3, {} ]"
+
+
+def test_errors_point_at_cells_from_before_the_rewind(kernel: Kernel) -> None:
+    cell = kernel.ok("enum E { A }\nfunction f(x: any) {\n  return x.y.z\n}").count
+    kernel.ok("f = null")
+    kernel.rewind(cell)
+    traceback = kernel.fails("f({})").reply["traceback"]
+    assert traceback[:3] == [f"cell {cell}:3:14", "  return x.y.z", " " * 13 + "^"]
+
+
+# -- cells with magics -------------------------------------------------------------------------
+
+
+def test_lines_of_magics_count(kernel: Kernel) -> None:
+    failed = kernel.fails("%config\n// a comment\n  let a: number = null.x")
+    assert failed.reply["traceback"][:3] == [
+        f"cell {failed.count}:3:24",
+        "  let a: number = null.x",
+        " " * 23 + "^",
+    ]
+    syntax = kernel.fails("%config\nlet b: number = ;")
+    assert syntax.reply["traceback"][0] == f"cell {syntax.count}:2:17"
+
+
+# -- limits ------------------------------------------------------------------------------------
+
+
+def test_an_output_that_no_message_can_hold_is_an_error(kernel: Kernel) -> None:
+    failed = kernel.fails("var kept = 1; display('x'.repeat(130 * 2 ** 20))")
+    assert failed.reply["ename"] == "RangeError"
+    assert "the limit is 128 MiB" in failed.reply["evalue"]
+    assert kernel.value("kept") == 1, "the guest lives"

@@ -49,13 +49,24 @@ class Outputs:
         return str(display.data["text/html"])
 
 
-@pytest.fixture(scope="module")
-def tour() -> Outputs:
-    """The tour, executed once. Only the cells that say so may fail."""
-    notebook = nbformat.read(FOLDER / "tour.ipynb", as_version=4)
+def executed(name: str) -> Outputs:
+    """What a notebook puts out. Only the cells that say so may fail."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     client = NotebookClient(notebook, kernel_name=kernel_name(), timeout=30)
     client.execute()
     return Outputs(client.nb)
+
+
+@pytest.fixture(scope="module")
+def tour() -> Outputs:
+    """The tour, executed once."""
+    return executed("tour")
+
+
+@pytest.fixture(scope="module")
+def language() -> Outputs:
+    """The tour of the language, executed once."""
+    return executed("language")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -160,3 +171,26 @@ def test_the_timeline_is_drawn(tour: Outputs) -> None:
 
 def test_the_status_is_shown(tour: Outputs) -> None:
     assert any("last rewind" in line for line in tour.lines("status"))
+
+
+def test_the_language_tour_shows_results_and_mutes_them(language: Outputs) -> None:
+    results = [language.lines(cell) for cell in ("result", "last", "muted", "after-muted")]
+    assert results == [["5"], ["10"], [], ["11"]]
+
+
+def test_the_language_tour_speaks_typescript_and_modules(language: Outputs) -> None:
+    assert language.result("types-later") == "'9 m²'"
+    assert language.result("import") == "[ '£6.00', 'work' ]"
+    assert language.result("fresh") == "'6 coins'"
+
+
+def test_the_language_tour_fails_where_it_says(language: Outputs) -> None:
+    assert language.error("error") == "Error: no stock list"
+    assert language.error("missing").startswith("Error: Cannot find package 'left-pad'")
+    assert language.error("decorator").startswith("SyntaxError: decorators are not supported")
+    assert language.result("last-error") == "'SyntaxError'"
+
+
+def test_the_language_tour_goes_back(language: Outputs) -> None:
+    assert language.result("spoiled") == "'too much'"
+    assert language.result("rewind") == "[ '1 coins', 'ft', 25 ]"

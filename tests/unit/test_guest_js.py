@@ -795,6 +795,9 @@ def test_json_and_wasm_can_be_imported(guest: Guest, tmp_path: Path) -> None:
     assert guest.value("import { add } from './a.wasm'; add(2, 3)") == "5"
     assert guest.value("import j from './a.json' with { type: 'json' }; j.k") == "1"
     assert guest.value("require('./a.json').k") == "1"
+    (tmp_path / "a.json").write_text('{"k": 2}')
+    assert guest.value("import j from './a.json' with { type: 'json' }; j.k") == "2"
+    assert guest.value("require('./a.json').k") == "2"
     assert "with { type: 'json' }" in guest.error("import j from './a.json'")["traceback"][-1]
     assert guest.output() == [], "no warnings"
 
