@@ -32,7 +32,8 @@ _RANGE = re.compile(r"\s*\.\.\s*")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One magic as it was called; `body` is None for a line magic.
+    """One magic as it was called; `body` is None for a line magic, else what stands below it, on the
+    lines where it was typed.
 
     `args` are complete units: references may consist of two words ("before 5"), a range is two
     references, a setting is its name and, if it is to be set, the value as it was written.
@@ -90,11 +91,8 @@ def parse(cell: str) -> Cell:
                     f"{line.split()[0]} must come first in its cell",
                     hint="put the line magics above it into a cell of their own",
                 )
-            body = "\n".join(lines[number + 1 :])
-            command = _command(line[2:], body)
-            if command.code is not None:
-                command = replace(command, code="\n" * (number + 1) + body)
-            return Cell((command,), "")
+            body = "\n".join([""] * (number + 1) + lines[number + 1 :])
+            return Cell((_command(line[2:], body),), "")
         else:
             command = _command(line[1:], None)
             if command.code is not None:

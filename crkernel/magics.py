@@ -98,7 +98,7 @@ async def _recall(command: Command, front: Frontend) -> None:
     code = tree.get(key).code
     if code is None:
         raise UserError(f"no code led to checkpoint {key}", hint="%timeline shows every state")
-    front.recall(code)
+    front.recall(code.lstrip("\n"))  # magics stood above it
 
 
 async def _reset(_command: Command, front: Frontend) -> None:

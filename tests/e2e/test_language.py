@@ -77,6 +77,10 @@ def test_lines_of_magics_count(kernel: Kernel) -> None:
         "  let a: number = null.x",
         " " * 23 + "^",
     ]
+    timed = kernel.fails("\n%%time\n\n  let a: number = null.x")
+    assert f"    at cell {timed.count}:4:24" in timed.reply["traceback"]
+    again = kernel.fails(f"%%rerun {failed.count}\nnull.y")
+    assert f"    at cell {again.count}:2:6" in again.reply["traceback"]
     syntax = kernel.fails("%config\nlet b: number = ;")
     assert syntax.reply["traceback"][0] == f"cell {syntax.count}:2:17"
 

@@ -66,7 +66,7 @@ def test_line_magics_come_first_and_keep_the_line_numbers() -> None:
 
 def test_a_cell_magic_takes_the_rest_as_it_is() -> None:
     command = one("\n // so\n%%rerun  3 \r\n  let x = 1\n%undo\n\n")
-    assert command == Command("rerun", ("3",), body="  let x = 1\n%undo\n\n")
+    assert command == Command("rerun", ("3",), body="\n\n\n  let x = 1\n%undo\n\n")
     assert command.magic is MAGICS["rerun"]
 
 
