@@ -32,8 +32,8 @@ _RANGE = re.compile(r"\s*\.\.\s*")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One magic as it was called; `body` is None for a line magic, else what stands below it, on the
-    lines where it was typed.
+    """One magic as it was called; `body` is None for a line magic, else what stands below it, on
+    the lines where it was typed.
 
     `args` are complete units: references may consist of two words ("before 5"), a range is two
     references, a setting is its name and, if it is to be set, the value as it was written.
