@@ -22,7 +22,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # program:apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
 
-.PHONY: demo test check bench setup image packages browser clean
+.PHONY: demo test check bench setup image packages browser tun clean
 
 demo: setup
 	@mkdir -p build
@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/jupyter nbconvert --to html --log-level WARN build/tour.ipynb
 	echo "see build/tour.ipynb and build/tour.html"
 
-test: setup browser
+test: setup browser tun
 	@$(BIN)/pytest $(ARGS)
 
 check: .venv/ready
@@ -89,6 +89,11 @@ packages:
 # only tests look at notebooks
 browser:
 	@$(MAKE) packages PROGRAMS=chromium:chromium
+
+# Guests with a network need it open to users, as udev has it; some machines have no udev.
+tun:
+	@mode=$$(stat -c %a /dev/net/tun)
+	if [ "$$mode" != 666 ]; then $$([ "$$(id -u)" = 0 ] || echo sudo) chmod 666 /dev/net/tun; fi
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -173,6 +173,15 @@ def check_criu() -> str:
     return f"CRIU {image.check_criu(result.stdout, f'{image.BUILD_COMMAND} --force')}"
 
 
+def check_network() -> str:
+    """Never fails: by default guests have none."""
+    from crkernel.engines import local
+
+    if local.tun_is_open():
+        return "guests can have one (network=full)"
+    return f"guests can have none; for network=full {local.OPEN_TUN}"
+
+
 def check_kernelspec() -> str:
     from crkernel import registration
 
@@ -249,6 +258,7 @@ CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("memory", check_memory),
     ("image", check_image),
     ("CRIU", check_criu),
+    ("network", check_network),
     ("kernelspec", check_kernelspec),
     ("dump and restore", proof),
 )

@@ -12,7 +12,7 @@ from ipykernel.kernelbase import Kernel
 
 from crkernel import __version__
 from crkernel.engines import Engine, open_engine
-from crkernel.errors import CRKernelError
+from crkernel.errors import CRKernelError, EngineUnavailable
 from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.lookup import Lookup
@@ -67,7 +67,12 @@ class CRKernel(Settings, Kernel):
         """The one that is set. If there is none such, any will do: it is never started."""
         secret = self.session.key if self.session else None
         try:
-            return open_engine(self.engine, self.limits(), secret)
+            engine = open_engine(self.engine, self.limits(), secret)
+            if self.network not in engine.networks:
+                hint = "set network to none, or take another engine"
+                raise EngineUnavailable(f"{engine.name} gives guests no network", hint=hint)
+            engine.network = self.network
+            return engine
         except CRKernelError as error:
             self.misconfigured = error
             return open_engine("local", self.limits(), secret)
@@ -300,4 +305,7 @@ class CRKernel(Settings, Kernel):
 
     def settings_changed(self) -> None:
         """For guests that are started from now on."""
-        self.notebook.engine.limits = self.limits()
+        engine = self.notebook.engine
+        engine.limits = self.limits()
+        if self.network != engine.network:
+            self.notebook.change_network(self.network)

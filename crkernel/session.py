@@ -20,7 +20,7 @@ from crkernel.checkpoint import Checkpoint, Status
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
 from crkernel.engines.base import Engine, Limits, Sandbox, died
-from crkernel.errors import CRKernelError, SandboxDied
+from crkernel.errors import CRKernelError, SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
 from crkernel.npm import REBUILD, Npm
@@ -287,6 +287,14 @@ class Session:
                 self._spare.warm()
             return key
 
+    def change_network(self, network: str) -> None:
+        """What guests reach that come up from now on, also in a rewind. Raises UserError."""
+        if network not in self.engine.networks:
+            raise UserError(f"the engine {self.engine.name} gives guests no network")
+        self.engine.network = network
+        self._spare.drop()
+        self._spare.warm()
+
     async def settled(self) -> None:
         """Wait until the newest checkpoint is taken."""
         async with self._operation():
@@ -309,6 +317,7 @@ class Session:
                 "max_processes": limits.max_processes,
                 "file_size": f"{limits.file_size // unit} MiB",
                 "disk_size": f"{limits.disk_size // unit} MiB",
+                "network": self.engine.network,
             },
             "timeline": {"head": self.timeline.head, "checkpoints": len(self.timeline)},
             "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self._past.last.items()},

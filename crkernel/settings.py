@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from traitlets import Enum, Int, TraitError, Unicode
+from traitlets import Int, TraitError, Unicode
 from traitlets.config import Config, Configurable
 
 from crkernel.engines import Limits
@@ -51,6 +51,25 @@ class Size(Number):
         return match and int(min(float(match[1]), float(_MOST)) * _UNITS[match[2].upper()])
 
 
+class Choice(Unicode[str, str | bytes]):
+    """One of a few words."""
+
+    def __init__(self, words: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(words[0], **kwargs)
+        self.words = words
+
+    def validate(self, obj: Any, value: Any) -> str:  # noqa: ARG002
+        """Raises TraitError for any other."""
+        if value not in self.words:
+            takes = " or ".join(self.words)
+            raise TraitError(f"{self.name} cannot be {str(value)!r}: it takes {takes}")
+        return str(value)
+
+    def from_string(self, s: str) -> Any:
+        """What a command line or %config gives."""
+        return s
+
+
 class Settings(Configurable):
     """What can be set. It is a base of the kernel: on a command line `--CRKernel.memory=2G`."""
 
@@ -73,15 +92,18 @@ class Settings(Configurable):
         min=1 << 20,
         help="Its writable tree, in memory: /home/work, /tmp, /dev/shm.",
     ).tag(config=True)
+    network = Choice(
+        ("none", "full"),
+        help="What a guest reaches: none, its own loopback; full, whatever this machine does.",
+    ).tag(config=True)
     staging_size = Size(
         Limits.default().staging_size,
         min=64 << 20,
         help="All checkpoints of the session, in memory; a third of the machine's.",
     ).tag(config=True, fixed=True)
 
-    colors = Enum(
+    colors = Choice(
         ("auto", "always", "never"),
-        "auto",
         help="What has colours; auto: errors, and in notebooks that a person looks at, values too.",
     ).tag(config=True, at_once=True)
     output_size = Size(

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, ClassVar
 
 from crkernel.engines import machine
 from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
@@ -269,9 +269,13 @@ class Engine(ABC):
     """Makes the sandboxes of one session. Found by entry point, named by the trait `engine`."""
 
     name: str
+    networks: ClassVar[tuple[str, ...]] = ("none",)
+    """What `network` can be."""
 
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         self.limits = limits
+        self.network = "none"
+        """What guests reach outside of their sandbox, for sandboxes to come: one of `networks`."""
         self.secret = secret
         """What this kernel shares with the one that is started in its place at a restart."""
 

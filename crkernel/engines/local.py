@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -39,6 +40,7 @@ class LocalEngine(Engine):
     """Owns the nest: its process and the datagram socket to it."""
 
     name = "local"
+    networks = ("none", "full")
 
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         super().__init__(limits, secret)
@@ -133,7 +135,13 @@ class LocalEngine(Engine):
 
     async def sandbox(self) -> Sandbox:
         """Fork a sandbox from the nest."""
-        return await self._fork("sandbox", [])
+        nameserver = _nameserver() if self.network == "full" else None
+        if nameserver is not None and not tun_is_open():
+            raise EngineUnavailable(
+                "no guest can have a network here: /dev/net/tun is missing or closed to users",
+                hint=OPEN_TUN,
+            )
+        return await self._fork("sandbox", [], network=nameserver)
 
     async def courier(self, host: bytes) -> Sandbox:
         """Fork one from the nest, which shares the network of the host."""
@@ -142,11 +150,11 @@ class LocalEngine(Engine):
             file.flush()
             return await self._fork("courier", [file.fileno()])
 
-    async def _fork(self, op: str, descriptors: list[int]) -> Sandbox:
+    async def _fork(self, op: str, descriptors: list[int], **fields: Any) -> Sandbox:
         ours, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *descriptors]
         try:
-            answer = await self._ask(op, descriptors, disk=self.limits.disk_size)
+            answer = await self._ask(op, descriptors, disk=self.limits.disk_size, **fields)
         except BaseException:
             ours.close()
             raise
@@ -302,6 +310,28 @@ class Heirloom:
         """Until it has ended."""
         select.select([self._descriptor], [], [])
         os.close(self._descriptor)
+
+
+OPEN_TUN = "run: sudo modprobe tun; sudo chmod 666 /dev/net/tun"
+
+
+def tun_is_open() -> bool:
+    """Whether a user may make the device by which a sandbox gets a network. (Root's nests are
+    users as well.)"""
+    with suppress(FileNotFoundError):
+        device = Path("/dev/net/tun")
+        is_ours = os.geteuid() != 0 and os.access(device, os.R_OK | os.W_OK)
+        return is_ours or device.stat().st_mode & 0o006 == 0o006
+    return False
+
+
+def _nameserver() -> str:
+    """The host's, where guests with a network have their questions for names sent to."""
+    with suppress(OSError):
+        text = Path("/etc/resolv.conf").read_text(errors="replace")
+        if found := re.search(r"^\s*nameserver\s+([\d.]+)\s*$", text, re.M):
+            return found[1]
+    return "127.0.0.1"
 
 
 def _npm_cache() -> str | None:

@@ -290,6 +290,11 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "a deleted file that is still open is too big (64 MiB are allowed); close it",
     ),
     (
+        r"Can't (bind|connect) inet socket back",
+        "it holds a connection out of the sandbox, which has no network now; "
+        "set %config network = full",
+    ),
+    (
         r"Can't open mapped",
         "a program or library that is in use was deleted or replaced; end what uses it",
     ),

@@ -103,6 +103,7 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
     sc.mount("none", "/", flags=sc.MS_REC | sc.MS_PRIVATE)
     root = sc.clone_tree(".")
     host_proc = sc.clone_tree("/proc", recursive=True)
+    tun = sc.clone_tree("/dev/net/tun") if os.path.exists("/dev/net/tun") else None
     devices = {name: sc.clone_tree(f"/dev/{name}") for name in _DEVICES}
     sc.make_readonly(root)
     sc.attach(root, ".")
@@ -121,7 +122,7 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
         sc.attach(tree, f"./dev/{name}")
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, f"./dev/{name}")
-    for name in ("pts", "shm"):
+    for name in ("pts", "shm", "net"):
         os.mkdir(f"./dev/{name}")
     _remount_readonly("./dev")
     sc.mount("tmpfs", "./run", "tmpfs", flags, "mode=700,size=1m")
@@ -132,6 +133,9 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, f"{options},huge=within_size")
     except OSError:  # a kernel without transparent huge pages
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, options)
+    if tun is not None:
+        os.close(os.open("./run/tun", os.O_CREAT | os.O_WRONLY))
+        sc.attach(tun, "./run/tun")
     if cache is not None:
         os.mkdir("./run/npm")
         sc.attach(cache, "./run/npm")

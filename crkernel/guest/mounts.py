@@ -16,11 +16,13 @@ NPM_CACHE = "/run/npm"
 """Where `enter` puts the user's npm cache, if there is one; sandboxes do not see it."""
 _WRITABLE = {"work": process.WORK, "tmp": "/tmp", "shm": "/dev/shm"}
 """Directories of the writable tree, and where the guest sees them: one tmpfs, one limit."""
+RESOLV_CONF = "/run/resolv.conf"
+"""For sandboxes with a network, made by the nest."""
 HOST_FILES = "/tmp/host"
 _PLAIN = sc.MS_NOSUID | sc.MS_NODEV
 
 
-def build(disk: int) -> tuple[int, int]:
+def build(disk: int, *, network: bool) -> tuple[int, int]:
     """Make them and return descriptors of the writable tree (at most `disk` bytes) and of staging.
 
     Staging is in no mount of the sandbox afterwards: nobody gets there but through that descriptor,
@@ -28,6 +30,8 @@ def build(disk: int) -> tuple[int, int]:
     """
     staging = _take_staging()
     _new_proc()
+    if network:
+        sc.mount(RESOLV_CONF, "/etc/resolv.conf", flags=sc.MS_BIND)
     sc.detach("/run")
     options = "newinstance,ptmxmode=0666,mode=620"
     sc.mount("devpts", "/dev/pts", "devpts", sc.MS_NOSUID | sc.MS_NOEXEC, options)
@@ -80,7 +84,7 @@ def _new_tree(disk: int, targets: Mapping[str, str]) -> None:
 
 
 def loopback_up() -> None:
-    """Bring up `lo`, the only network of the sandbox; CRIU does not start without it."""
+    """Bring up `lo`, as a rule the only network of the sandbox; CRIU does not start without it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sH22x", b"lo", 0x1 | 0x40)  # IFF_UP | IFF_RUNNING
         fcntl.ioctl(sock, 0x8914, request)  # SIOCSIFFLAGS

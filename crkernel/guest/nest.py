@@ -21,10 +21,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from . import courier, golden, linger, supervisor, wire
+from . import courier, golden, linger, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
-from .mounts import STAGING
+from .mounts import RESOLV_CONF, STAGING
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
@@ -39,6 +39,8 @@ def main() -> None:
     """Serve until the engine closes the socket or dies."""
     sc.die_with_parent()
     os.mkdir(f"{STAGING}/runtime", 0o700)
+    with open(RESOLV_CONF, "w") as file:
+        file.write(f"nameserver {uplink.RESOLVER}\n")
     nest = Nest(socket.socket(fileno=CONTROL_FD))
     nest.answer({"ready": wire.PROTOCOL})
     nest.serve()
@@ -50,6 +52,7 @@ class Nest:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._sandboxes: set[int] = set()  # process ids
+        self._uplinks: dict[int, int] = {}  # of a sandbox and of what gives it a network
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
         self._selector = selectors.DefaultSelector()
         self._wakeup, wakeup = socket.socketpair()
@@ -63,6 +66,7 @@ class Nest:
         goes) for it. False if none comes: then nobody needs this nest any more."""
         sc.die_with_parent(0)
         for pid in self._sandboxes:
+            self._unlink(pid)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._sandboxes.clear()
@@ -121,8 +125,7 @@ class Nest:
     def _operate(self, request: Json, descriptors: list[int]) -> Json | None:
         """The answer, or None if it comes later."""
         if request["op"] == "sandbox":
-            channel = descriptors[0]
-            return {"pid": self._fork(lambda: supervise(channel, int(request["disk"])))}
+            return {"pid": self._sandbox(descriptors[0], int(request["disk"]), request["network"])}
         if request["op"] == "courier":
             channel, host = descriptors
             work = partial(deliver, channel, host, int(request["disk"]))
@@ -141,6 +144,13 @@ class Nest:
             "size": status.f_blocks * status.f_frsize,
         }
 
+    def _sandbox(self, channel: int, disk: int, nameserver: str | None) -> int:
+        """A new one, with a way to the network if there is a name server for it."""
+        pid = self._fork(partial(supervise, channel, disk, nameserver is not None))
+        if nameserver is not None:
+            self._uplinks[pid] = self._fork(partial(uplink.run, pid, nameserver), 0)
+        return pid
+
     def _end(self, pid: int, request: int) -> Json | None:
         try:
             if os.waitpid(pid, os.WNOHANG)[0] == pid:
@@ -149,9 +159,15 @@ class Nest:
             return {}
         finally:
             self._sandboxes.discard(pid)
+            self._unlink(pid)
         os.kill(pid, signal.SIGKILL)
         self._ending[pid] = request
         return None
+
+    def _unlink(self, pid: int) -> None:
+        """End what gives a sandbox its network, unless it has ended."""
+        if (link := self._uplinks.pop(pid, 0)) in self._ending:
+            os.kill(link, signal.SIGKILL)
 
     def _reap(self) -> None:
         """Answer for the ended that somebody waits for; a sandbox that nobody does is left as a
@@ -212,10 +228,10 @@ class Nest:
         os._exit(0)
 
 
-def supervise(channel: int, disk: int) -> None:
+def supervise(channel: int, disk: int, network: bool) -> None:
     """Be PID 1 of a sandbox. A lost connection ends it without a word."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        supervisor.main(socket.socket(fileno=channel), disk)
+        supervisor.main(socket.socket(fileno=channel), disk, network=network)
 
 
 def deliver(channel: int, host: int, disk: int) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, golden, mounts, process, record, seccomp, wire
+from . import activity, golden, mounts, process, record, seccomp, uplink, wire
 from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
@@ -43,24 +43,25 @@ class Refused(Exception):
         self.data = {"kind": kind, "message": message}
 
 
-def main(kernel: socket.socket, disk: int) -> None:
-    """Be PID 1 until the kernel closes the socket."""
+def main(kernel: socket.socket, disk: int, *, network: bool) -> None:
+    """Be PID 1 until the kernel closes the socket. With `network` the nest brings one."""
     sc.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's only handler
-    tree, staging = mounts.build(disk)
+    tree, staging = mounts.build(disk, network=network)
     mounts.loopback_up()
     socket.sethostname("crkernel")
     sc.no_new_privileges()
     sc.install_seccomp(seccomp.program())
-    Supervisor(kernel, staging, tree).serve()
+    Supervisor(kernel, staging, tree, network=network).serve()
 
 
 class Supervisor:
     """Serves one kernel over the socket `kernel`. Checkpoints lie in the directory descriptor
     `staging`, the writable tree in `tree`."""
 
-    def __init__(self, kernel: socket.socket, staging: int, tree: int) -> None:
+    def __init__(self, kernel: socket.socket, staging: int, tree: int, *, network: bool) -> None:
         self._kernel = kernel
+        self._network = network
         self._requests = wire.Decoder()
         self._staging = staging
         self._tree = Tree(tree, staging)
@@ -121,11 +122,14 @@ class Supervisor:
         """Have CRIU find out what this machine can do before anybody waits for it."""
         with contextlib.suppress(CriuError):  # the dump that fails for it tells why
             self._criu.check()
+        if self._network:
+            uplink.is_up()
         return {}
 
     def _boot(self, request: wire.Message) -> wire.Message:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
+        self._await_network()
         self._clock.enter()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
@@ -216,6 +220,7 @@ class Supervisor:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
         start = time.monotonic()
+        self._await_network()
         pipes = Pipes.make()
         try:
             with self._images(str(request["name"])) as (images, work):
@@ -247,6 +252,12 @@ class Supervisor:
         self._adopt(guest)
         self._spoke = False
         return {"hello": meta["hello"], "seconds": seconds}
+
+    def _await_network(self) -> None:
+        if self._network and not uplink.is_up():
+            raise Refused(
+                "EngineError", "no way to the network came up (the kernel's log tells why)"
+            )
 
     def _kill(self, _request: wire.Message) -> wire.Message:
         """End the guest at once; how it ended follows as an event."""

@@ -1,0 +1,67 @@
+"""The way to the network of a sandbox that may have one: pasta, run beside it by the nest.
+
+pasta (https://passt.top) takes what a sandbox sends into a tap device and makes ordinary sockets of
+the host's user of it, so it needs no privilege. It reaches what the host reaches but for the
+host's loopback, and nothing reaches in.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from . import syscalls as sc
+
+TUN = "/run/tun"
+"""Where `enter` puts the device; sandboxes do not see it."""
+RESOLVER = "10.0.2.3"
+ADDRESS = "10.0.2.100"
+"""Always the same, so that a socket that was bound to it can be restored."""
+_START_SECONDS = 5.0
+_TICK_SECONDS = 0.005
+
+
+def run(pid: int, nameserver: str) -> None:
+    """Become the pasta of the sandbox whose PID 1 is `pid`, until it is killed or we are."""
+    sc.die_with_parent()
+    sc.unshare(sc.CLONE_NEWNS)
+    sc.mount("tmpfs", "/dev/net", "tmpfs", sc.MS_NOSUID, "mode=755,size=4k")
+    os.close(os.open("/dev/net/tun", os.O_CREAT | os.O_WRONLY))
+    sc.mount(TUN, "/dev/net/tun", flags=sc.MS_BIND)
+    sc.no_new_privileges()
+    options = {
+        "netns": f"/proc/{pid}/ns/net",
+        "ns-ifname": "tap0",
+        "address": ADDRESS,
+        "netmask": "24",
+        "gateway": "10.0.2.2",
+        "dns-forward": RESOLVER,
+        "dns-host": nameserver,
+        "dns": RESOLVER,
+        "map-host-loopback": "none",
+        # By default ports that are bound on one side are forwarded from the other.
+        "tcp-ports": "none",
+        "udp-ports": "none",
+        "tcp-ns": "none",
+        "udp-ns": "none",
+    }
+    flags = ("foreground", "quiet", "netns-only", "config-net", "ipv4-only")
+    words = [f"--{flag}" for flag in flags]
+    for name, value in options.items():
+        words += [f"--{name}", value]
+    for descriptor in (0, 1):
+        os.dup2(os.open("/dev/null", os.O_RDWR), descriptor)
+    os.closerange(3, 1 << 16)
+    os.execve("/usr/bin/pasta", ["pasta", *words], {"PATH": "/usr/bin:/bin"})
+
+
+def is_up(seconds: float = _START_SECONDS) -> bool:
+    """Whether this network namespace gets a way out in that time."""
+    end = time.monotonic() + seconds
+    while True:
+        with open("/proc/net/route") as routes:
+            if any(line.split()[1] == "00000000" for line in routes.readlines()[1:]):
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(_TICK_SECONDS)
