@@ -16,6 +16,16 @@ Completion = tuple[list[str], int, int]
 """Matches and the part of the cell, in code points, that each of them replaces."""
 
 
+_ASKED = re.compile(r"\s*(?P<name>[^\W\d][\w$]*(?:\??\.[^\W\d][\w$]*)*)(?P<marks>\?{1,2})\s*")
+
+
+def asked_about(cell: str) -> tuple[str, int] | None:
+    """The name that a cell like `name?` asks about, which is no JavaScript, and the level of
+    detail: 1 for `name??`, which wants the source."""
+    match = _ASKED.fullmatch(cell)
+    return (match["name"], len(match["marks"]) - 1) if match else None
+
+
 def help_text(name: str) -> str:
     """All there is to say about one magic."""
     magic = lookup(name.lstrip("%"))
@@ -40,7 +50,10 @@ def help_at(cell: str, cursor: int) -> str | None:
 
 
 def is_complete(cell: str) -> dict[str, str] | None:
-    """What is_complete_request answers for a cell that begins with a magic, None for others."""
+    """What is_complete_request answers for a cell that begins with a magic or asks about a name;
+    None for others."""
+    if asked_about(cell) is not None:
+        return {"status": "complete"}
     try:
         parsed = parse(cell)
     except BadMagic:

@@ -290,6 +290,20 @@ Code with await is awaited each time.""",
         options=("-n", "-r"),
     ),
     Magic(
+        "stack",
+        "%stack",
+        "show the stack of the last error in full",
+        """\
+Shows the last error that was told, of a cell or of a callback, with all its frames: those of Node
+and of this kernel, which tracebacks leave out, and those of its causes.
+
+Example:
+  %stack
+
+A stack has no more frames than Error.stackTraceLimit, which is 10. Does not change the state of the
+guest.""",
+    ),
+    Magic(
         "who",
         "%who",
         "list the names that cells have declared",

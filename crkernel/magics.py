@@ -153,6 +153,14 @@ async def _measure(command: Command, front: Frontend, measure: dict[str, Any]) -
     return outcome
 
 
+async def _stack(_command: Command, front: Frontend) -> None:
+    await front.session.settled()
+    lines = (await front.session.call("stack")).get("lines")
+    if not lines or not isinstance(lines, list):
+        raise UserError("nothing has failed yet", hint="%stack explains the last error")
+    front.show("\n".join(map(str, lines)))
+
+
 async def _who(_command: Command, front: Frontend) -> None:
     names = [row[0] for row in await _variables(front)]
     front.show("  ".join(names) or _NO_NAMES)
@@ -199,6 +207,7 @@ _RUN: dict[str, Callable[[Command, Frontend], Awaitable[Outcome | None]]] = {
     "status": _status,
     "time": _time,
     "timeit": _timeit,
+    "stack": _stack,
     "who": _who,
     "whos": _whos,
     "lsmagic": _lsmagic,

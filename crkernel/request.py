@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any, Protocol
 
-from crkernel import magics
+from crkernel import magic_help, magics
 from crkernel.errors import CRKernelError, UserError
 from crkernel.magic_syntax import parse
 from crkernel.outcome import Outcome, Sink
@@ -21,6 +21,9 @@ class Host(Protocol):
 
     async def ready(self) -> None:
         """Wait until there is a guest. Raises CRKernelError."""
+
+    async def do_inspect(self, code: str, cursor_pos: int, detail_level: int = 0) -> dict[str, Any]:
+        """The content of inspect_reply."""
 
     def settings(self) -> dict[str, str]:
         """All settings, as text."""
@@ -47,6 +50,8 @@ class Request:
     async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
         """Magics first, then JavaScript. Raises CRKernelError."""
         self.session.begin_request()
+        if (asked := magic_help.asked_about(code)) is not None:
+            return await self._explain(*asked)
         cell = parse(code)
         for command in cell.commands:
             if self._silent and command.magic.changes_state:
@@ -72,6 +77,16 @@ class Request:
         if outcome.result is not None:
             self.sink.result(self._kernel.execution_count, outcome.result)
         return outcome
+
+    async def _explain(self, name: str, detail: int) -> Outcome:
+        """Show in the pager what there is to say of a name. Raises UserError."""
+        await self._kernel.ready()
+        await self.session.settled()
+        answer = await self._kernel.do_inspect(name, len(name), detail)
+        if not answer["found"]:
+            raise UserError(f"there is nothing to say of {name}", hint="is the name right?")
+        self._payload.append({"source": "page", "data": answer["data"], "start": 0})
+        return Outcome("ok")
 
     def reply(self, outcome: Outcome) -> dict[str, Any]:
         """Publish the error if there is one; the content of execute_reply."""

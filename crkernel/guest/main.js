@@ -93,6 +93,7 @@ function followDirectory() {
 }
 
 function failed(thrown, evaluation) {
+  stacks.note(thrown);
   return failure.describe(thrown, audience.colorErrors, evaluation);
 }
 
@@ -296,6 +297,7 @@ const operations = {
     known = comms.deliver(request);
   },
   settle: unwinder.settle,
+  stack: ({ id }) => answer({ id, lines: stacks.whole() }),
   told: ({ id, muted }) => {
     if (asked?.run.id === id && asked.run === running) asked.done(muted);
     asked = null;

@@ -3,6 +3,7 @@
 
 const path = require('node:path');
 const { findSourceMap } = require('node:module');
+const { inspect, types } = require('node:util');
 const { rename } = require('./cells.js');
 
 const HERE = __dirname + path.sep;
@@ -10,7 +11,14 @@ const IMPORT = 'crkernelImport'; // stands in for a static import, see modules.j
 const { apply } = Reflect;
 const { exec } = RegExp.prototype;
 const { replace, startsWith } = String.prototype;
+const { includes } = Array.prototype;
+const { isArray } = Array;
+const { getOwnPropertyDescriptor } = Object;
+const { isNativeError } = types;
+const framesOf = new WeakMap(); // error -> all its frames
+const { get: find, set: keep } = WeakMap.prototype;
 let headerOf;
+let last = null; // {thrown}: what was told last
 
 /** A frame as text. In a TypeScript file that Node transformed it shows what was typed. */
 function frameOf(site, file) {
@@ -43,6 +51,7 @@ function userFrames(sites) {
 
 /** Stands in for Node's formatter of stacks. */
 function prepareStack(error, sites) {
+  apply(keep, framesOf, [error, sites]);
   let text = headerOf(error);
   const frames = userFrames(sites);
   for (let i = 0; i < frames.length; i++) text += `\n    at ${frames[i]}`;
@@ -58,4 +67,48 @@ function install({ setPrepare, prepare }) {
   setPrepare(prepareStack);
 }
 
-module.exports = { HERE, install };
+/** An error is told; it is the one that whole() is about until the next. */
+function note(thrown) {
+  last = { thrown };
+}
+
+/** The own property of an error, unless it takes a getter to have it. */
+function ownValue(error, name) {
+  return getOwnPropertyDescriptor(error, name)?.value;
+}
+
+/** Adds the lines of one error with all its frames, Node's and ours too, then those of its causes. */
+function addLines(lines, thrown, title, seen) {
+  if (!isNativeError(thrown)) {
+    lines[lines.length] = `${title}${inspect(thrown)} (no error, so it has no stack)`;
+    return;
+  }
+  if (apply(includes, seen, [thrown])) return;
+  seen[seen.length] = thrown;
+  const { stack } = thrown; // which makes its frames known
+  const sites = apply(find, framesOf, [thrown]);
+  if (sites === undefined) {
+    lines[lines.length] = `${title}${stack}`;
+  } else {
+    lines[lines.length] = title + headerOf(thrown);
+    for (let i = 0; i < sites.length; i++) {
+      const file = sites[i].getFileName() ?? '';
+      lines[lines.length] = `    at ${frameOf(sites[i], file)}`;
+    }
+  }
+  const cause = ownValue(thrown, 'cause');
+  if (cause !== undefined) addLines(lines, cause, '[cause] ', seen);
+  const errors = ownValue(thrown, 'errors');
+  for (let i = 0; isArray(errors) && i < errors.length; i++) {
+    addLines(lines, errors[i], `[errors ${i}] `, seen);
+  }
+}
+
+/** The last error in full, as lines; none if there was no error yet. */
+function whole() {
+  const lines = [];
+  if (last) addLines(lines, last.thrown, '', []);
+  return lines;
+}
+
+module.exports = { HERE, install, note, whole };

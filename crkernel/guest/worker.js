@@ -198,6 +198,7 @@ const operations = {
   ping: () => ({ ok: true }),
   complete: (request) => look(require('./completion.js'), request),
   inspect: (request) => look(require('./inspection.js'), request),
+  stack: (request) => askMain(request),
   variables: () => require('./variables.js').list(post, builtins),
   is_complete: (request) => require('./completeness.js').isComplete(request.code),
 };

@@ -1,4 +1,4 @@
-"""Magics that measure and list: %time, %timeit, %who, %whos."""
+"""Magics that measure and look: %time, %timeit, %stack, %who, %whos."""
 
 from __future__ import annotations
 
@@ -170,6 +170,50 @@ def test_an_expression_may_begin_with_a_minus(kernel: Kernel) -> None:
     assert kernel.ok("%time -x").text == "-5"
 
 
+# -- %stack ------------------------------------------------------------------------------------
+
+
+def test_stack_shows_the_last_error_in_full(kernel: Kernel) -> None:
+    result = kernel.fails("%stack")
+    assert result.error == "UserError: nothing has failed yet"
+    defined = kernel.ok(
+        "function inner() { JSON.parse('{') }\n"
+        "function outer() { try { inner() } catch (cause) {"
+        " throw new TypeError('outer', { cause }) } }"
+    ).count
+    failed = kernel.fails("[1].forEach(outer)")
+    assert "node:" not in failed.traceback
+    shown = kernel.ok("%stack").shown
+    first, second = shown.split("[cause] ")
+    assert first.startswith("TypeError: outer\n    at outer ")
+    assert f"cell {defined}:2:" in first
+    assert "at Array.forEach (<anonymous>)" in first
+    assert f"(cell {failed.count}:1:5)" in first or f"at cell {failed.count}:1:5" in first
+    assert "at Session.post (node:inspector" in first
+    assert "/guest/main.js" in first
+    assert second.startswith("SyntaxError: ")
+    assert "at JSON.parse (<anonymous>)" in second
+    assert f"at inner (cell {defined}:1:" in second
+
+
+def test_stack_of_callbacks_and_of_what_is_no_error(kernel: Kernel) -> None:
+    result = kernel.ok("setTimeout(function late() { throw new RangeError('in a timer') }); 0")
+    kernel.messages_until(result, "stream", "in a timer")
+    shown = kernel.ok("%stack").shown
+    assert "RangeError: in a timer" in shown
+    assert "at Timeout.late [as _onTimeout]" in shown
+    assert "node:internal/timers" in shown
+    kernel.fails("throw { code: 5 }")
+    assert kernel.ok("%stack").shown == "{ code: 5 } (no error, so it has no stack)"
+
+
+def test_stack_survives_a_rewind(kernel: Kernel) -> None:
+    failed = kernel.fails("throw new Error('the first')").count
+    kernel.fails("throw new Error('the second')")
+    kernel.rewind(failed)
+    assert "the first" in kernel.ok("%stack").shown
+
+
 # -- %who and %whos ----------------------------------------------------------------------------
 
 
@@ -245,3 +289,34 @@ def test_help_and_completion(kernel: Kernel) -> None:
         assert kernel.client.get_shell_msg(timeout=20)["content"]["status"] == status, code
     (payload,) = kernel.ok("%timeit?").reply["payload"]
     assert "-n LOOPS" in payload["data"]["text/plain"]
+
+
+# -- name? -------------------------------------------------------------------------------------
+
+
+def test_a_name_with_a_question_mark_is_explained_in_the_pager(kernel: Kernel) -> None:
+    kernel.ok("function area(w, h) {\n  return w * h\n}\nconst shape = { sides: { n: 4 } }")
+    count = kernel.ok("0").count
+    result = kernel.ok("area?")
+    (payload,) = result.reply["payload"]
+    assert payload["source"] == "page"
+    assert "area(w, h)" in payload["data"]["text/plain"]
+    assert "return w * h" not in payload["data"]["text/plain"]
+    (payload,) = kernel.ok(" area?? ").reply["payload"]
+    assert "return w * h" in payload["data"]["text/plain"]
+    (payload,) = kernel.ok("shape.sides?").reply["payload"]
+    assert "n: 4" in payload["data"]["text/plain"]
+    assert result.messages[1:] == []
+    assert f"○ {count + 1}" not in kernel.ok("%timeline").shown
+    assert kernel.fails("nowhere?").error == "UserError: there is nothing to say of nowhere"
+
+
+@pytest.mark.parametrize("code", ["1 ? 2 : 3", "area ?? 5", "'area?'", "area?.length"])
+def test_questions_that_are_javascript_are_run(kernel: Kernel, code: str) -> None:
+    kernel.ok("var area = null")
+    assert kernel.ok(code).reply["payload"] == []
+
+
+def test_a_question_about_a_name_is_complete(kernel: Kernel) -> None:
+    kernel.client.is_complete("Math.max?")
+    assert kernel.client.get_shell_msg(timeout=20)["content"]["status"] == "complete"
