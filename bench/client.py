@@ -29,10 +29,13 @@ _SILENCE_MS = 20
 
 @dataclass
 class Run:
-    """Milliseconds from a request to its reply and to its idle; the reply; the texts shown."""
+    """Milliseconds from a request to its reply, to its idle and to the last of its output; the
+    reply; the texts displayed; how many characters were printed."""
 
     reply: float = 0.0
     idle: float = 0.0
+    shown: float = 0.0
+    printed: int = 0
     content: dict[str, Any] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
 
@@ -61,13 +64,16 @@ class Kernel:
         """Of the kernel's process."""
         return int(self._manager.provisioner.pid)  # type: ignore[union-attr]
 
-    def run(self, code: str) -> Run:
-        """Execute one cell; raises EngineError if it fails."""
-        return self.run_all([code])[0]
+    def run(self, code: str, quiet: float = 0.0) -> Run:
+        """Execute one cell; raises EngineError if it fails. For a kernel whose output comes after
+        its idle, or that loses its idle in much output: with `quiet`, wait for the reply, and then
+        until so many seconds have brought nothing."""
+        return self.run_all([code], quiet)[0]
 
-    def run_all(self, codes: Sequence[str]) -> list[Run]:
+    def run_all(self, codes: Sequence[str], quiet: float = 0.0) -> list[Run]:
         """Execute cells that are all sent at once; returns when the last is idle."""
-        return self._ask("execute_request", [{"code": c, "store_history": True} for c in codes])
+        contents = [{"code": code, "store_history": True} for code in codes]
+        return self._ask("execute_request", contents, quiet)
 
     def complete(self, code: str) -> Run:
         """Ask for completions at the end of `code`."""
@@ -79,14 +85,15 @@ class Kernel:
             socket.close(linger=0)
         self._manager.shutdown_kernel()
 
-    def _ask(self, kind: str, contents: Sequence[dict[str, Any]]) -> list[Run]:
+    def _ask(self, kind: str, contents: Sequence[dict[str, Any]], quiet: float = 0.0) -> list[Run]:
         begin = time.perf_counter()
         runs: dict[str, Run] = {}
         for content in contents:
             message = self._session.send(self._shell, kind, content)
             runs[message["header"]["msg_id"]] = Run()
-        waiting = {(key, end) for key in runs for end in ("reply", "idle")}
-        while waiting:
+        ends = ("reply",) if quiet else ("reply", "idle")
+        waiting = {(key, end) for key in runs for end in ends}
+        while waiting or self._poller.poll(1e3 * quiet):
             for socket, message in self._messages(_PATIENCE_MS):
                 now = 1e3 * (time.perf_counter() - begin)
                 key = message["parent_header"].get("msg_id")
@@ -97,6 +104,8 @@ class Kernel:
                     run.reply, run.content = now, content
                     waiting.discard((key, "reply"))
                 elif message["msg_type"] != "status":
+                    run.shown = now
+                    run.printed += len(content.get("text", ""))
                     run.texts.append(content.get("data", {}).get("text/plain", ""))
                 elif content["execution_state"] == "idle":
                     run.idle = now
@@ -136,6 +145,7 @@ class Kernel:
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         if kind == zmq.SUB:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
+            socket.setsockopt(zmq.RCVHWM, 0)  # nothing is dropped here
         socket.connect(f"{info['transport']}://{info['ip']}:{info[port]}")
         self._poller.register(socket, zmq.POLLIN)
         return socket
