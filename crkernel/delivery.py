@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from crkernel import npm, npm_host
 from crkernel.engines.base import Engine, Sandbox
 from crkernel.errors import NpmFailed, SandboxDied
@@ -19,7 +21,6 @@ class Delivery:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._courier: Sandbox | None = None
-        self._sent = 0
 
     @property
     def under_way(self) -> bool:
@@ -29,8 +30,7 @@ class Delivery:
     async def run(self, call: Npm, checkpoint: str, sink: Sink) -> str | None:
         """Run npm on the files of a checkpoint. The name of the files that came of it, in staging;
         None if nothing changed. Raises NpmFailed, EngineError."""
-        self._sent += 1
-        name = None if call.looks else f"{checkpoint.strip('@')}.npm{self._sent}"
+        name = None if call.looks else f"npm-{secrets.token_hex(8)}"
         courier = self._courier = await self._engine.courier(npm_host.settings())
         ear = _Ear(sink)
         courier.on_event = ear.hear

@@ -213,6 +213,17 @@ def test_it_can_be_set_while_the_kernel_runs(fresh_kernel: Kernel, server: Serve
     assert kernel.until("failed") == "ECONNRESET"
 
 
+def test_a_restart_gives_a_network_again(start_kernel: Start, server: Server) -> None:
+    kernel = start_kernel("--CRKernel.network=full")
+    held = kernel.ok(connect(server)).count
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=30)
+    assert kernel.value(get(server)) == "hello"
+    kernel.rewind(f"r1.{held}")
+    assert kernel.until("failed") == "ECONNRESET"
+    assert kernel.value(get(server)) == "hello"
+
+
 def test_other_values_are_explained(kernel: Kernel, start_kernel: Start) -> None:
     result = kernel.fails("%config network = foo")
     assert result.error == "UserError: network cannot be 'foo': it takes none or full"

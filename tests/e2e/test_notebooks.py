@@ -69,6 +69,12 @@ def language() -> Outputs:
     return executed("language")
 
 
+@pytest.fixture(scope="module")
+def packages() -> Outputs:
+    """The notebook about packages, executed once; from the real registry."""
+    return executed("packages")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_is_kept_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
@@ -194,3 +200,27 @@ def test_the_language_tour_fails_where_it_says(language: Outputs) -> None:
 def test_the_language_tour_goes_back(language: Outputs) -> None:
     assert language.result("spoiled") == "'too much'"
     assert language.result("rewind") == "[ '1 coins', 'ft', 25 ]"
+
+
+def test_packages_come_and_can_be_used(packages: Outputs) -> None:
+    assert packages.result("missing") == "'ERR_MODULE_NOT_FOUND'"
+    assert any(line.startswith("added 1 package") for line in packages.lines("install"))
+    assert packages.result("use") == "'007'"
+    assert any("left-pad@1.3.0" in line for line in packages.lines("ls"))
+    assert any("left-pad@1.3.0" in line for line in packages.lines("view"))
+
+
+def test_packages_go_with_a_rewind(packages: Outputs) -> None:
+    assert packages.result("more") == "[ [ 'is-odd', '3.0.1' ], [ 'left-pad', '^1.3.0' ] ]"
+    assert packages.result("rewind") == "[ [ 'left-pad' ], ' 7' ]"
+
+
+def test_packages_that_cannot_be_are_explained(packages: Outputs) -> None:
+    assert packages.error("fail").startswith("NpmFailed: No matching version found for left-pad@77")
+    assert "is no package of the registry" in packages.error("refused")
+
+
+def test_scripts_of_packages_run_if_asked_for(packages: Outputs) -> None:
+    lines = packages.lines("scripts")
+    assert any("postinstall" in line for line in lines)
+    assert lines[-1] == "true"

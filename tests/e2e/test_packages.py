@@ -152,6 +152,17 @@ def test_install_scripts_run_only_if_asked_for_and_then_in_the_guest(npm: Kernel
     assert "--scripts" in npm.row(result.count)
 
 
+def test_an_interrupt_ends_a_script_and_the_package_stays(npm: Kernel, registry: Registry) -> None:
+    scripts = {"install": "echo begun; exec sleep 60"}
+    registry.publish("endless", "1.0.0", {"index.js": "module.exports = 1"}, scripts=scripts)
+    running = npm.submit("%npm install endless --scripts")
+    npm.messages_until(running, "stream", "begun")
+    npm.interrupt()
+    npm.finish(running)
+    assert running.status == "error"
+    assert npm.value("require('endless')") == 1
+
+
 def test_scripts_of_the_guests_own_package_do_not_run(npm: Kernel) -> None:
     package = {"scripts": {"preinstall": "echo x > /home/work/ran", "prepare": "exit 3"}}
     npm.ok(f"{_FS}.writeFileSync('package.json', {json.dumps(json.dumps(package))})")
