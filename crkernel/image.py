@@ -24,6 +24,7 @@ from crkernel.errors import EngineUnavailable, ImageMissing
 BUILD_COMMAND = "crkernel image build"
 RECIPE = Path(__file__).with_name("recipe.toml")
 SHIMS = Path(__file__).with_name("shim")
+TYPINGS = Path(__file__).with_name("typings") / "generate.mjs"
 # Inside an image, written last: what `images()` shows of it.
 RECORD = "etc/crkernel-image.json"
 NOSECCOMP = "/usr/lib/crkernel-shims/noseccomp.so"
@@ -78,9 +79,9 @@ def architecture() -> str:
 
 @cache
 def recipe_digest() -> str:
-    """Names the image of the current recipe: its text, the shims' sources, the architecture."""
+    """Names the image of the current recipe: its text, our sources for it, the architecture."""
     digest = hashlib.sha256(architecture().encode())
-    for source in (RECIPE, *sorted(SHIMS.glob("*.c"))):
+    for source in (RECIPE, TYPINGS, *sorted(SHIMS.glob("*.c"))):
         digest.update(b"\0%s\0" % source.name.encode())
         digest.update(source.read_bytes())
     return digest.hexdigest()[:_DIGEST_LENGTH]

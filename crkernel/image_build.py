@@ -101,6 +101,8 @@ class Build:
         for package in packages:
             self.say(f"{package['package']} {package['version']} from the npm registry")
             install_package(package, self.root)
+        self.say("typings for inspections")
+        self.typings()
         self.say("shims, layout, permissions")
         self.shims()
         self.layout()
@@ -177,6 +179,13 @@ class Build:
             target = target.with_name(f"{source.stem}.so")
             target.parent.mkdir(parents=True, exist_ok=True)
             self.command(["cc", *_SHIM_FLAGS, "-o", str(target), str(source)])
+
+    def typings(self) -> None:
+        """Have the image's own Node write down what it offers; what that takes goes by `layout`."""
+        work, into = (self.recipe["typings"][key] for key in ("work", "into"))
+        script = f"{work}/{image.TYPINGS.name}"
+        (self.root / script.lstrip("/")).write_bytes(image.TYPINGS.read_bytes())
+        self.command([*image.enter_command(self.root), "node", script, into])
 
     def layout(self) -> None:
         for name in self.recipe["debian"]["empty"]:

@@ -31,7 +31,7 @@ def registry() -> str:
 def install_package(package: dict[str, Any], root: Path) -> None:
     """Put one `[[npm]]` entry of the recipe into the tree; `EngineError` if it is not to be had."""
     name, version = package["package"], package["version"]
-    url = f"{registry()}/{name}/-/{name}-{version}.tgz"
+    url = f"{registry()}/{name}/-/{name.rpartition('/')[2]}-{version}.tgz"
     data = _download(url)
     _verify(data, package["integrity"], url)
     target = root / package["into"].lstrip("/")

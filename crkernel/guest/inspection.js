@@ -6,6 +6,7 @@ const { operand, expressionOf, callee, declarations, valueAt } = require('./outl
 const { signatureOf, isClass } = require('./signature.js');
 const { commentOn } = require('./jsdoc.js');
 const typings = require('./typings.js');
+const ownGlobals = require('./globals.js');
 
 const NATIVE = /\{\s*\[native code\]\s*\}$/;
 
@@ -18,7 +19,8 @@ function targets(code, cursor) {
   const called = callee(tokens);
   if (called >= 0) found.push(operand(tokens, called));
   return found.filter((target) => target && target.root !== 'import')
-    .map((target) => ({ ...target, tokens }));
+    .filter(({ literal, path }) => !literal || path.length)
+    .map((target) => ({ ...target, root: target.root ?? `${target.literal}.prototype`, tokens }));
 }
 
 function previewOf(remote) {
@@ -64,7 +66,11 @@ function documented(target, info) {
     keys.push(`${holder[0].toUpperCase()}${holder.slice(1)}.prototype.${last}`);
   }
   if (!info?.remote) keys.push(importedKey(target), [root, ...path.map(({ key }) => key)].join('.'));
-  return typings.find(keys.filter(Boolean));
+  // Of several names for the same the one that was used.
+  const used = (key) => key.endsWith(`.${last}`);
+  const known = keys.filter(Boolean);
+  const ours = known.find((key) => key in ownGlobals);
+  return ours ? ownGlobals[ours] : typings.find([...known.filter(used), ...known]);
 }
 
 /** The parts of an answer: {title, code, text, more}. */
@@ -116,10 +122,11 @@ function markdown({ title, code, text, more }) {
 /** The answer to inspect; `cursor` counts UTF-16 units. */
 async function inspect(probe, { code, cursor = code.length, detail = 0 }) {
   for (const target of targets(code, cursor)) {
-    if (target.literal) continue;
-    const { path } = target;
+    const { path, literal } = target;
     const holder = path.length ? expressionOf({ ...target, path: path.slice(0, -1) }) : null;
     const info = await probe('describe', expressionOf(target), holder, path.at(-1)?.key ?? '');
+    // A literal's own value is not there to look at, only what all of its kind have.
+    if (literal && info?.remote?.type !== 'function') delete info?.remote;
     const parts = partsOf(target, info, detail);
     if (!parts) continue;
     return {

@@ -39,7 +39,7 @@ function closesTemplate(token) {
 /**
  * The operand that ends with the token at `last`: {start, root, path} of a chain, where the root is a
  * name and each step of the path {key} or {computed}, the text of a literal or name in brackets;
- * {start, literal} of a literal, by the name of its class; null for anything else.
+ * {start, literal, path} where the root is a literal, by the name of its class; else null.
  */
 function operand(tokens, last) {
   const path = [];
@@ -53,16 +53,15 @@ function operand(tokens, last) {
       let holder = open - 1;
       if (is(tokens[holder], '?.')) holder -= 1;
       const array = open >= 0 && !endsValue(tokens[holder]);
-      if (array) return path.length ? null : { start: open, literal: 'Array' };
+      if (array) return { start: open, literal: 'Array', path };
       if (open !== i - 2 || !['string', 'number', 'name'].includes(tokens[i - 1].kind)) return null;
       path.unshift({ computed: tokens[i - 1].text });
       i = holder;
       continue;
     }
     if (token.kind in LITERALS) {
-      if (path.length || is(tokens[i - 1], '.', '?.')) return null;
       const whole = token.kind !== 'template' || token.text.startsWith('`');
-      return whole && !token.open ? { start: i, literal: LITERALS[token.kind] } : null;
+      return whole && !token.open ? { start: i, literal: LITERALS[token.kind], path } : null;
     }
     if (token.kind !== 'name') return null;
     if (!is(tokens[i - 1], '.', '?.')) {
@@ -79,10 +78,9 @@ function endsValue(token) {
 
 /** An operand as an expression without calls; every step is optional. */
 function expressionOf({ literal, root, path = [] }) {
-  if (literal) return `${literal}.prototype`;
   return path.reduce((holder, { key, computed }) => {
     return key === undefined ? `${holder}?.[${computed}]` : `${holder}?.${key}`;
-  }, root);
+  }, literal ? `${literal}.prototype` : root);
 }
 
 /** The index of the token before the parenthesis of the call that code is in at the end, or -1. */

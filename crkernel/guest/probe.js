@@ -90,9 +90,14 @@ function propertiesOf(value, prefix) {
 function makeProbe(session, carrier, builtins) {
   const globals = getOwnPropertyNames(globalThis);
   const values = [];
-  for (let i = 0; i < globals.length; i++) values[i] = own(globalThis, globals[i]);
   const isBuiltin = create(null);
-  for (let i = 0; i < globals.length; i++) isBuiltin[globals[i]] = true;
+  for (let i = 0; i < globals.length; i++) {
+    const name = globals[i];
+    // These two are behind accessors; the others that are come with the module that makes them.
+    const known = name === 'process' || name === 'Buffer';
+    values[i] = known ? globalThis[name] : own(globalThis, name);
+    isBuiltin[name] = true;
+  }
 
   /** The RemoteObject of an expression that has no side effects, else null. */
   function evaluate(expression, generatePreview = false) {
@@ -110,8 +115,10 @@ function makeProbe(session, carrier, builtins) {
   /** Calls visit(object, key) for each public module of Node that is loaded. */
   function eachModule(visit) {
     apply(forEach, builtins, [(module, id) => {
-      const hidden = apply(startsWith, id, ['internal/']);
-      if (module.loaded && !hidden) visit(module.exports, `node:${id}`);
+      if (!module.loaded) return;
+      if (!apply(startsWith, id, ['internal/'])) visit(module.exports, `node:${id}`);
+      // It is there as fs.promises before anyone has asked for it by its own name.
+      if (id === 'internal/fs/promises') visit(module.exports.exports, 'node:fs/promises');
     }]);
   }
 

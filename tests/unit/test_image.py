@@ -54,7 +54,7 @@ def test_the_data_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert image.data_home() == Path("/elsewhere/crkernel")
 
 
-def test_the_digest_changes_with_recipe_shims_and_machine(
+def test_the_digest_changes_with_recipe_sources_and_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fresh = image.recipe_digest.__wrapped__
@@ -65,6 +65,8 @@ def test_the_digest_changes_with_recipe_shims_and_machine(
     recipe.write_bytes(image.RECIPE.read_bytes() + b"\n")
     shims = tmp_path / "shim"
     shims.mkdir()
+    typings = tmp_path / "generate.mjs"
+    typings.write_bytes(image.TYPINGS.read_bytes() + b"\n")
     seen = {usual}
     with monkeypatch.context() as patch:
         patch.setattr(image, "RECIPE", recipe)
@@ -72,10 +74,13 @@ def test_the_digest_changes_with_recipe_shims_and_machine(
     with monkeypatch.context() as patch:
         patch.setattr(image, "SHIMS", shims)
         seen.add(fresh())
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "TYPINGS", typings)
+        seen.add(fresh())
     other = "aarch64" if image.architecture() == "x86_64" else "x86_64"
     monkeypatch.setattr("platform.machine", lambda: other)
     seen.add(fresh())
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 def test_the_recipe_pins_what_it_downloads() -> None:

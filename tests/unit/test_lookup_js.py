@@ -242,3 +242,66 @@ def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
     assert inspect("nap") == "nap: function\nasync function nap(ms)\n\nWaits."
     guest.value("function twice(y) { return y + y }")
     guest.close()
+
+
+_DOCUMENTED = """
+const fs = require('fs'); const { join: glue } = require('path'); const list = [1];
+const em = new (require('events'))(); const bytes = new Uint8Array(3); const map = new Map();
+class Own extends Map { has(x) { return true } get size() { return 7 } } const own = new Own();
+"""
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    guest = Guest(find_node(), tmp_path_factory.mktemp("documented"))
+    guest.value(_DOCUMENTED)
+    yield guest
+    guest.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "signature", "text"),
+    [
+        ("Math.max", "max(...values: number[]): number", "Returns the larger"),
+        ("list.map(", "map<U>(callbackfn:", "Calls a defined callback"),
+        ("list.length", "1", "Gets or sets the length"),
+        ("bytes.map", "map(callbackfn: (value: number", "Calls a defined callback"),
+        ("map.size", "0", "number of elements"),
+        ("own.get", "get(key: K): V", "Returns a specified element"),
+        ("'x'.padStart", "padStart(maxLength: number", "Pads the current string"),
+        ("new Map", "new Map<K, V>(", ""),
+        ("Promise.all", "all<T", "Creates a Promise"),
+        ("fs.readFileSync", "options?: ", "Returns the contents"),
+        ("fs.promises.readFile", "readFile", "entire contents"),
+        ("fs", "appendFile: function", "enables interacting with the file system"),
+        ("glue", "join(...paths: string[]): string", "@param paths"),
+        ("em.on", "on<K>(eventName", "Adds the `listener` function"),
+        ("process.argv", "", "returns an array containing the command-line"),
+        ("process.nextTick", "nextTick(callback: Function", "next tick queue"),
+        ("Buffer.from", "from(array:", ""),
+        ("fetch", "fetch(input: ", "MDN Reference"),
+        ("crypto.subtle", "subtle: SubtleCrypto", ""),
+        ("import os from 'node:os'; os.cpus", "cpus(): CpuInfo[]", "logical CPU core"),
+        ("import { cpus as c } from 'os'; c(", "cpus(): CpuInfo[]", "logical CPU core"),
+        ("const z = require('zlib'); z.gzipSync", "gzipSync(buf: InputType", "Compress a chunk"),
+        ("display.html", "display.html(value: any", "Shows HTML"),
+        ("input(", "input(prompt", "Asks the person"),
+    ],
+)
+def test_inspect_knows_what_node_offers(
+    documented: Guest, code: str, signature: str, text: str
+) -> None:
+    data = documented.call("inspect", code=code, cursor=len(code), detail=0)["data"]
+    assert signature in data["text/plain"]
+    assert text in data["text/plain"]
+    assert text in data["text/markdown"]
+
+
+def test_inspect_takes_nothing_of_the_users_for_a_builtin(documented: Guest) -> None:
+    for code, text in [
+        ("own.has", "own.has: function\nfunction has(x)"),
+        ("own.size", "own.size: number\n7"),
+        ("const fetch = 5; fetc", None),
+    ]:
+        data = documented.call("inspect", code=code, cursor=len(code), detail=0)["data"]
+        assert data.get("text/plain") == text
