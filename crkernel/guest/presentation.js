@@ -104,8 +104,10 @@ function foreignBundle(value) {
   const { outerHTML } = value;
   if (typeof outerHTML === 'string') {
     const markup = apply(trimStart, outerHTML, []);
+    const { 0: tag } = apply(exec, /^[^>]{0,200}>?/, [markup]);
     return apply(startsWith, markup, ['<svg'])
-      ? { 'image/svg+xml': standaloneSvg(markup) } : { 'text/html': markup };
+      ? { 'image/svg+xml': standaloneSvg(markup), 'text/plain': tag }
+      : { 'text/html': markup, 'text/plain': tag };
   }
   return typeof value.toSpec === 'function' ? vegaBundle(value.toSpec()) : null;
 }
@@ -117,11 +119,13 @@ function vegaBundle(spec) {
   }
   const schema = apply(exec, /\/(vega|vega-lite)\/v(\d+)/, [asString(spec.$schema)]);
   const lite = schema ? schema[1] === 'vega-lite' : true;
-  const version = schema ? schema[2] : 5;
+  const version = schema ? +schema[2] : 5;
   const { title } = spec;
   const name = typeof title === 'string' ? title : title?.text;
+  const type = (of) => `application/vnd.vega${lite ? 'lite' : ''}.v${of}+json`;
   return {
-    [`application/vnd.vega${lite ? 'lite' : ''}.v${version}+json`]: spec,
+    [type(version)]: spec,
+    [type(version < 5 ? version : 5)]: spec, // the newest that JupyterLab draws
     'text/plain': `<${lite ? 'Vega-Lite' : 'Vega'}${name ? `: ${name}` : ''}>`,
   };
 }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -43,6 +44,10 @@ class Outputs:
         (error,) = [o for o in self._cells[cell].outputs if o.output_type == "error"]
         return f"{error.ename}: {error.evalue}"
 
+    def data(self, cell: str) -> dict[str, Any]:
+        """The first bundle that a cell shows."""
+        return next(dict(o.data) for o in self._cells[cell].outputs if "data" in o)
+
     def html(self, cell: str) -> str:
         """The HTML that a cell displays."""
         (display,) = [o for o in self._cells[cell].outputs if o.output_type == "display_data"]
@@ -52,7 +57,7 @@ class Outputs:
 def executed(name: str) -> Outputs:
     """What a notebook puts out. Only the cells that say so may fail."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    client = NotebookClient(notebook, kernel_name=kernel_name(), timeout=30)
+    client = NotebookClient(notebook, kernel_name=kernel_name(), timeout=120)
     client.execute()
     return Outputs(client.nb)
 
@@ -73,6 +78,12 @@ def language() -> Outputs:
 def packages() -> Outputs:
     """The notebook about packages, executed once; from the real registry."""
     return executed("packages")
+
+
+@pytest.fixture(scope="module")
+def plots() -> Outputs:
+    """The plots, drawn once."""
+    return executed("plots")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -224,3 +235,31 @@ def test_scripts_of_packages_run_if_asked_for(packages: Outputs) -> None:
     lines = packages.lines("scripts")
     assert any("postinstall" in line for line in lines)
     assert lines[-1] == "true"
+
+
+def test_a_chart_needs_no_package(plots: Outputs) -> None:
+    table = plots.data("data")
+    assert table["text/plain"].startswith("[\n  { month: 'Jan', high: 3, rain: 60 },")
+    assert "<th>0</th>" in table["text/html"]
+    chart = plots.data("vega")
+    assert chart["text/plain"] == "<Vega-Lite: Rain by month>"
+    values = chart["application/vnd.vegalite.v5+json"]["data"]["values"]
+    assert len(values) == 12
+
+
+def test_a_package_draws_a_chart(plots: Outputs) -> None:
+    svg = plots.data("plot")["image/svg+xml"]
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    bars = [g for g in root.iter() if g.get("aria-label") == "bar"]
+    assert [len(list(g)) for g in bars] == [12]
+
+
+def test_a_chart_changes_in_place_and_across_a_rewind(plots: Outputs) -> None:
+    root = ElementTree.fromstring(plots.data("walk")["image/svg+xml"])
+    (line,) = [g for g in root.iter() if g.get("aria-label") == "line"]
+    (path,) = list(line)
+    assert "100% 100/100" in "\n".join(plots.lines("walk"))
+    assert plots.result("more") == "200"
+    assert plots.result("back") == "101"
+    assert path.attrib["d"].count("L") == 100

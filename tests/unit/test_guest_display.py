@@ -80,7 +80,8 @@ def test_methods_that_libraries_have(
 
 
 def test_elements_of_a_dom(guest: Guest) -> None:
-    assert result(guest, "({ outerHTML: '<p>x</p>' })")["text/html"] == "<p>x</p>"
+    data = {"text/html": "<p>x</p>", "text/plain": "<p>"}
+    assert result(guest, "({ outerHTML: '<p>x</p>' })") == data
     svg = result(guest, "({ outerHTML: '<svg width=\"1\"></svg>' })")["image/svg+xml"]
     assert svg == '<svg xmlns="http://www.w3.org/2000/svg" width="1"></svg>'
 
@@ -232,6 +233,9 @@ def test_display_and_clear_output(guest: Guest) -> None:
             "display.vega({ $schema: 'https://vega.github.io/schema/vega/v6.json' })",
             {
                 "application/vnd.vega.v6+json": {
+                    "$schema": "https://vega.github.io/schema/vega/v6.json"
+                },
+                "application/vnd.vega.v5+json": {
                     "$schema": "https://vega.github.io/schema/vega/v6.json"
                 },
                 "text/plain": "<Vega>",
