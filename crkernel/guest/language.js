@@ -77,6 +77,16 @@ function strip(code, options) {
   }
 }
 
+/** See merging.js; code that has no tree is refused later. */
+function begunAnew(code) {
+  try {
+    return require('./merging.js').begunAnew(code);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return { code, layer: [] };
+  }
+}
+
 /** TypeScript as a cell, its types blanked out, else transformed; {error} is its parser's. */
 function fromTypeScript(code, layers = []) {
   const stripped = strip(code, { mode: 'strip' });
@@ -88,8 +98,8 @@ function fromTypeScript(code, layers = []) {
   }
   const map = INLINE_MAP.exec(transformed.text);
   const { mappings } = JSON.parse(Buffer.from(map[1], 'base64').toString());
-  const text = transformed.text.replace(INLINE_MAP, '');
-  return asCell(text, [...layers, decodeMappings(mappings)]);
+  const anew = begunAnew(transformed.text.replace(INLINE_MAP, ''));
+  return asCell(anew.code, [...layers, decodeMappings(mappings), anew.layer]);
 }
 
 /** Code in parentheses, if its braces may mean an object; else null. */

@@ -637,6 +637,22 @@ def test_what_typescript_declares_is_there_later(guest: Guest) -> None:
     assert guest.value("[E.A, N.b, x, y, f(), new C().m()]") == "[ 3, 4, 5, 6, 7, 8 ]"
 
 
+def test_an_enum_that_is_declared_again_is_a_new_one(guest: Guest) -> None:
+    guest.value("enum E { A, B }; namespace N { export const a = 1 }")
+    guest.value(
+        "enum E { C }\nenum E { D = 5 }\nnamespace N { export const b = 2 }\n"
+        "namespace N { export const c = 3 }"
+    )
+    assert guest.value("[E, N]") == "[ { '0': 'C', '5': 'D', C: 0, D: 5 }, { b: 2, c: 3 } ]"
+    guest.value(
+        "class C {}; namespace C { export const d = 4 }; function f() {}\n"
+        "namespace f { export enum Inner { X = 6 } }"
+    )
+    assert guest.value("[typeof new C(), C.d, f(), f.Inner.X]") == "[ 'object', 4, undefined, 6 ]"
+    place = guest.error("enum E { C }; (null as any).x")["traceback"][-1]
+    assert place == "    at cell 7:1:29"
+
+
 def test_type_arguments_are_no_comparisons(guest: Guest) -> None:
     assert guest.value("function same<T>(x: T): T { return x }") is None
     assert guest.value("same<string>('a') + same<Array<string>>(['b'])[0]") == "'ab'"
