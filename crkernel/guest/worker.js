@@ -19,7 +19,7 @@ const ATTEMPTS = 20; // terminations tried before an interrupt gives up
 
 // Code that means something else as a cell than as a script: braces that are an object, type
 // arguments that are two comparisons.
-const AMBIGUOUS = /^\s*\{|[\w$]<(?:[\w$.[\]'"]|, ?| ?[|&] ?(?![|&])|[<>](?!=)){1,200}>[(`]/;
+const AMBIGUOUS = /^\s*\{|[\w$]<(?:[\w$.[\]'"]|, ?| ?[|&] ?(?![|&])|[<>](?!=)){1,100}>[(`]/;
 
 const { port, answers, arrived } = workerData;
 const session = new Session();
