@@ -3,6 +3,7 @@
 #   make demo    execute notebooks/tour.ipynb; the result and its HTML land in build/
 #   make test    all tests; ARGS='-k timeline' picks some
 #   make check   formatting, lints, types, the direction of imports
+#   make torture memory files for hours: CRKERNEL_TORTURE=cycles CRKERNEL_SEEDS=1,2,...
 #   make bench   the benchmarks' tables
 #   make setup   only what demo and test begin with: apt packages, .venv, image, kernelspec
 #   make clean   remove build/, caches and .venv (images stay: crkernel image rm)
@@ -22,7 +23,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # program:apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
 
-.PHONY: demo test check bench setup image packages browser tun clean
+.PHONY: demo test torture check bench setup image packages browser tun clean
 
 demo: setup
 	@mkdir -p build
@@ -38,6 +39,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+torture: setup
+	@CRKERNEL_TORTURE=$${CRKERNEL_TORTURE:-200} CRKERNEL_SEEDS=$${CRKERNEL_SEEDS:-1,2,3,4} \
+		$(BIN)/pytest tests/contract/test_memory_files.py -k torture $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from bench import memory
+from bench import processes
 from bench.client import BASELINE, OF, OURS, Kernel, kernels
 from bench.table import Table
 
@@ -96,7 +96,7 @@ def _memory() -> Table:
         time.sleep(1.5)  # the spare is warm
         for kernel in both:
             try:
-                parts = {pid: memory.pss(pid) for pid in memory.tree(kernel.pid)}
+                parts = {pid: processes.pss(pid) for pid in processes.tree(kernel.pid)}
             except PermissionError as error:
                 table.lacks(
                     "all processes", OF[kernel.name], f"not allowed to read {error.filename}"
@@ -116,7 +116,7 @@ def _by_program(table: Table, kernel: Kernel, parts: dict[int, float]) -> None:
     sums: dict[str, float] = {}
     for pid, size in parts.items():
         # The image's python3 is the nest and the supervisors, which it forked.
-        program = "the kernel itself" if pid == kernel.pid else memory.name(pid)
+        program = "the kernel itself" if pid == kernel.pid else processes.name(pid)
         sums[program] = sums.get(program, 0.0) + size
     for program, size in sums.items():
         table.add(f"  of it: {program}", OF[kernel.name], [size], "MB")

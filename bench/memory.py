@@ -1,43 +1,139 @@
-"""What processes hold, from /proc."""
+"""Memory files beside plain CRIU, at several sizes and kinds of heap; what guests share."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Awaitable
+from typing import TypeVar
 
-_PROC = Path("/proc")
+from bench import processes
+from bench.client import OURS, Kernel, kernels
+from bench.sandboxes import booted, execute, spare
+from bench.table import Table
+from crkernel.engines import Engine, Sandbox
 
-
-def tree(root: int) -> list[int]:
-    """A process and all its descendants."""
-    children: defaultdict[int, list[int]] = defaultdict(list)
-    for folder in _PROC.glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-        # "pid (name) state parent ...": the name may hold anything, so count from its end
-        children[int(stat.rpartition(")")[2].split()[1])].append(int(folder.name))
-    found = [root]
-    for pid in found:
-        found += children[pid]
-    return found
-
-
-def pss(pid: int) -> float:
-    """Proportional set size in MB: private pages, and its share of those that others map too.
-    0 if the process has ended; raises PermissionError for one that is not ours to look at."""
-    try:
-        lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+T = TypeVar("T")
+_HEAPS = {
+    "idle": ("0", 5),
+    "200 MB of typed arrays": ("Array.from({ length: 200 }, typed)", 5),
+    "1 GB of typed arrays": ("Array.from({ length: 1024 }, typed)", 3),
+    "4 GB of typed arrays": ("Array.from({ length: 4096 }, typed)", 1),
+    "1 GB of objects": ("Array.from({ length: 9e6 }, (_, i) => ({ a: i, b: 's' + i, c: [i] }))", 3),
+    "1 GB of strings": ("Array.from({ length: 1024 }, (_, i) => i + '-'.repeat(1e6 + i))", 3),
+    "1 GB of buffers": ("Array.from({ length: 16384 }, (_, i) => Buffer.alloc(65536, i))", 3),
+}
+_TYPED = "(_, i) => new Float64Array(131072).fill(i + 0.5)"
+_SMALL_CHANGE = "globalThis.change = new Uint8Array(1 << 20).fill(Date.now()); 0"
+_STEPS = (("restore", "ms", "<= 1/15"), ("dump", "ms", "<= 1/8"), ("size", "MB", "<= 1/50"))
+_CLONES = 10
+_SWAP_SECONDS = 60.0
 
 
-def name(pid: int) -> str:
-    """The program that runs there."""
-    try:
-        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-        return Path(words[0].decode(errors="replace")).name or "?"
-    except (FileNotFoundError, ProcessLookupError):
-        return "?"
+def run(n: int | None) -> list[Table]:
+    """n: dumps and restores of each heap."""
+    tables = [asyncio.run(_heap(kind, code, n or times)) for kind, (code, times) in _HEAPS.items()]
+    return [*tables, _rewinds(n or 5), asyncio.run(_sharing())]
+
+
+async def _heap(kind: str, code: str, n: int) -> Table:
+    table = Table(f"A guest: {kind}", "engine alone; baseline: plain CRIU, in the same sandbox")
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    async with booted() as (engine, guest):
+        await execute(guest, f"globalThis.typed = {_TYPED}; globalThis.heap = {code}; 0")
+        await guest.dump("warm")
+        for i in range(n):
+            await execute(guest, _SMALL_CHANGE)
+            dump = await _timed(times["plain dump"], guest.dump(f"p{i}"))
+            times["plain size"].append(dump.memory / 1e6)
+            async with spare(engine) as sandbox:
+                await _timed(times["plain restore"], sandbox.restore(f"p{i}"))
+        await _timed(times["rebase"], engine.rebase("warm", None))
+        async with spare(engine) as twin:
+            await twin.restore("warm")
+            await twin.dump("first")
+            for i in range(n):
+                async with spare(engine) as sandbox:
+                    await _timed(times["restore"], sandbox.restore("warm"))
+                await execute(twin, _SMALL_CHANGE)
+                dump = await _timed(times["dump"], twin.dump(f"m{i}"))
+                times["size"].append(dump.memory / 1e6)
+    for step, unit, aim in _STEPS:
+        plain = times[f"plain {step}"]
+        table.add(f"{step}, 1 MB changed", "plain CRIU", plain, unit)
+        aim = aim if "1 GB" in kind else ""
+        table.add(f"{step}, 1 MB changed", "memory file", times[step], unit, against=plain, aim=aim)
+    table.add("rebase, in the background", "memory file", times["rebase"])
+    return table
+
+
+def _rewinds(n: int) -> Table:
+    table = Table("%undo and %rewind", "request to idle; baseline: the idle guest")
+    base: list[float] = []
+    for words, code in (("idle", "0"), ("1 GB", "Array.from({ length: 1024 }, typed)")):
+        with kernels(OURS) as (kernel,):
+            kernel.run(f"globalThis.typed = {_TYPED}; globalThis.heap = {code}; 0")
+            if code != "0":
+                _await_twin(kernel)
+            undos, rewinds = [], []
+            for i in range(n):
+                kernel.run(f"globalThis.x = {i}")
+                time.sleep(1.0)
+                undos.append(kernel.run("%undo").idle)
+                time.sleep(1.0)
+                rewinds.append(kernel.run("%rewind 1").idle)
+                time.sleep(1.0)
+            base = base or rewinds
+            aim = "" if code == "0" else "<= 80 ms, <= 3x"
+            table.add(f"%undo, {words}", "crkernel", undos, aim="<= 25 ms")
+            table.add(f"%rewind, {words}", "crkernel", rewinds, against=base, aim=aim)
+    return table
+
+
+def _await_twin(kernel: Kernel) -> None:
+    deadline = time.monotonic() + _SWAP_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(2.0)
+        if "twin swaps   0" not in " ".join(kernel.run("%status").texts):
+            return
+
+
+async def _sharing() -> Table:
+    table = Table("What guests share", f"PSS added by one more guest, mean of {_CLONES}")
+    async with booted() as (engine, guest):
+        added = await _clones(engine, guest, "idle")
+        table.add("an idle guest", "crkernel", [added], "MB", aim="<= 8 MB")
+    async with booted() as (engine, guest):
+        await execute(guest, f"globalThis.heap = Array.from({{ length: 1024 }}, {_TYPED}); 0")
+        added = await _clones(engine, guest, "big")
+        all_of_them = [added * _CLONES]
+        table.add(f"{_CLONES} clones of 1 GB", "crkernel", all_of_them, "MB", aim="<= 150 MB")
+    return table
+
+
+async def _clones(engine: Engine, guest: Sandbox, name: str) -> float:
+    """Megabytes of its own that each clone of a checkpoint takes."""
+    await guest.dump(name)
+    await engine.rebase(name, None)
+    sandboxes = [await engine.sandbox() for _ in range(_CLONES)]
+    for sandbox in sandboxes:
+        await sandbox.restore(name)
+    found = [pid for pid in processes.tree(_nest(engine)) if processes.name(pid) == "node"]
+    clones = sorted(found)[1:]  # the first one is the guest itself
+    added = sum(processes.private(pid) for pid in clones) / len(clones)
+    for sandbox in sandboxes:
+        await sandbox.end()
+    return added
+
+
+def _nest(engine: Engine) -> int:
+    process = engine._process  # type: ignore[attr-defined]
+    return int(process.pid)
+
+
+async def _timed(values: list[float], work: Awaitable[T]) -> T:
+    begin = time.perf_counter()
+    result = await work
+    values.append(1e3 * (time.perf_counter() - begin))
+    return result

@@ -19,14 +19,22 @@ ROOT = "0"
 
 
 class Past:
-    """What can be gone back to. `warn` takes what the user has to know about what cannot."""
+    """What can be gone back to. `warn` takes what the user has to know about what cannot,
+    `on_rebased` the key of a checkpoint whose memory has moved into a memory file."""
 
-    def __init__(self, engine: Engine, background: Background, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        background: Background,
+        warn: Callable[[str], None],
+        on_rebased: Callable[[str], None],
+    ) -> None:
         self.timeline = Timeline()
         self.last: dict[str, float] = {}
         """What the newest checkpoint took, in seconds."""
         self._engine = engine
         self._warn = warn
+        self._on_rebased = on_rebased
         self._thinner = Thinner(engine, background)
         self._names: dict[str, str] = {}  # a checkpoint's key -> its name in staging
         self._taken = 0
@@ -131,13 +139,16 @@ class Past:
             parent = self._names.get(checkpoint.parent or "")
             self._thinner.add(self._names[key], parent, cost.memory, self._shrinks(key))
 
-    def _shrinks(self, key: str) -> Callable[[int], None]:
-        """What the thinner tells of a checkpoint: the bytes that are left of it."""
+    def _shrinks(self, key: str) -> Callable[[int, bool], None]:
+        """What the thinner tells of a checkpoint: the bytes that are left of it, and whether the
+        others went into a memory file."""
 
-        def amend(left: int) -> None:
+        def amend(left: int, rebased: bool) -> None:
             cost = self.timeline.get(key).cost
             assert cost is not None
             self.timeline.amend(key, cost=replace(cost, memory=left))
+            if rebased:
+                self._on_rebased(key)
 
         return amend
 

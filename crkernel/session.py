@@ -53,7 +53,7 @@ class Session:
         self._comms = Comms()
         self._listener = Listener(engine, language, self._questions, self._comms)
         self._boot = Boot(engine, language, self._background)
-        self._past = Past(engine, self._background, self._listener.warn)
+        self._past = Past(engine, self._background, self._listener.warn, self._on_rebased)
         self._spare = Spare(engine, self._background)
         self._delivery = Delivery(engine)
         self._lock = asyncio.Lock()
@@ -62,6 +62,7 @@ class Session:
         self._revived: str | None = None  # where a death between cells led, until a cell runs
         self._running = False
         self._interrupted_at: float | None = None
+        self._swaps = 0
 
     @property
     def timeline(self) -> Timeline:
@@ -319,7 +320,11 @@ class Session:
                 "disk_size": f"{limits.disk_size // unit} MiB",
                 "network": self.engine.network,
             },
-            "timeline": {"head": self.timeline.head, "checkpoints": len(self.timeline)},
+            "timeline": {
+                "head": self.timeline.head,
+                "checkpoints": len(self.timeline),
+                "twin swaps": self._swaps,
+            },
             "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self._past.last.items()},
         }
 
@@ -394,6 +399,13 @@ class Session:
 
     async def _restore(self, key: str) -> None:
         begin = time.monotonic()
+        await self._replace(key)
+        self.timeline.move(key)
+        await self._close_comms(key)
+        self._past.last["rewind"] = time.monotonic() - begin
+
+    async def _replace(self, key: str) -> None:
+        """Move in with the guest of a checkpoint."""
         spare = await self._spare.take()
         try:
             await self._past.restore(key, spare)
@@ -403,9 +415,24 @@ class Session:
         finally:
             self._spare.warm()
         self._move_in(spare)
-        self.timeline.move(key)
-        await self._close_comms(key)
-        self._past.last["rewind"] = time.monotonic() - begin
+
+    def _on_rebased(self, key: str) -> None:
+        if not self._lock.locked():  # else the checkpoint that comes next will be rebased as well
+            self._background.start(self._swap(key))
+
+    async def _swap(self, key: str) -> None:
+        """Replace the guest by its twin, the one that the head's checkpoint restores: its memory is
+        mapped, so that the checkpoints to come hold only what was written since. Nobody sees it:
+        the guest has done nothing since that checkpoint. If it has (V8 collects garbage soon after
+        much was allocated), where it is now gets a checkpoint, and one try when that is rebased."""
+        async with self._operation() as live:
+            if self.timeline.head != key:
+                return
+            if await live.rested():
+                await self._replace(key)
+                self._swaps += 1
+            elif self.timeline.get(key).code is not None:
+                await self._keep()
 
     async def _close_comms(self, key: str) -> None:
         """Of the present and of the state `key`, those that the other does not know."""

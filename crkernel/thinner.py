@@ -1,4 +1,5 @@
-"""Makes checkpoints small while nothing else happens: each becomes the difference to a full one.
+"""Makes checkpoints small while nothing else happens: each becomes the difference to a full one,
+and a big one's memory moves into a memory file.
 
 A full dump of an idle guest takes 3 MB, or 20 without a golden root, and more with each cell that
 touches memory; the difference to an earlier one rarely more than one.
@@ -23,6 +24,9 @@ from crkernel.errors import CRKernelError
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.5
+_BIG = 24 << 20
+"""Bytes from which on a checkpoint's memory moves into a memory file. A guest that was booted takes
+less when it is idle, and is thinned."""
 _SHARE = 4
 
 
@@ -31,7 +35,7 @@ class _Job:
     name: str
     parent: str | None
     size: int
-    done: Callable[[int], None]
+    done: Callable[[int, bool], None]
 
 
 class Thinner:
@@ -43,6 +47,7 @@ class Thinner:
         self._jobs: deque[_Job] = deque()
         self._waiting = 0  # bytes
         self._bases: dict[str, str] = {}  # a checkpoint's name -> the full one it differs from
+        self._mapped: dict[str, str] = {}  # ... -> the newest one before it that was rebased
         self._active_at = 0.0
         self._worker: asyncio.Task[None] | None = None
         self._current = ""
@@ -50,8 +55,11 @@ class Thinner:
         self._held: set[str] = set()
         self._stopped = False
 
-    def add(self, name: str, parent: str | None, size: int, done: Callable[[int], None]) -> None:
-        """A new checkpoint of `size` bytes that followed `parent`; `done` takes what is left."""
+    def add(
+        self, name: str, parent: str | None, size: int, done: Callable[[int, bool], None]
+    ) -> None:
+        """A new checkpoint of `size` bytes that followed `parent`; `done` takes what is left, and
+        whether the rest went into a memory file."""
         if parent is None:
             self._bases[name] = name
             return
@@ -106,7 +114,7 @@ class Thinner:
                     self._current = job.name
                 self._jobs.popleft()
                 self._waiting -= job.size
-                await self._thin(job)
+                await self._shrink(job)
         finally:
             self._worker = None
 
@@ -117,12 +125,19 @@ class Thinner:
                 return
             await asyncio.sleep(left)
 
-    async def _thin(self, job: _Job) -> None:
-        base = self._bases.get(job.parent or "", job.name)
+    async def _shrink(self, job: _Job) -> None:
+        """By what fits its size; a base for others is never changed afterwards."""
+        parent = job.parent or ""
+        base, near = self._bases.get(parent, job.name), self._mapped.get(parent)
         self._bases[job.name] = job.name
+        if near is not None:
+            self._mapped[job.name] = near
+        big = job.size >= _BIG
         try:
             before, after = 0, 0
-            if base != job.name:
+            if big:
+                before, after = await self._engine.rebase(job.name, near)
+            elif base != job.name:
                 before, after = await self._engine.thin(job.name, base)
         except CRKernelError as error:
             log.info("checkpoint %s stays as large as it is: %s", job.name, error)
@@ -132,5 +147,5 @@ class Thinner:
                 self._current = ""
                 self._free.notify_all()
         if after < before:
-            self._bases[job.name] = base
-            job.done(job.size - before + after)
+            (self._mapped if big else self._bases)[job.name] = job.name if big else base
+            job.done(job.size - before + after, big)

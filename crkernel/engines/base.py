@@ -300,6 +300,11 @@ class Engine(ABC):
     async def thin(self, name: str, base: str) -> tuple[int, int]:
         """Rewrite a checkpoint as the difference to a full one; bytes before and after."""
 
+    @abstractmethod
+    async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
+        """Move a checkpoint's memory into memory files, if it can be those of the rebased one
+        `near`; bytes before and after."""
+
     def golden(self, key: str) -> str | None:  # noqa: ARG002
         """The name under which `Sandbox.restore` takes the golden root `key`; None without one."""
         return None

@@ -177,6 +177,11 @@ class LocalEngine(Engine):
         answer = await self._ask("thin", name=name, base=base)
         return int(answer["before"]), int(answer["after"])
 
+    async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
+        """As `thin`."""
+        answer = await self._ask("rebase", name=name, base=near)
+        return int(answer["before"]), int(answer["after"])
+
     def golden(self, key: str) -> str | None:
         """They lie in the image's tree, where the sandboxes see them. One that was asked for is
         held until `close`: checkpoints of guests that started from it need its memory."""

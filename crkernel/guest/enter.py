@@ -133,6 +133,8 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, f"{options},huge=within_size")
     except OSError:  # a kernel without transparent huge pages
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, options)
+    # Memory files have holes, which big pages would fill. Their room is staging's (rebase.py).
+    sc.mount("tmpfs", "./memory", "tmpfs", flags, f"mode=755,size={staging}")
     if tun is not None:
         os.close(os.open("./run/tun", os.O_CREAT | os.O_WRONLY))
         sc.attach(tun, "./run/tun")

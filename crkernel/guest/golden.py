@@ -26,6 +26,7 @@ def make(source: str, target: str, key: str) -> dict[str, int]:
 
     It has no files of its own: the guest has not run anything yet. Raises OSError, ValueError.
     """
+    os.mkdir(target, 0o755)
     memory.rewrite(source, target, f"{target}/{_MEMORY}", f"{FOLDER}/{key}/{_MEMORY}")
     directories = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target)]
     try:

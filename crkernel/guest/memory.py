@@ -6,143 +6,344 @@ images are rewritten: each such mapping becomes a private one of that file. CRIU
 without knowing: pages come lazily from the page cache, shared by all who were restored from it,
 and the next dump holds only what was written since.
 
-Used for the golden root. Stacks, code, shared memory and small mappings stay as they are.
-(Formats: images/{mma,vma,pagemap,regfile,fdinfo}.proto of CRIU; status bits: include/vma.h)
+A dump of a guest that is mapped already is rewritten in the same way: what it wrote much of moves
+on into a new file, the rest stays where it is. docs/memory.md says why this is correct, and what
+the shim `anonymous.c` does for it. (Formats: images/{mma,vma,pagemap,regfile}.proto of CRIU;
+status bits: include/vma.h)
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
-from . import record
+from .images import Images, Json, Pages, send
+
+FOLDER = "/memory"
+"""Where a session's memory files lie, in the nest and, read-only, in each of its sandboxes."""
+_SHIM = "/usr/lib/crkernel-shims/anonymous.so"
+_FOLDERS = (f"{FOLDER}/", "/golden/")
 
 _PAGE = 4096
+_CHUNK = 1 << 20
+"""What is decided on as a whole: pieces of mappings of this size."""
+_MIN_PAGES = 16
+"""Fewer dumped pages together are not worth the system calls of mapping them, and fewer between
+others not those of leaving them out."""
+_RENEWED = 4
+"""A mapped piece moves on when one of so many of its pages was written; one that could share its
+parent's file does not, when so many differ."""
+_HOLE = 4 << 30
+"""After each group of neighbours: realloc() may let the last mapping grow, into zeros."""
+
 _REGULAR, _HEAP, _FILE_PRIVATE, _ANON_PRIVATE = 1 << 0, 1 << 5, 1 << 6, 1 << 9
-_CANDIDATES = (_REGULAR | _ANON_PRIVATE, _REGULAR | _ANON_PRIVATE | _HEAP)
+_ANONYMOUS = (_REGULAR | _ANON_PRIVATE, _REGULAR | _ANON_PRIVATE | _HEAP)
+_MAPPED = _REGULAR | _FILE_PRIVATE
 _READ_WRITE = 3
 _PLAIN_FLAGS = (0x22, 0x4022)  # MAP_PRIVATE | MAP_ANONYMOUS, with or without MAP_NORESERVE
 _MAP_PRIVATE = 2
-_MIN_PAGES = 16
-"""A mapping with fewer is not worth the system calls of mapping it."""
-_HOLE = 4 << 30
-"""After each group of mappings: mremap may let the last one grow, into zeros."""
-_PYCRIU = "/usr/lib/python3/dist-packages"
-
-Json = dict[str, Any]
+_HARMLESS_ADVICE = 1 << 10 | 1 << 14 | 1 << 15 | 1 << 16
+"""MADV_DONTFORK (V8's heap), HUGEPAGE, NOHUGEPAGE, DONTDUMP: they mean the same for a file."""
 
 
-def rewrite(source: str, target: str, memory: str, seen_as: str) -> None:
-    """Write the images of directory `source` anew into `target`, with the memory of its root
-    process in the file `memory`, which guests will find under the path `seen_as`.
+def rewrite(source: str, target: str, memory: str, seen_as: str, near: str | None = None) -> int:
+    """Write the images of directory `source` anew into `target`, with the memory of its processes
+    in files: `memory`, which guests will find under the path `seen_as`, and for a child process
+    the same with its id ("memory.5009"). What is nearly the same as in `near`, the rewritten images
+    of an earlier checkpoint, shares the memory files of that.
 
-    Raises OSError, or ValueError for images that are not what they are expected to be.
+    Returns how many bytes of pages the images need no more. Raises OSError, or ValueError for
+    images that are not what they are expected to be.
     """
-    os.mkdir(target, 0o755)
-    images = _Images(source, target)
-    pid = images.load("pstree.img")["entries"][0]["pid"]
-    mm, files = images.load(f"mm-{pid}.img"), images.load("files.img")
-    pagemap = images.load(f"pagemap-{pid}.img")
-    head, runs = pagemap["entries"][0], pagemap["entries"][1:]
-    pages = f"pages-{head['pages_id']}.img"
-    chosen = _choose(mm["entries"][0]["vmas"], runs)
-    offsets, size = _lay_out(chosen)
-    with (
-        open(f"{source}/{pages}", "rb") as old,
-        open(memory, "wb") as shared,
-        open(f"{target}/{pages}", "wb") as kept,
-    ):
-        shared.truncate(size)
-        pagemap["entries"] = [head, *_move(runs, chosen, offsets, old, shared, kept)]
-    number = 1 + max(entry["id"] for entry in files["entries"])
-    for vma in chosen:
-        vma.update(shmid=number, pgoff=offsets[vma["start"]], flags=_MAP_PRIVATE, fdflags=0)
-        vma["status"] = _REGULAR | _FILE_PRIVATE
-    files["entries"].append(_file_entry(number, seen_as, size))
-    images.save("files.img", files)
-    images.save(f"mm-{pid}.img", mm)
-    images.save(f"pagemap-{pid}.img", pagemap)
-    images.copy_others({pages, record.NAME})
+    images, files = Images(source, target), Files(source)
+    before = after = 0
+    for pid, image in _memories(images):
+        # Not one file for all: CRIU takes mappings of one file at the same addresses of parent and
+        # child for the same memory, whatever their offsets.
+        suffix = f".{pid}" if before else ""
+        mm = image["entries"][0]
+        if files.are_safe(mm):
+            known = _Mapped.of(near, pid) if near else []
+            store = _Store(memory + suffix, seen_as + suffix)
+            with store, Pages(source, target, images, pid) as pages:
+                mm["vmas"] = list(_merged(_Rewriting(pages, files, store, known).vmas(mm["vmas"])))
+                before, after = before + pages.before, after + pages.after
+            files.sizes[store.seen_as] = store.size
+            images.save(f"mm-{pid}.img", image)
+    images.save("files.img", files.image())
+    images.copy_others()
+    return before - after
 
 
-def _choose(vmas: list[Json], runs: list[Json]) -> list[Json]:
-    """The mappings that move, in the order of their addresses."""
-    candidates = [
-        vma
-        for vma in vmas
-        if vma["status"] in _CANDIDATES
+def _memories(images: Images) -> Iterator[tuple[int, Json]]:
+    """(process id, mm image) of each process, the root first."""
+    for entry in images.load("pstree.img")["entries"]:
+        if os.path.exists(images.path(f"mm-{entry['pid']}.img")):  # a zombie has none
+            yield entry["pid"], images.load(f"mm-{entry['pid']}.img")
+
+
+class Files:
+    """The files of the images in `source`, of which some are memory files."""
+
+    def __init__(self, source: str) -> None:
+        self.sizes: dict[str, int] = {}
+        """Bytes of new memory files, by the paths that guests see."""
+        self._image = Images(source).load("files.img")
+        entries: list[Json] = self._image["entries"]
+        self.paths: dict[int, str] = {e["id"]: e["reg"]["name"] for e in entries if "reg" in e}
+        self._ids = {path: number for number, path in self.paths.items() if is_memory(path)}
+        self._next = 1 + max(entry["id"] for entry in entries)
+        self._new: list[str] = []
+        self._program = 0  # id of the one that the root process runs
+
+    def are_safe(self, mm: Json) -> bool:
+        """Whether a process can live on memory files: the guest's own program, and those of its
+        children that run the same, with the shim loaded."""
+        self._program = self._program or mm["exe_file_id"]
+        shim = any(self.paths.get(vma.get("shmid", 0)) == _SHIM for vma in mm["vmas"])
+        return shim and self.paths.get(mm["exe_file_id"]) == self.paths.get(self._program)
+
+    def number(self, path: str) -> int:
+        """The id of a memory file."""
+        if path not in self._ids:
+            self._ids[path], self._next = self._next, self._next + 1
+            self._new.append(path)
+        return self._ids[path]
+
+    def image(self) -> Json:
+        """With the files that have come in."""
+        for path in self._new:
+            size = self.sizes.get(path) or os.stat(path).st_size
+            self._image["entries"].append(_file_entry(self._ids[path], path, size))
+        return self._image
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """Addresses that are mapped privately from a memory file."""
+
+    start: int
+    end: int
+    path: str
+    offset: int
+
+    @classmethod
+    def of(cls, directory: str, pid: int) -> list[_Mapped]:
+        """Those of one process of an earlier checkpoint, in rising order."""
+        if not os.path.exists(f"{directory}/mm-{pid}.img"):
+            return []
+        paths = Files(directory).paths
+        vmas = Images(directory).load(f"mm-{pid}.img")["entries"][0]["vmas"]
+        return [
+            cls(vma["start"], vma["end"], paths[vma["shmid"]], vma["pgoff"])
+            for vma in vmas
+            if vma["status"] == _MAPPED and is_memory(paths.get(vma["shmid"], ""))
+        ]
+
+
+class _Store:
+    """A new memory file, which is there afterwards if it was needed. Neighbours in the address
+    space stay neighbours, so that the kernel can merge their mappings."""
+
+    def __init__(self, path: str, seen_as: str) -> None:
+        self.seen_as = seen_as
+        self._path = path
+        self._position = 0
+        self._end = 0  # address where the newest piece ended
+
+    def __enter__(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.descriptor = os.open(self._path, flags, 0o444)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._position:
+            os.ftruncate(self.descriptor, self.size)
+        else:
+            os.unlink(self._path)
+        os.close(self.descriptor)
+
+    def place(self, start: int, end: int) -> int:
+        """The offset where a piece shall begin."""
+        if self._position and start != self._end:
+            self._position += _HOLE
+        offset = self._position
+        self._position, self._end = offset + end - start, end
+        return offset
+
+    @property
+    def size(self) -> int:
+        """Bytes, nearly all of them holes."""
+        return self._position + _HOLE
+
+
+class _Rewriting:
+    """Goes through the mappings of one process, in the order of their addresses."""
+
+    def __init__(self, pages: Pages, files: Files, store: _Store, near: list[_Mapped]) -> None:
+        self._pages = pages
+        self._files = files
+        self._store = store
+        self._near = near
+        self._next_near = 0
+        self._opened: dict[str, int] = {}
+
+    def vmas(self, old: list[Json]) -> Iterator[Json]:
+        """The same addresses, in mappings as they shall be restored; the pages go where they
+        belong meanwhile."""
+        try:
+            for vma in old:
+                base = self._base(vma)
+                if base is None and not _is_anonymous(vma):
+                    self._pages.keep(vma["start"], vma["end"])
+                    yield vma
+                    continue
+                for start, end in _chunks(vma["start"], vma["end"]):
+                    piece = vma | {"start": start, "end": end}
+                    if base is None:
+                        yield from self._anonymous(piece)
+                    else:
+                        offset = base.offset + start - base.start
+                        yield self._mapped(piece, _Mapped(start, end, base.path, offset))
+        finally:
+            for descriptor in self._opened.values():
+                os.close(descriptor)
+
+    def _base(self, vma: Json) -> _Mapped | None:
+        """The part of a memory file that a mapping shows."""
+        path = self._files.paths.get(vma.get("shmid", 0), "")
+        if vma["status"] != _MAPPED or vma["prot"] != _READ_WRITE or not is_memory(path):
+            return None
+        return _Mapped(vma["start"], vma["end"], path, vma["pgoff"])
+
+    def _anonymous(self, piece: Json) -> Iterator[Json]:
+        """Moves what was dumped of a piece. Where nothing was it stays anonymous: a hole in a
+        mapped file would take memory as soon as somebody reads it."""
+        at = piece["start"]
+        for start, end in self._pages.groups(at, piece["end"], _MIN_PAGES):
+            if at < start:
+                self._pages.keep(at, start)
+                yield piece | {"start": at, "end": start}
+            part, at = piece | {"start": start, "end": end}, end
+            yield self._like_parent(part) or self._move(part)
+        if at < piece["end"]:
+            self._pages.keep(at, piece["end"])
+            yield piece | {"start": at}
+
+    def _like_parent(self, piece: Json) -> Json | None:
+        """Shown from the parent's memory file, if that nearly holds it."""
+        start, end = piece["start"], piece["end"]
+        base = self._parent(start, end)
+        if base is None:
+            return None
+        data = self._pages.read(start, end)
+        theirs = os.pread(self._open(base.path), end - start, base.offset)
+        differing = list(_differing(data, theirs))
+        if len(differing) * _RENEWED * _PAGE >= end - start:
+            return None
+        self._pages.replace(start, end, data, differing)
+        return self._show(piece, base)
+
+    def _mapped(self, piece: Json, base: _Mapped) -> Json:
+        count = self._pages.count(base.start, base.end)
+        if count * _RENEWED * _PAGE < base.end - base.start:
+            self._pages.keep(base.start, base.end)
+            return piece | {"pgoff": base.offset}
+        return self._move(piece, base)
+
+    def _move(self, piece: Json, base: _Mapped | None = None) -> Json:
+        """Into the new file: what the old one has, and over it what was written since."""
+        start, end = piece["start"], piece["end"]
+        offset = self._store.place(start, end)
+        if base is not None:
+            send(self._store.descriptor, offset, self._open(base.path), base.offset, end - start)
+        else:
+            os.posix_fallocate(self._store.descriptor, offset, end - start)
+        self._pages.move(start, end, self._store.descriptor, offset)
+        return self._show(piece, _Mapped(start, end, self._store.seen_as, offset))
+
+    def _show(self, piece: Json, part: _Mapped) -> Json:
+        number = self._files.number(part.path)
+        shown = {"shmid": number, "pgoff": part.offset, "flags": _MAP_PRIVATE, "fdflags": 0}
+        return piece | shown | {"status": _MAPPED}
+
+    def _parent(self, start: int, end: int) -> _Mapped | None:
+        """What the earlier checkpoint had at these addresses, if all of it is one mapping."""
+        near = self._near
+        while self._next_near < len(near) and near[self._next_near].end <= start:
+            self._next_near += 1
+        if self._next_near == len(near):
+            return None
+        found = near[self._next_near]
+        if not found.start <= start < end <= found.end:
+            return None
+        return _Mapped(start, end, found.path, found.offset + start - found.start)
+
+    def _open(self, path: str) -> int:
+        if path not in self._opened:
+            self._opened[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._opened[path]
+
+
+def in_session(path: str) -> str | None:
+    """The name of a memory file that belongs to the session, of its path as guests see it."""
+    return path.removeprefix(f"{FOLDER}/") if path.startswith(f"{FOLDER}/") else None
+
+
+def is_memory(path: str) -> bool:
+    """Whether this is the path of a memory file, as guests see it."""
+    return path.startswith(_FOLDERS)
+
+
+def _is_anonymous(vma: Json) -> bool:
+    return (
+        vma["status"] in _ANONYMOUS
         and vma["prot"] == _READ_WRITE
         and vma["flags"] in _PLAIN_FLAGS
-    ]
-    populated: dict[int, int] = {}
-    for _, vma, start, end in _pieces(runs, candidates):
-        if vma is not None:
-            populated[vma["start"]] = populated.get(vma["start"], 0) + (end - start) // _PAGE
-    return [vma for vma in candidates if populated.get(vma["start"], 0) >= _MIN_PAGES]
+        and not vma.get("madv", 0) & ~_HARMLESS_ADVICE
+    )
 
 
-def _lay_out(chosen: list[Json]) -> tuple[dict[int, int], int]:
-    """Where each mapping begins in the memory file, and the size of that. Neighbours stay
-    neighbours, so that the kernel can merge them."""
-    offsets: dict[int, int] = {}
-    position, previous_end = 0, None
-    for vma in chosen:
-        if previous_end is not None and vma["start"] != previous_end:
-            position += _HOLE
-        offsets[vma["start"]] = position
-        position += vma["end"] - vma["start"]
-        previous_end = vma["end"]
-    return offsets, position + _HOLE
+def _chunks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    while start < end:
+        upto = min(end, (start // _CHUNK + 1) * _CHUNK)
+        yield start, upto
+        start = upto
 
 
-def _move(
-    runs: list[Json], chosen: list[Json], offsets: dict[int, int], old: Any, shared: Any, kept: Any
-) -> Iterator[Json]:
-    """Copy all pages to where they belong; the pagemap entries of those that stay."""
-    position = 0
-    for run, vma, start, end in _pieces(runs, chosen):
-        length = end - start
-        if vma is not None:
-            _copy(old, position, shared, offsets[vma["start"]] + start - vma["start"], length)
-        else:
-            _copy(old, position, kept, kept.seek(0, os.SEEK_END), length)
-            yield run | {"vaddr": start, "nr_pages": length // _PAGE}
-        position += length
+def _merged(pieces: Iterator[Json]) -> Iterator[Json]:
+    """Pieces of one kind that follow each other, in memory and in the file, become one mapping."""
+    last: Json | None = None
+    for piece in pieces:
+        if last is not None and _continues(last, piece):
+            last["end"] = piece["end"]
+            continue
+        if last is not None:
+            yield last
+        last = dict(piece)
+    if last is not None:
+        yield last
 
 
-def _pieces(runs: list[Json], vmas: list[Json]) -> Iterator[tuple[Json, Json | None, int, int]]:
-    """Cut runs of pages at the borders of `vmas`: (run, the mapping it lies in, start, end)."""
-    starts = [vma["start"] for vma in vmas]
-    for run in runs:
-        address, end = run["vaddr"], run["vaddr"] + run["nr_pages"] * _PAGE
-        while address < end:
-            index = bisect_right(starts, address) - 1
-            vma = vmas[index] if index >= 0 and address < vmas[index]["end"] else None
-            if vma is not None:
-                upto = min(end, vma["end"])
-            else:
-                upto = min(end, starts[index + 1]) if index + 1 < len(starts) else end
-            yield run, vma, address, upto
-            address = upto
+def _continues(last: Json, piece: Json) -> bool:
+    offset = last["pgoff"] + (last["end"] - last["start"] if last["status"] == _MAPPED else 0)
+    then = last | {"start": last["end"], "end": piece["end"], "pgoff": offset}
+    return piece == then and (last["status"] == _MAPPED or last["status"] in _ANONYMOUS)
 
 
-def _copy(source: Any, at: int, target: Any, to: int, length: int) -> None:
-    target.flush()
-    os.lseek(target.fileno(), to, os.SEEK_SET)
-    while length:
-        sent = os.sendfile(target.fileno(), source.fileno(), at, length)
-        if sent == 0:
-            raise ValueError("the images hold less memory than they say")
-        at, length = at + sent, length - sent
+def _differing(mine: bytes, theirs: bytes) -> Iterator[int]:
+    """Offsets of pages that are not the same. Past the end of a file there are zeros."""
+    if mine == theirs:
+        return
+    theirs = theirs.ljust(len(mine), b"\0")
+    for page in range(0, len(mine), _PAGE):
+        if mine[page : page + _PAGE] != theirs[page : page + _PAGE]:
+            yield page
 
 
 def _file_entry(number: int, path: str, size: int) -> Json:
     owner = {"uid": 0, "euid": 0, "signum": 0, "pid_type": 0, "pid": 0}
-    file = {
+    file: Json = {
         "id": number,
         "flags": os.O_RDONLY,
         "pos": 0,
@@ -152,32 +353,3 @@ def _file_entry(number: int, path: str, size: int) -> Json:
         "mode": 0o100444,
     }
     return {"type": "REG", "id": number, "reg": file}
-
-
-class _Images:
-    """CRIU's images in one directory, and where they are written anew."""
-
-    def __init__(self, source: str, target: str) -> None:
-        if _PYCRIU not in sys.path:
-            sys.path.append(_PYCRIU)
-        from pycriu import images
-
-        self._format: Any = images
-        self._source = source
-        self._target = target
-        self._saved: set[str] = set()
-
-    def load(self, name: str) -> Json:
-        with open(f"{self._source}/{name}", "rb") as file:
-            loaded: Json = self._format.load(file)
-        return loaded
-
-    def save(self, name: str, image: Json) -> None:
-        with open(f"{self._target}/{name}", "wb") as file:
-            self._format.dump(image, file)
-        self._saved.add(name)
-
-    def copy_others(self, but: set[str]) -> None:
-        for name in os.listdir(self._source):
-            if name.endswith(".img") and name not in self._saved | but:
-                shutil.copyfile(f"{self._source}/{name}", f"{self._target}/{name}")

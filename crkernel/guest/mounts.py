@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from . import process
+from . import memory, process
 from . import syscalls as sc
 
 STAGING = "/run/staging"
@@ -33,6 +33,7 @@ def build(disk: int, *, network: bool) -> tuple[int, int]:
     if network:
         sc.mount(RESOLV_CONF, "/etc/resolv.conf", flags=sc.MS_BIND)
     sc.detach("/run")
+    sc.mount("none", memory.FOLDER, flags=sc.MS_REMOUNT | sc.MS_BIND | sc.MS_RDONLY | _PLAIN)
     options = "newinstance,ptmxmode=0666,mode=620"
     sc.mount("devpts", "/dev/pts", "devpts", sc.MS_NOSUID | sc.MS_NOEXEC, options)
     _new_tree(disk, _WRITABLE)
@@ -45,6 +46,7 @@ def build_courier(disk: int, files: Mapping[str, str]) -> tuple[int, int]:
     """Make those of a courier, with texts for `files` in HOST_FILES, and return descriptors of its
     working folder and of staging."""
     staging = _take_staging()
+    sc.detach(memory.FOLDER)
     _new_proc()
     _new_tree(disk, {name: _WRITABLE[name] for name in ("work", "tmp")})
     sc.detach("/mnt")

@@ -25,6 +25,7 @@ from . import courier, golden, linger, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import RESOLV_CONF, STAGING
+from .rebase import rebase, used
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
@@ -132,17 +133,14 @@ class Nest:
             return {"pid": self._fork(work, _COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
-        if request["op"] == "thin":
-            self._fork(lambda: self._thin(request), 0)
+        if request["op"] in ("thin", "rebase"):
+            self._fork(lambda: self._shrink(request), 0)
             return None
         if request["op"] == "golden":
             self._fork(lambda: self._golden(request), 0)
             return None
-        status = os.statvfs(STAGING)
-        return {
-            "used": (status.f_blocks - status.f_bfree) * status.f_frsize,
-            "size": status.f_blocks * status.f_frsize,
-        }
+        taken, size = used()
+        return {"used": taken, "size": size}
 
     def _sandbox(self, channel: int, disk: int, nameserver: str | None) -> int:
         """A new one, with a way to the network if there is a name server for it."""
@@ -199,14 +197,17 @@ class Nest:
             self._ending[pid] = -1
         return pid
 
-    def _thin(self, request: Json) -> None:
+    def _shrink(self, request: Json) -> None:
+        """Make a checkpoint smaller, in one of two ways."""
         sc.die_with_parent()
         os.nice(_NICE)
+        way = rebase if request["op"] == "rebase" else thin
         try:
-            before, after = thin(STAGING, request["name"], request["base"])
+            before, after = way(STAGING, request["name"], request["base"])
             answer: Json = {"before": before, "after": after}
-        except (OSError, ValueError) as error:
-            answer = {"error": {"kind": "EngineError", "message": f"thin: {error}"}}
+        except (OSError, ValueError, KeyError) as error:
+            failure = {"kind": "EngineError", "message": f"{request['op']}: {error}"}
+            answer = {"error": failure}
         self.answer({"id": request["id"]} | answer)
         os._exit(0)
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 
 from . import wire
+from .memory import FOLDER
 
 NAME = "crkernel.json"
 
@@ -28,8 +30,14 @@ def read(directory: int) -> wire.Message:
 
 
 def is_whole(staging: int, directory: int, record: wire.Message) -> bool:
-    """Whether no image of a checkpoint is missing or cut, those of its base included."""
+    """Whether no image of a checkpoint is missing or cut, those of its base included, and its
+    memory files are the ones that it was made with."""
     if sizes(directory) != record["sizes"]:
+        return False
+    try:
+        if fingerprints(record["memory"]) != record["memory"]:
+            return False
+    except OSError:
         return False
     if "base" not in record:
         return True
@@ -45,3 +53,10 @@ def sizes(directory: int) -> dict[str, int]:
     """Bytes of each of CRIU's images."""
     with os.scandir(directory) as entries:
         return {e.name: e.stat().st_size for e in entries if e.name.endswith(".img")}
+
+
+def fingerprints(names: Iterable[str]) -> dict[str, list[int]]:
+    """What tells memory files of the session from others: size, inode and the time of the newest
+    change, which nobody can set. Raises OSError where one is missing."""
+    found = {name: os.stat(f"{FOLDER}/{name}") for name in sorted(names)}
+    return {name: [s.st_size, s.st_ino, s.st_ctime_ns] for name, s in found.items()}

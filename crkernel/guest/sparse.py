@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 
 
-def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of each piece of the first `size` bytes that holds data."""
-    position = 0
+def extents(descriptor: int, size: int, position: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of each piece that holds data, from `position` to `size`."""
     while position < size:
         try:
             position = os.lseek(descriptor, position, os.SEEK_DATA)
         except OSError:  # ENXIO: only a hole is left
             return
-        end = os.lseek(descriptor, position, os.SEEK_HOLE)
+        if position >= size:
+            return
+        end = min(size, os.lseek(descriptor, position, os.SEEK_HOLE))
         yield position, end
         position = end

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, golden, mounts, process, record, seccomp, uplink, wire
+from . import activity, golden, memory, mounts, process, record, seccomp, uplink, wire
 from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
@@ -32,6 +32,7 @@ _SETTLE_SECONDS = 0.005
 """After an answer the guest's main thread finishes what it did for it. Until then only what the
 guest says tells whether it has gone on by itself."""
 _WATCHED = (process.WORK, "/tmp")
+_PATH_COLUMN = 73  # of /proc/PID/maps
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -180,8 +181,10 @@ class Supervisor:
             if strays := activity.strays((guest.pid, criu_pid)):
                 raise CriuError(f"{', '.join(strays)} left the guest's process tree; end it")
             guest.drain()
-            snapshot = self._tree.snapshot(name, _shared_mappings())
+            shared, files = _mappings()
+            snapshot = self._tree.snapshot(name, shared)
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
+            meta["memory"] = record.fingerprints(files)
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
             self._spoke = False
             self._read_times(criu_pid)
@@ -226,7 +229,9 @@ class Supervisor:
             with self._images(str(request["name"])) as (images, work):
                 meta = record.read(images)
                 if not record.is_whole(self._staging, images, meta):  # CRIU would read for ever
-                    raise CriuError("the checkpoint is damaged: an image is missing or cut")
+                    raise CriuError(
+                        "it is damaged: an image or a memory file is missing, cut or another"
+                    )
                 if meta["files"] is not None:
                     self._tree.restore(meta["files"])
                 self._clock.enter(meta["monotonic"])
@@ -382,14 +387,18 @@ class Supervisor:
                 os.waitpid(child.si_pid, 0)
 
 
-def _shared_mappings() -> set[int]:
-    """Inodes of files that some process maps shared and writable: a store to a page that is dirty
-    already changes nothing that stat(2) shows."""
-    inodes = set()
+def _mappings() -> tuple[set[int], set[str]]:
+    """Of all processes: inodes of files that are mapped shared and writable, since a store to a
+    page that is dirty already changes nothing that stat(2) shows; names of memory files."""
+    inodes, files = set(), set()
     for pid in activity.processes():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
-            inodes |= {int(line.split(None, 5)[4]) for line in maps if " rw-s " in line}
-    return inodes
+            for line in maps:
+                if " rw-s " in line:
+                    inodes.add(int(line.split(None, 5)[4]))
+                elif name := memory.in_session(line[_PATH_COLUMN:].strip()):
+                    files.add(name)
+    return inodes, files
 
 
 def _worker(hello: wire.Message) -> int:

@@ -94,7 +94,7 @@ def test_it_is_a_cell_of_the_timeline(npm: Kernel) -> None:
     assert npm.value("require('needy')") == "one 1"
     npm.ok("%npm uninstall needy")
     assert files(npm, "node_modules") == [".package-lock.json"]
-    npm.ok(f"%rerun {installed}")
+    npm.ok(f"%rerun {installed}..{installed}")
     assert npm.value("require('needy')") == "one 1"
 
 

@@ -1,0 +1,168 @@
+"""CRIU's images in a directory: read, and written anew into another. (https://criu.org/Images)"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+_PAGE = 4096
+_LAZY, _PRESENT = 2, 4  # PE_LAZY, PE_PRESENT of CRIU's pagemap.h
+_PYCRIU = "/usr/lib/python3/dist-packages"
+
+Json = dict[str, Any]
+
+
+class Images:
+    """The images of `source`, and those of `target` that take their place."""
+
+    def __init__(self, source: str, target: str | None = None) -> None:
+        if _PYCRIU not in sys.path:
+            sys.path.append(_PYCRIU)
+        from pycriu import images
+
+        self._format: Any = images
+        self._source = source
+        self._target = target
+        self._replaced: set[str] = set()
+
+    def path(self, name: str) -> str:
+        """Where an image lies, if there is one of that name."""
+        return f"{self._source}/{name}"
+
+    def load(self, name: str) -> Json:
+        """An image as {"entries": […]}. Raises OSError, or what pycriu raises for a damaged one."""
+        with open(self.path(name), "rb") as file:
+            loaded: Json = self._format.load(file)
+        return loaded
+
+    def save(self, name: str, image: Json) -> None:
+        """Write one anew."""
+        with open(f"{self._target}/{name}", "wb") as file:
+            self._format.dump(image, file)
+        self._replaced.add(name)
+
+    def replaced(self, name: str) -> None:
+        """This one has been written by other means."""
+        self._replaced.add(name)
+
+    def copy_others(self) -> None:
+        """All that was not written anew stays as it was."""
+        for name in os.listdir(self._source):
+            if name.endswith(".img") and name not in self._replaced:
+                try:
+                    os.link(f"{self._source}/{name}", f"{self._target}/{name}")
+                except OSError:  # the target lies on another file system
+                    shutil.copyfile(f"{self._source}/{name}", f"{self._target}/{name}")
+
+
+class Pages:
+    """The dumped pages of one process, on their way to where they belong. Addresses are asked for
+    in rising order; what is kept is written anew into the images of the target."""
+
+    def __init__(self, source: str, target: str, images: Images, pid: int) -> None:
+        self._images = images
+        self._name = f"pagemap-{pid}.img"
+        self._head, *runs = images.load(self._name)["entries"]
+        if any(run.get("in_parent") or run["flags"] & ~_LAZY != _PRESENT for run in runs):
+            raise ValueError("the image is a difference already")
+        self._runs = runs
+        self._starts = [run["vaddr"] for run in runs]
+        self._positions = [0]
+        for run in runs:
+            self._positions.append(self._positions[-1] + run["nr_pages"] * _PAGE)
+        pages = f"pages-{self._head['pages_id']}.img"
+        images.replaced(pages)
+        self._old = os.open(f"{source}/{pages}", os.O_RDONLY | os.O_CLOEXEC)
+        self._kept = os.open(f"{target}/{pages}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._entries: list[Json] = []
+        self.before = self._positions[-1]
+        """Bytes of pages in the source."""
+        self.after = 0
+        """Bytes of pages that the target holds so far."""
+
+    def __enter__(self) -> Pages:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        os.close(self._old)
+        os.close(self._kept)
+        if kind is None:
+            entries = [self._head, *self._entries]
+            self._images.save(self._name, {"magic": "PAGEMAP", "entries": entries})
+
+    def count(self, start: int, end: int) -> int:
+        """How many pages between these addresses were dumped."""
+        return sum(upto - begin for _, begin, upto, _ in self._pieces(start, end)) // _PAGE
+
+    def groups(self, start: int, end: int, least: int) -> Iterator[tuple[int, int]]:
+        """(start, end) of what was dumped in a range: runs that have fewer than `least` pages
+        between them belong together, groups of fewer are left out."""
+        begin = last = -1
+        for _, first, upto, _ in self._pieces(start, end):
+            if begin >= 0 and first - last >= least * _PAGE:
+                if last - begin >= least * _PAGE:
+                    yield begin, last
+                begin = -1
+            begin, last = (first if begin < 0 else begin), upto
+        if begin >= 0 and last - begin >= least * _PAGE:
+            yield begin, last
+
+    def read(self, start: int, end: int) -> bytes:
+        """The memory between these addresses; what was not dumped is zero."""
+        memory = bytearray(end - start)
+        for _, begin, upto, position in self._pieces(start, end):
+            memory[begin - start : upto - start] = os.pread(self._old, upto - begin, position)
+        return bytes(memory)
+
+    def keep(self, start: int, end: int) -> None:
+        """Leave the pages between these addresses in the images."""
+        for run, begin, upto, position in self._pieces(start, end):
+            send(self._kept, self.after, self._old, position, upto - begin)
+            self._add(run, begin, upto - begin)
+
+    def move(self, start: int, end: int, target: int, offset: int) -> None:
+        """Take the pages out of the images, into a file where `start` has that offset."""
+        for _, begin, upto, position in self._pieces(start, end):
+            send(target, offset + begin - start, self._old, position, upto - begin)
+
+    def replace(self, start: int, end: int, memory: bytes, offsets: list[int]) -> None:
+        """Leave just some pages of `memory`, which begins at `start`, in the images."""
+        if not offsets:
+            return
+        run = next(self._pieces(start, end))[0]
+        for offset in offsets:
+            os.pwrite(self._kept, memory[offset : offset + _PAGE], self.after)
+            self._add(run, start + offset, _PAGE)
+
+    def _add(self, run: Json, address: int, length: int) -> None:
+        last = self._entries[-1] if self._entries else None
+        if last is not None and last["vaddr"] + last["nr_pages"] * _PAGE == address:
+            last["nr_pages"] += length // _PAGE
+        else:
+            self._entries.append(run | {"vaddr": address, "nr_pages": length // _PAGE})
+        self.after += length
+
+    def _pieces(self, start: int, end: int) -> Iterator[tuple[Json, int, int, int]]:
+        """(run, first address, end, position in the pages file) of what was dumped in a range."""
+        index = max(0, bisect_right(self._starts, start) - 1)
+        for number in range(index, len(self._runs)):
+            run, first = self._runs[number], self._starts[number]
+            if first >= end:
+                return
+            begin, upto = max(start, first), min(end, first + run["nr_pages"] * _PAGE)
+            if begin < upto:
+                yield run, begin, upto, self._positions[number] + begin - first
+
+
+def send(target: int, to: int, source: int, at: int, length: int) -> None:
+    """Copy part of a file to a place in another. Raises ValueError if there is less of it."""
+    os.lseek(target, to, os.SEEK_SET)
+    while length:
+        sent = os.sendfile(target, source, at, length)
+        if sent == 0:
+            raise ValueError("the images hold less memory than they say")
+        at, length = at + sent, length - sent

@@ -1,0 +1,83 @@
+"""Puts a checkpoint's memory into a memory file after the fact, and keeps to one budget.
+
+Like thinning (thin.py) it runs in the background, in a process of its own, and swaps the
+directories at the end. What is new in big areas moves into a new memory file; the checkpoint is a
+full one afterwards, a base for those that come after it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+
+from . import memory, record
+from . import syscalls as sc
+from .mounts import STAGING
+
+_PAGE = 4096
+
+
+def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
+    """Rewrite checkpoint `name` onto memory files, those of the rebased checkpoint `near` where
+    they nearly fit; bytes of pages in its images before and after.
+
+    Raises OSError or ValueError, and the checkpoint is as it was.
+    """
+    old, new, file = f"{staging}/{name}", f"{staging}/{name}.rebased", f"{memory.FOLDER}/{name}"
+    if os.path.lexists(f"{old}/parent"):
+        raise ValueError("the checkpoint is a difference already")
+    before = _pages(old)
+    taken, size = used()
+    if taken + before > size:
+        raise ValueError("there is no room to make it smaller")
+    os.mkdir(new, 0o700)
+    try:
+        if not memory.rewrite(old, new, file, file, near and f"{staging}/{near}"):
+            return before, before
+        _carry_record(old, new)
+        sc.exchange(old, new)
+    except BaseException:
+        for left in [*glob.glob(file), *glob.glob(f"{file}.*")]:
+            os.unlink(left)
+        raise
+    finally:
+        shutil.rmtree(new)
+        _share_room()
+    return before, _pages(old)
+
+
+def used() -> tuple[int, int]:
+    """Bytes that staging and its memory files take, and that they may take together."""
+    (in_staging, _), (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
+    return in_staging + in_files, size
+
+
+def _share_room() -> None:
+    """Two mounts, one budget: staging gets what memory files leave of it."""
+    _, (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
+    flags = sc.MS_REMOUNT | sc.MS_NOSUID | sc.MS_NODEV
+    sc.mount("none", STAGING, flags=flags, data=f"size={max(_PAGE, size - in_files)}")
+
+
+def _fill(mount: str) -> tuple[int, int]:
+    status = os.statvfs(mount)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_blocks * status.f_frsize
+
+
+def _pages(directory: str) -> int:
+    with os.scandir(directory) as entries:
+        return sum(e.stat().st_size for e in entries if e.name.startswith("pages-"))
+
+
+def _carry_record(old: str, new: str) -> None:
+    """As thin.py does, with the memory files that the images name now."""
+    source, target = os.open(old, os.O_RDONLY), os.open(new, os.O_RDONLY)
+    try:
+        paths = memory.Files(new).paths.values()
+        names = [name for path in paths if (name := memory.in_session(path))]
+        fresh = {"sizes": record.sizes(target), "memory": record.fingerprints(names)}
+        record.write(target, record.read(source) | fresh)
+    finally:
+        os.close(source)
+        os.close(target)

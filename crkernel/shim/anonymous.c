@@ -1,0 +1,229 @@
+/* Gives memory that is mapped from a memory file the meaning of anonymous memory.
+ *
+ * Preloaded into every process of a guest (/etc/ld.so.preload of the image):
+ *
+ *     cc -O2 -shared -fPIC -nostdlib -ffreestanding -fno-stack-protector -o anonymous.so anonymous.c
+ *
+ * A restored guest has its big anonymous mappings as private mappings of a file (guest/memory.py).
+ * Two things differ then, and this shim stands before libc's functions to make them equal:
+ *  - madvise(MADV_DONTNEED) would bring back what the file holds, where anonymous memory reads as
+ *    zeros, and MADV_FREE is refused. Allocators like jemalloc and mimalloc rely on the zeros.
+ *    Here a fresh anonymous mapping takes the place of that part.
+ *  - mremap() that grows a mapping would show what follows in the file. Here the new part is fresh.
+ *
+ * Calls from the main program are passed on as they are: that is V8, which gives back pages all the
+ * time and counts on no contents afterwards. libc's own calls do not come by here; it clears what
+ * it hands out as zeroed. A program whose machine code makes the system call itself is not served.
+ *
+ * It needs no header and no library but the C library of the process it is loaded into.
+ * Architectures: x86_64 and aarch64.
+ */
+
+typedef unsigned long size_t;
+typedef long ssize_t;
+
+extern int *__errno_location(void);
+extern unsigned long getauxval(unsigned long type);
+
+#define AT_FDCWD (-100)
+#define AT_PHDR 3
+#define AT_PHNUM 5
+#define EINVAL 22
+#define MADV_DONTNEED 4
+#define MADV_FREE 8
+#define MAP_FRESH 0x32 /* MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED */
+#define O_CLOEXEC 02000000
+#define PAGE 4096
+#define PT_LOAD 1
+#define PT_PHDR 6
+
+#if defined(__x86_64__)
+
+enum { SYS_read = 0, SYS_close = 3, SYS_mmap = 9, SYS_mremap = 25, SYS_madvise = 28, SYS_openat = 257 };
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+	register long fourth __asm__("r10") = d;
+	register long fifth __asm__("r8") = e;
+	register long sixth __asm__("r9") = f;
+	long result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth), "r"(sixth)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+#elif defined(__aarch64__)
+
+enum { SYS_read = 63, SYS_close = 57, SYS_mmap = 222, SYS_mremap = 216, SYS_madvise = 233, SYS_openat = 56 };
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+	register long x8 __asm__("x8") = number;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	register long x5 __asm__("x5") = f;
+
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory");
+	return x0;
+}
+
+#else
+#error "crkernel runs on x86_64 and aarch64 only"
+#endif
+
+struct program_header { /* Elf64_Phdr */
+	unsigned int type, flags;
+	size_t offset, address, physical, file_size, memory_size, alignment;
+};
+
+static size_t program_start, program_end; /* of the main program, in memory */
+
+__attribute__((constructor)) static void find_program(void)
+{
+	const struct program_header *headers = (void *)getauxval(AT_PHDR);
+	size_t count = getauxval(AT_PHNUM), base = 0;
+
+	for (size_t i = 0; headers && i < count; i++)
+		if (headers[i].type == PT_PHDR)
+			base = (size_t)headers - headers[i].address;
+	for (size_t i = 0; headers && i < count; i++) {
+		size_t start = base + headers[i].address, end = start + headers[i].memory_size;
+
+		if (headers[i].type != PT_LOAD)
+			continue;
+		if (!program_end || start < program_start)
+			program_start = start;
+		if (end > program_end)
+			program_end = end;
+	}
+}
+
+static long failed(long result)
+{
+	if (result >= 0 || result < -4095)
+		return result;
+	*__errno_location() = (int)-result;
+	return -1;
+}
+
+/* One line of /proc/self/maps: "start-end rwxp offset device inode   path". */
+struct mapping {
+	size_t start, end;
+	int protection, is_private, is_memory_file;
+};
+
+static int digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static const char *number(const char *text, size_t *value)
+{
+	for (*value = 0; digit(*text) >= 0; text++)
+		*value = *value << 4 | (size_t)digit(*text);
+	return text;
+}
+
+static int starts(const char *text, const char *with)
+{
+	while (*with && *text == *with)
+		text++, with++;
+	return !*with;
+}
+
+static struct mapping parse(const char *line)
+{
+	struct mapping found = {0};
+
+	line = number(line, &found.start);
+	line = number(line + 1, &found.end);
+	found.protection = (line[1] == 'r') | (line[2] == 'w') << 1 | (line[3] == 'x') << 2;
+	found.is_private = line[4] == 'p';
+	while (*line && *line != '/')
+		line++;
+	found.is_memory_file = starts(line, "/memory/") || starts(line, "/golden/");
+	return found;
+}
+
+/* Do to a part of the range what was asked for, in the meaning of anonymous memory. */
+static long advise_part(struct mapping part, size_t start, size_t end, int advice)
+{
+	if (part.start > start)
+		start = part.start;
+	if (part.end < end)
+		end = part.end;
+	if (start >= end)
+		return 0;
+	if (part.is_private && part.is_memory_file)
+		return call(SYS_mmap, (long)start, (long)(end - start), part.protection, MAP_FRESH, -1, 0);
+	return call(SYS_madvise, (long)start, (long)(end - start), advice, 0, 0, 0);
+}
+
+/* The same for a range that may hold parts of memory files. What maps says of a part that comes
+ * later stays true: only what has been read is changed. */
+static long advise(size_t start, size_t end, int advice)
+{
+	char line[320]; /* of longer ones the rest of the path */
+	char text[4096];
+	size_t length = 0;
+	long got, result = 0;
+	long fd = call(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_CLOEXEC, 0, 0, 0);
+
+	if (fd < 0)
+		return fd;
+	while ((got = call(SYS_read, fd, (long)text, sizeof(text), 0, 0, 0)) > 0) {
+		for (long i = 0; i < got; i++) {
+			if (text[i] != '\n') {
+				if (length < sizeof(line) - 1)
+					line[length++] = text[i];
+				continue;
+			}
+			line[length] = 0;
+			length = 0;
+			long answer = advise_part(parse(line), start, end, advice);
+			if (answer < 0 && answer > -4096)
+				result = answer;
+		}
+	}
+	call(SYS_close, fd, 0, 0, 0, 0, 0);
+	return got < 0 ? got : result;
+}
+
+/* Whether a range holds something that is no anonymous memory; the contents of the rest are given
+ * up. The kernel's answer to MADV_FREE tells, and costs less than a look into maps. */
+static int has_files(void *address, size_t length)
+{
+	return call(SYS_madvise, (long)address, (long)length, MADV_FREE, 0, 0, 0) == -EINVAL;
+}
+
+int madvise(void *address, size_t length, int advice)
+{
+	size_t caller = (size_t)__builtin_return_address(0), start = (size_t)address;
+	size_t end = (start + length + PAGE - 1) & -(size_t)PAGE;
+
+	if ((advice == MADV_DONTNEED || advice == MADV_FREE) && start % PAGE == 0 && end > start &&
+	    !(caller >= program_start && caller < program_end) && has_files(address, length))
+		return (int)failed(advise(start, end, advice));
+	return (int)failed(call(SYS_madvise, (long)address, (long)length, advice, 0, 0, 0));
+}
+
+void *mremap(void *address, size_t old_size, size_t size, int flags, void *to)
+{
+	long moved = call(SYS_mremap, (long)address, (long)old_size, (long)size, flags, (long)to, 0);
+	size_t tail = (old_size + PAGE - 1) & -(size_t)PAGE;
+	size_t end = (size + PAGE - 1) & -(size_t)PAGE;
+
+	if ((moved >= 0 || moved < -4095) && old_size && end > tail &&
+	    has_files((char *)moved + tail, end - tail))
+		advise((size_t)moved + tail, (size_t)moved + end, MADV_DONTNEED);
+	return (void *)failed(moved);
+}
