@@ -417,7 +417,9 @@ class Session:
         self._move_in(spare)
 
     def _on_rebased(self, key: str) -> None:
-        if not self._lock.locked():  # else the checkpoint that comes next will be rebased as well
+        # While a cell runs nothing: the checkpoint that it makes will be rebased as well. A guest with
+        # a network may have connections, which do not outlive its replacement.
+        if not self._lock.locked() and self.engine.network == "none":
             self._background.start(self._swap(key))
 
     async def _swap(self, key: str) -> None:

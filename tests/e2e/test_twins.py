@@ -1,0 +1,42 @@
+"""A guest with a big heap is replaced by its twin, and nobody can tell."""
+
+from __future__ import annotations
+
+import time
+
+from driver import Kernel
+
+_SECONDS = 60.0
+
+
+def test_a_guest_that_grew_is_replaced_by_its_twin(kernel: Kernel) -> None:
+    kernel.ok(
+        """globalThis.heap = Array.from({ length: 96 }, (_, i) => new Float64Array(131072).fill(i));
+        globalThis.server = require("http").createServer((_, response) => response.end("here"));
+        await new Promise((resolve) => server.listen(8080, resolve));
+        globalThis.child = require("child_process").spawn("cat"); 0"""
+    )
+    assert _until_swapped(kernel) >= 1
+    assert kernel.value("[heap.length, heap[95][7]]") == [96, 95]
+    assert kernel.value("(await fetch('http://localhost:8080')).text()") == "here"
+    assert (
+        kernel.value(
+            "new Promise((resolve) => { child.stdout.once('data', (d) => resolve(String(d)));"
+            " child.stdin.write('echo'); })"
+        )
+        == "echo"
+    )
+    kernel.ok("heap[0][0] = 1")
+    kernel.ok("%undo")
+    assert kernel.value("heap[0][0]") == 0
+
+
+def _until_swapped(kernel: Kernel) -> int:
+    """How often the guest was replaced, once it was."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(2)
+        (line,) = [x for x in kernel.ok("%status").shown.splitlines() if "twin swaps" in x]
+        if swaps := int(line.split()[-1]):
+            return swaps
+    return 0
