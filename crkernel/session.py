@@ -417,8 +417,8 @@ class Session:
         self._move_in(spare)
 
     def _on_rebased(self, key: str) -> None:
-        # Not while a cell runs: the checkpoint that it makes will be rebased as well. A guest with a
-        # network may have connections, which do not outlive its replacement.
+        # Not while a cell runs: the checkpoint that it makes will be rebased as well. A guest with
+        # a network may have connections, which do not outlive its replacement.
         if not self._lock.locked() and self.engine.network == "none":
             self._background.start(self._swap(key))
 
