@@ -19,37 +19,45 @@ class Delivery:
     """Runs npm for one session, one call at a time."""
 
     def __init__(self, engine: Engine) -> None:
+        self.under_way = False
+        """Whether npm runs, or is about to."""
         self._engine = engine
         self._courier: Sandbox | None = None
-
-    @property
-    def under_way(self) -> bool:
-        """Whether npm runs."""
-        return self._courier is not None
+        self._interrupted = False
 
     async def run(self, call: Npm, checkpoint: str, sink: Sink) -> str | None:
         """Run npm on the files of a checkpoint. The name of the files that came of it, in staging;
         None if nothing changed. Raises NpmFailed, EngineError."""
-        name = None if call.looks else f"npm-{secrets.token_hex(8)}"
-        courier = self._courier = await self._engine.courier(npm_host.settings())
+        self.under_way, self._interrupted = True, False
         ear = _Ear(sink)
-        courier.on_event = ear.hear
         try:
-            code, files = await courier.npm([call.verb, *call.words], checkpoint, FOLDER, name)
+            code, files = await self._npm(call, checkpoint, ear)
         except SandboxDied as death:
-            if self._courier is None:
+            if self._interrupted:
                 raise NpmFailed("npm was interrupted; the packages are as they were") from None
             raise NpmFailed(f"npm was ended: {death}", hint="try again") from death
         finally:
-            self._courier = None
-            await courier.end()
+            self.under_way = False
+            await self._end()
         ear.end()
         if code and not (call.looks and not ear.complaint):  # `outdated` says so by its code
             raise npm.explain(ear.complaint, code)
         return files
 
     async def interrupt(self) -> None:
-        """End npm, if it runs; what it did so far goes with it."""
+        """End npm; what it did so far goes with it."""
+        self._interrupted = True
+        await self._end()
+
+    async def _npm(self, call: Npm, checkpoint: str, ear: _Ear) -> tuple[int, str | None]:
+        courier = self._courier = await self._engine.courier(npm_host.settings())
+        courier.on_event = ear.hear
+        if self._interrupted:  # while it came up
+            raise SandboxDied("interrupted")
+        name = None if call.looks else f"npm-{secrets.token_hex(8)}"
+        return await courier.npm([call.verb, *call.words], checkpoint, FOLDER, name)
+
+    async def _end(self) -> None:
         courier, self._courier = self._courier, None
         if courier is not None:
             await courier.end()

@@ -223,7 +223,8 @@ Examples:
   %npm view left-pad
 
 The registry is the one in ~/.npmrc of this machine. Takes packages of the registry only; no
-addresses, folders, git. Does not unload what the guest has imported already.""",
+addresses, folders, git. Does not unload what the guest has imported already: rewind to before the
+import, and install there.""",
         argument="npm",
         changes_state=True,
     ),

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,30 @@ json.dump(found, sys.stdout)
 """
 
 
+_PACKAGES = """
+import json, os, sys
+from pathlib import Path
+from driver import Kernel
+from registry import Registry
+
+registry = Registry()
+registry.publish("one", "1.0.0", {"index.js": "module.exports = 'one'"})
+os.environ["npm_config_registry"] = registry.url
+kernel = Kernel(Path.home() / "kernel.log", "--CRKernel.network=full")
+kernel.ok("%npm install one")
+cache = Path.home() / ".cache/crkernel/npm"
+found = {
+    "one": kernel.value("require('one')"),
+    "owners": sorted({path.stat().st_uid for path in cache.rglob("*")}),
+    "closed": oct(cache.parent.stat().st_mode & 0o777),
+    "network": kernel.value("Object.keys(require('node:os').networkInterfaces())"),
+}
+kernel.close()
+registry.close()
+json.dump(found, sys.stdout)
+"""
+
+
 def _closed_above(path: Path) -> Path | None:
     """The topmost folder on the way to `path` that others cannot pass, as root's home."""
     for folder in reversed(path.parents):
@@ -102,7 +127,8 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_an_ordinary_account_has_all_of_it(home: Path) -> None:
+def as_account(home: Path, program: str) -> Any:
+    """Run a Python program as the account; the JSON that it prints."""
     if subprocess.run([*_AS_ACCOUNT, "unshare", "-Ur", "true"], capture_output=True).returncode:
         pytest.skip("this machine lets root alone make user namespaces")
     tests = Path(__file__).parents[1]
@@ -126,14 +152,18 @@ def test_an_ordinary_account_has_all_of_it(home: Path) -> None:
     }
     command = ["unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(script), "sh"]
     done = subprocess.run(
-        [*command, *_AS_ACCOUNT, sys.executable, "-c", _SESSION],
+        [*command, *_AS_ACCOUNT, sys.executable, "-c", program],
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_an_ordinary_account_has_all_of_it(home: Path) -> None:
+    found = as_account(home, _SESSION)
     death = found.pop("death")
     assert "exited with code 3" in death
     assert "checkpoint 2" in death or "is restored" in death
@@ -146,4 +176,13 @@ def test_an_ordinary_account_has_all_of_it(home: Path) -> None:
         "guest": [_ACCOUNT],
         "inside": 0,
         "gone": True,
+    }
+
+
+def test_packages_and_a_network_take_no_more_than_that(home: Path) -> None:
+    assert as_account(home, _PACKAGES) == {
+        "one": "one",
+        "owners": [_ACCOUNT],
+        "closed": "0o700",
+        "network": ["lo", "tap0"],
     }
