@@ -21,6 +21,15 @@ def _command(limits: Limits) -> list[str]:
     return ["/usr/local/bin/node", f"--max-old-space-size={heap}", _MAIN]
 
 
+_INSTALL_SCRIPTS = """\
+{
+  const { status, signal, error } = require('node:child_process').spawnSync(
+    'npm', ['rebuild', '--foreground-scripts', '--dangerously-allow-all-scripts', '--offline'],
+    { cwd: '/home/work', stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, npm_config_cache: '/tmp/.npm', npm_config_logs_max: '0' } });
+  if (status !== 0) throw error ?? new Error(`an install script failed (${signal ?? status})`);
+}"""
+
 JAVASCRIPT = Language(
     command=_command,
     environment={
@@ -36,6 +45,7 @@ JAVASCRIPT = Language(
     ),
     reserved=_RESERVED,
     noise="Waiting for the debugger to disconnect...\n",
+    install_scripts=_INSTALL_SCRIPTS,
 )
 
 

@@ -67,16 +67,6 @@ _NAME = r"(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-zA-Z0-9_-][a-zA-Z0-9._~-]*"
 _RANGE = r"[a-zA-Z0-9.^~<>=| *+-]+"
 _PACKAGE = re.compile(rf"{_NAME}(?:@(?:npm:{_NAME}(?:@{_RANGE})?|{_RANGE}))?")
 
-REBUILD = """\
-{
-  const { status, signal, error } = require('node:child_process').spawnSync(
-    'npm', ['rebuild', '--foreground-scripts', '--dangerously-allow-all-scripts', '--offline'],
-    { cwd: '/home/work', stdio: ['ignore', 'inherit', 'inherit'],
-      env: { ...process.env, npm_config_cache: '/tmp/.npm', npm_config_logs_max: '0' } });
-  if (status !== 0) throw error ?? new Error(`an install script failed (${signal ?? status})`);
-}"""
-"""Runs install scripts, in the guest: they are other people's programs."""
-
 
 @dataclass(frozen=True, slots=True)
 class Npm:

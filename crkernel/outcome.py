@@ -17,6 +17,8 @@ from crkernel.engines.base import Limits
 from crkernel.guest.wire import LONG
 
 Json = dict[str, Any]
+
+_NO_NETWORK = re.compile(r"\b(EAI_AGAIN|ENETUNREACH)\b")
 Place = Literal["notebook", "console", "unattended"]
 _MIME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(;.*)?")
 _JSON_MIME = re.compile(r"application/(.*\+)?json")
@@ -34,6 +36,8 @@ class Language:
     """Bytes of address space that it reserves without using them, on top of the memory limit."""
     noise: str
     """What its runtime prints to stderr when it ends, of no use to anyone here."""
+    install_scripts: str
+    """Code that runs the scripts of packages: other people's programs, so it is a cell's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,15 @@ def error_of(error: Json, limits: Limits, language: Language) -> Json:
         checked["message"] += f" ({hint})"
         checked["traceback"].append(f"hint: {hint}")
     return checked
+
+
+def add_network_hint(error: Json) -> None:
+    """To the error of a guest without a network, if that is what it is about."""
+    if _NO_NETWORK.search("\n".join([error["message"], *error["traceback"]])):
+        error["traceback"].append(
+            "hint: this guest has no network; %npm brings packages, and with "
+            "%config network = full and %reset it has one"
+        )
 
 
 def simple_error(name: str, message: str) -> Json:

@@ -23,8 +23,17 @@ from crkernel.engines.base import Engine, Limits, Sandbox, died
 from crkernel.errors import CRKernelError, SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
-from crkernel.npm import REBUILD, Npm
-from crkernel.outcome import Json, Language, Outcome, Sink, limit_hint, outcome, simple_error
+from crkernel.npm import Npm
+from crkernel.outcome import (
+    Json,
+    Language,
+    Outcome,
+    Sink,
+    add_network_hint,
+    limit_hint,
+    outcome,
+    simple_error,
+)
 from crkernel.past import ROOT, Past
 from crkernel.questions import Questions
 from crkernel.spare import Spare
@@ -168,7 +177,9 @@ class Session:
             if files is not None:
                 await live.place(files, FOLDER, LEAVES)
             if call.scripts:
-                return await self._run(live, REBUILD, counts(), False, {}, call.line)
+                return await self._run(
+                    live, self.language.install_scripts, counts(), False, {}, call.line
+                )
             if files is not None:
                 duration = time.monotonic() - begin
                 work = self._checkpoint(live, call.line, counts(), duration, "ok")
@@ -381,6 +392,8 @@ class Session:
             self._running = False
             self._reachable.clear()
         result = outcome(reply, self.engine.limits, self.language)
+        if result.error is not None and self.engine.network == "none":
+            add_network_hint(result.error)
         if not silent:
             duration = time.monotonic() - begin
             work = self._checkpoint(live, told or code, count, duration, result.status)

@@ -118,9 +118,11 @@ def connect(server: Server) -> str:
 
 def test_by_default_there_is_none(kernel: Kernel, server: Server) -> None:
     before = server.accepted
-    for address in (server.address, "8.8.8.8"):
-        kernel.fails(f"await fetch('http://{address}:{server.port}/')")
+    for address in (server.address, "8.8.8.8", "example.org"):
+        result = kernel.fails(f"await fetch('http://{address}:{server.port}/')")
+        assert "hint: this guest has no network" in result.traceback
     kernel.fails("await require('node:dns').promises.lookup('registry.npmjs.org')")
+    assert "hint" not in kernel.fails("await fetch('http://127.0.0.1:1/')").traceback
     assert kernel.value("Object.keys(require('node:os').networkInterfaces())") == ["lo"]
     assert server.accepted == before
 
