@@ -79,6 +79,13 @@ class KernelTests(jkt.KernelTests):
     invalid_code_samples: ClassVar = ["let = = 3", "}", "foo bar", "1 +* 2"]
 
 
+class IopubWelcomeTests(jkt.IopubWelcomeTests):
+    """Subscribers are greeted, so that they miss nothing that follows."""
+
+    kernel_name = "crkernel"
+    support_iopub_welcome = True
+
+
 # -- what the kernel says of itself ------------------------------------------------------------
 
 
