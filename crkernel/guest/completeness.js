@@ -2,6 +2,12 @@
 // Whether code is complete, so that Enter runs it, or how it goes on.
 
 const { parse, parses, fromTypeScript } = require('./language.js');
+const { tokenize } = require('./tokens.js');
+const { is, isWord, isName, opening } = require('./outline.js');
+
+const COMPLETE = { status: 'complete', indent: '' };
+const INVALID = { status: 'invalid', indent: '' };
+const HEADS = ['if', 'for', 'while', 'with', 'switch', 'await'];
 
 /** Whether TypeScript's parser did: it then has no place in the code to point at with a caret. */
 function typesEndTooEarly({ message, stack }) {
@@ -12,29 +18,77 @@ function typesEndTooEarly({ message, stack }) {
 function endsTooEarly(error, code) {
   if (/^Unterminated (template|comment)/.test(error.message)) return true;
   if (/^Unterminated string constant/.test(error.message)) return /\\\r?\n?$/.test(code);
-  return error.pos === code.length;
+  return code.slice(error.pos).trim() === '';
+}
+
+function withoutComments(tokens) {
+  return tokens.filter(({ kind }) => kind !== 'comment');
+}
+
+/** One step of indentation, as the code makes it: a tab, or its smallest number of blanks. */
+function stepOf(code) {
+  if (/^\t/m.test(code)) return '\t';
+  const blanks = [...code.matchAll(/^ {2,}(?=\S)/gm)].map(([run]) => run.length);
+  return ' '.repeat(Math.min(...blanks, 4) === 4 && blanks.length ? 4 : 2);
+}
+
+/** Whether what follows the last token belongs one step further in. */
+function goesInwards(tokens) {
+  const last = tokens.length - 1;
+  const token = tokens[last];
+  if (is(token, '(', '[', '{', '=>') || isWord(token, 'else', 'do')) return true;
+  if (is(token, ':')) {
+    return tokens.findLast(({ line }) => line).text.match(/^(?:case|default)$/) !== null;
+  }
+  if (!is(token, ')')) return false;
+  const open = opening(tokens, last);
+  return open > 0 && isWord(tokens[open - 1], ...HEADS);
 }
 
 function incomplete(code) {
-  const last = code.trimEnd().split('\n').pop();
-  const indent = /^[ \t]*/.exec(last)[0];
-  return { status: 'incomplete', indent: /[[{(]$/.test(last) ? `${indent}  ` : indent };
+  const all = tokenize(code);
+  const { kind, open, text } = all.at(-1) ?? {};
+  // Within a template or a string every blank counts.
+  if (open && kind !== 'comment') return { status: 'incomplete', indent: '' };
+  const indent = /^[ \t]*/.exec(code.trimEnd().split('\n').pop())[0];
+  const within = open && text.startsWith('/*');
+  const further = !within && goesInwards(withoutComments(all)) ? stepOf(code) : '';
+  return { status: 'incomplete', indent: indent + further };
+}
+
+/** Whether code holds an element of JSX, which TypeScript's parser may take for a type assertion. */
+function hasElement(code) {
+  const tokens = tokenize(code);
+  return tokens.some((token, i) => {
+    const operand = i === 0 || is(tokens[i - 1], '=', '(', ',', '=>', '?', ':', '&&', '||')
+      || isWord(tokens[i - 1], 'return', 'default');
+    return operand && is(token, '<') && isName(tokens[i + 1])
+      && (/<\/|\/>/.test(code.slice(token.start)) || /^[^(]*>\s*$/.test(code.slice(token.start)));
+  });
+}
+
+/** Whether the last statement is the head of a function whose body is still to come. */
+function lacksBody(code) {
+  const tokens = withoutComments(tokenize(code));
+  const head = tokens.findLastIndex((token) => isWord(token, 'function'));
+  if (head < 0 || tokens.slice(0, head).some((token) => isWord(token, 'declare'))) return false;
+  return !tokens.slice(head).some((token) => is(token, '{', ';', '}'));
 }
 
 /** The answer to is_complete. */
 function isComplete(code) {
   const valid = parses(code) && !/\breturn\b/.test(code);
-  if (valid) return { status: 'complete', indent: '' };
+  if (valid) return COMPLETE;
   try {
     parse(code);
-    return { status: 'complete', indent: '' };
+    return COMPLETE;
   } catch (error) {
-    if (endsTooEarly(error, code)) return incomplete(code);
+    if (endsTooEarly(error, code)) return hasElement(code) ? INVALID : incomplete(code);
   }
   const translated = fromTypeScript(code);
-  if (translated.code !== undefined) return { status: 'complete', indent: '' };
-  if (translated.error && typesEndTooEarly(translated.error)) return incomplete(code);
-  return { status: 'invalid', indent: '' };
+  if (translated.code !== undefined) return lacksBody(code) ? incomplete(code) : COMPLETE;
+  const early = translated.error && typesEndTooEarly(translated.error);
+  return early && !hasElement(code) ? incomplete(code) : INVALID;
 }
 
 module.exports = { isComplete };

@@ -888,35 +888,6 @@ def test_dynamic_import_and_require_follow_the_directory(guest: Guest, tmp_path:
     assert guest.output() == []
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "indent"),
-    [
-        ("", "complete", ""),
-        ("1 + 1", "complete", ""),
-        ("await x", "complete", ""),
-        ("import x from 'y'", "complete", ""),
-        ("let x: number = 1", "complete", ""),
-        ("enum A { B }", "complete", ""),
-        ("if (x) {", "incomplete", "  "),
-        ("  foo(", "incomplete", "    "),
-        ("if (x)", "incomplete", ""),
-        ("a +", "incomplete", ""),
-        ("`abc", "incomplete", ""),
-        ("/* abc", "incomplete", ""),
-        ("interface A {", "incomplete", "  "),
-        ("let x: number =", "incomplete", ""),
-        ("}", "invalid", ""),
-        ("'abc", "invalid", ""),
-        ("const +", "invalid", ""),
-        ("let x: number +* 3", "invalid", ""),
-        ("return", "invalid", ""),
-    ],
-)
-def test_is_complete(shared: Guest, code: str, status: str, indent: str) -> None:
-    reply = shared.call("is_complete", code=code)
-    assert (reply["status"], reply["indent"]) == (status, indent)
-
-
 @pytest.fixture(scope="module")
 def shared(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """One guest for tests that only look."""
