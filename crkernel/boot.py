@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ class Boot:
         self._engine = engine
         self._language = language
         self._background = background
+        self._keeping = asyncio.Lock()
 
     async def from_golden(self, *, needed: bool) -> tuple[Sandbox, str] | None:
         """A sandbox with the guest of the golden root, and the name of that checkpoint; None if
@@ -58,13 +60,14 @@ class Boot:
     async def keep_golden(self, name: str) -> bool:
         """Make the golden root for these limits of the root checkpoint `name`, and try it; False if
         there is one already, or it is of no use here. Raises EngineError."""
-        if self._engine.golden(self._key) is not None:
-            return False
-        await self._engine.keep_golden(name, self._key)
-        if (tried := await self.from_golden(needed=False)) is None:
-            return False
-        await tried[0].end()
-        return True
+        async with self._keeping:
+            if self._engine.golden(self._key) is not None:
+                return False
+            await self._engine.keep_golden(name, self._key)
+            if (tried := await self.from_golden(needed=False)) is None:
+                return False
+            await tried[0].end()
+            return True
 
     @property
     def _key(self) -> str:

@@ -81,7 +81,7 @@ def architecture() -> str:
 def recipe_digest() -> str:
     """Names the image of the current recipe: its text, our sources for it, the architecture."""
     digest = hashlib.sha256(architecture().encode())
-    for source in (RECIPE, TYPINGS, *sorted(SHIMS.glob("*.c"))):
+    for source in (RECIPE, TYPINGS, *sorted(SHIMS.glob("*.*"))):
         digest.update(b"\0%s\0" % source.name.encode())
         digest.update(source.read_bytes())
     return digest.hexdigest()[:_DIGEST_LENGTH]

@@ -25,6 +25,7 @@ from typing import Any
 
 from crkernel import image, image_tree
 from crkernel.errors import EngineError, NoSpace, UserError
+from crkernel.guest import criu
 from crkernel.guest.syscalls import exchange
 from crkernel.image_fetch import install_package
 from crkernel.image_host import check_host, explained, failed, make_folder
@@ -176,9 +177,12 @@ class Build:
     def shims(self) -> None:
         for source in sorted(image.SHIMS.glob("*.c")):
             target = self.root / image.NOSECCOMP.lstrip("/")
-            target = target.with_name(f"{source.stem}.so")
+            target = target.with_name(source.stem if ".so" in source.stem else f"{source.stem}.so")
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.command(["cc", *_SHIM_FLAGS, "-o", str(target), str(source)])
+            name = f"-Wl,-soname,{target.name}"
+            versions = source.with_suffix(".map")
+            script = [f"-Wl,--version-script={versions}"] if versions.exists() else []
+            self.command(["cc", *_SHIM_FLAGS, name, *script, "-o", str(target), str(source)])
 
     def typings(self) -> None:
         """Have the image's own Node write down what it offers; what that takes goes by `layout`."""
@@ -214,9 +218,9 @@ class Build:
             ["node", "-e", "0"],
         ):
             self.command([*image.enter_command(self.root), *command])
-        criu = ["env", f"LD_PRELOAD={image.NOSECCOMP}", "criu", "--version"]
+        version = ["env", f"LD_PRELOAD={criu.SHIMS}", "criu", "--version"]
         with (self.partial / "criu.log").open("w+") as file:
-            self.command([*image.enter_command(self.root), *criu], stdout=file.fileno())
+            self.command([*image.enter_command(self.root), *version], stdout=file.fileno())
             file.seek(0)
             hint = f"name a newer Debian as `suite` in {image.RECIPE}"
             self.say(f"CRIU {image.check_criu(file.read(), hint)}")

@@ -356,16 +356,17 @@ def _npm_cache() -> str | None:
 
 def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> None:
     """Copy the files of a golden root into `folder`: whole, or not at all."""
-    partial = folder / f".{key}.{os.getpid()}.partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{key}.partial"
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # so whatever is partial was left by a kernel that died
         for litter in folder.glob(".*.partial"):
-            with suppress(FileNotFoundError):  # its owner, or another kernel, was faster
-                _remove_unused(litter)
-        partial.mkdir(parents=True)
-        # Locked, as by whoever uses it later, so that no other kernel takes it for litter.
-        descriptors.append(os.open(partial, os.O_RDONLY | os.O_DIRECTORY))
-        fcntl.flock(descriptors[-1], fcntl.LOCK_SH)
-        for name, descriptor in zip(names, descriptors[:-1], strict=True):
+            shutil.rmtree(litter)
+        if (folder / key).exists():
+            return  # another kernel was faster
+        partial.mkdir()
+        for name, descriptor in zip(names, descriptors, strict=True):
             with (partial / Path(name).name).open("wb") as target:
                 _copy(descriptor, target.fileno())
                 os.fchmod(target.fileno(), 0o444)  # what CRIU will expect
@@ -374,10 +375,10 @@ def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> 
             _remove_unused(old)
         partial.rename(folder / key)
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
         if partial.exists():
             shutil.rmtree(partial)
+        for descriptor in (lock, *descriptors):
+            os.close(descriptor)
 
 
 def _remove_unused(folder: Path) -> None:

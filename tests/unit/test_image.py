@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -272,18 +273,32 @@ def test_a_criu_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_storing_a_golden_root_sweeps_what_the_dead_left(tmp_path: Path) -> None:
     folder = tmp_path / "golden"
-    dead, living = folder / ".aaaa.999999.partial", folder / ".bbbb.999999.partial"
-    reused = folder / f".cccc.{os.getpid()}.partial"
-    for litter in (dead, living, reused):
-        litter.mkdir(parents=True)
-        (litter / "memory").write_bytes(b"half")
-    held = os.open(living, os.O_RDONLY | os.O_DIRECTORY)
+    for name in (".aaaa.partial", ".cccc.partial", ".aaaa.999999.partial", "dddd", "eeee"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "memory").write_bytes(b"half")
+    held = os.open(folder / "eeee", os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(held, fcntl.LOCK_SH)
     (tmp_path / "source").write_bytes(b"whole")
     local._store(folder, "cccc", ["memory"], [os.open(tmp_path / "source", os.O_RDONLY)])
     os.close(held)
-    assert {path.name for path in folder.iterdir()} == {"cccc", living.name}
+    assert {path.name for path in folder.iterdir()} == {"cccc", "eeee"}
     assert (folder / "cccc/memory").read_bytes() == b"whole"
+
+
+def test_who_stores_the_same_golden_root_at_once_spoils_nothing(tmp_path: Path) -> None:
+    folder, names = tmp_path / "golden", ["first", "memory"]
+    source = tmp_path / "source"
+    source.write_bytes(b"whole" * 200_000)
+
+    def store(_: int) -> None:
+        descriptors = [os.open(source, os.O_RDONLY) for _ in names]
+        local._store(folder, "cccc", names, descriptors)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store, range(16)))
+    assert [path.name for path in folder.iterdir()] == ["cccc"]
+    for name in names:
+        assert (folder / "cccc" / name).read_bytes() == source.read_bytes()
 
 
 def test_a_failed_command_shows_its_last_lines_and_a_remedy() -> None:
