@@ -25,7 +25,7 @@ from . import courier, golden, linger, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .mounts import RESOLV_CONF, STAGING
-from .rebase import rebase, used
+from .rebase import clear, rebase, used
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
@@ -55,6 +55,7 @@ class Nest:
         self._sandboxes: set[int] = set()  # process ids
         self._uplinks: dict[int, int] = {}  # of a sandbox and of what gives it a network
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
+        self._working: dict[int, Json] = {}  # process id of a child of ours -> what it was asked
         self._selector = selectors.DefaultSelector()
         self._wakeup, wakeup = socket.socketpair()
         wakeup.setblocking(False)
@@ -79,6 +80,7 @@ class Nest:
             return False
         for pid in self._ending:  # of what was thinned or made golden; nobody waits for it any more
             self._ending[pid] = -1
+        self._working.clear()
         self._selector.unregister(self._control)
         self._control.close()
         self._control = heir
@@ -133,11 +135,9 @@ class Nest:
             return {"pid": self._fork(work, _COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
-        if request["op"] in ("thin", "rebase"):
-            self._fork(lambda: self._shrink(request), 0)
-            return None
-        if request["op"] == "golden":
-            self._fork(lambda: self._golden(request), 0)
+        if request["op"] in ("thin", "rebase", "golden"):
+            do = self._golden if request["op"] == "golden" else self._shrink
+            self._working[self._fork(partial(do, request), 0)] = request
             return None
         taken, size = used()
         return {"used": taken, "size": size}
@@ -171,10 +171,17 @@ class Nest:
         """Answer for the ended that somebody waits for; a sandbox that nobody does is left as a
         zombie, so that its process id is still its own when `end` comes."""
         for pid, request in list(self._ending.items()):
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                del self._ending[pid]
-                if request >= 0:
-                    self.answer({"id": request})
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended != pid:
+                continue
+            del self._ending[pid]
+            if (work := self._working.pop(pid, None)) and status:  # it has not answered for itself
+                clear(STAGING, work["name"])
+                words = f"{work['op']}: its process was ended, perhaps for want of memory"
+                failure = {"kind": "EngineError", "message": words}
+                self.answer({"id": work["id"], "error": failure})
+            elif request >= 0:
+                self.answer({"id": request})
 
     def _fork(self, work: Callable[[], None], namespaces: int = _NAMESPACES) -> int:
         """Do it in a child that never returns from here: PID 1 of new namespaces, a sandbox or a

@@ -47,6 +47,21 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
     return before, _pages(old)
 
 
+def clear(staging: str, name: str) -> None:
+    """Take away what a process left that was ended while it made checkpoint `name` smaller."""
+    directory = os.open(f"{staging}/{name}", os.O_RDONLY)
+    try:
+        needed = record.read(directory).get("memory", {})
+    finally:
+        os.close(directory)
+    for path in (f"{memory.FOLDER}/{name}", *glob.glob(f"{memory.FOLDER}/{name}.*")):
+        if os.path.basename(path) not in needed and os.path.exists(path):
+            os.unlink(path)
+    for suffix in ("thin", "rebased", "golden"):
+        shutil.rmtree(f"{staging}/{name}.{suffix}", ignore_errors=True)
+    _share_room()
+
+
 def used() -> tuple[int, int]:
     """Bytes that staging and its memory files take, and that they may take together."""
     (in_staging, _), (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)

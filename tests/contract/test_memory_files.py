@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
@@ -248,6 +249,30 @@ async def test_without_room_a_checkpoint_stays_as_it_is() -> None:
         assert await run(await restored(small, "a"), DIGEST) == digest
     finally:
         await small.close()
+
+
+@pytest.mark.parametrize("op", ["rebase", "thin"])
+async def test_a_process_that_is_ended_at_it_leaves_nothing(
+    engine: Engine,  # noqa: F811
+    op: str,
+) -> None:
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
+    digest = await run(live, DIGEST)
+    await live.dump("a")
+    used = (await engine.status())["staging used"]
+    nest = psutil.Process(engine._process.pid)  # type: ignore[attr-defined]
+    before = {child.pid for child in nest.children()}
+    work = asyncio.create_task(getattr(engine, op)("a", "base"))
+    while not (found := [c for c in nest.children() if c.pid not in before]):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    found[0].kill()
+    with pytest.raises(EngineError, match=f"{op}: its process was ended"):
+        await work
+    assert (await engine.status())["staging used"] <= used
+    assert await run(await restored(engine, "a"), DIGEST) == digest
 
 
 async def test_one_budget(engine: Engine) -> None:  # noqa: F811
