@@ -2,6 +2,7 @@
 #
 #   make demo    execute notebooks/tour.ipynb; the result and its HTML land in build/
 #   make test    all tests; ARGS='-k timeline' picks some
+#   make test-docker  the tests of the engine docker, with a Docker daemon of their own (as root)
 #   make check   formatting, lints, types, the direction of imports
 #   make torture memory files for hours: CRKERNEL_TORTURE=cycles CRKERNEL_SEEDS=1,2,...
 #   make bench   the benchmarks' tables
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # program:apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
 
-.PHONY: demo test torture check bench setup image packages browser tun clean
+.PHONY: demo test test-docker torture check bench setup image packages browser tun clean
 
 demo: setup
 	@mkdir -p build
@@ -33,6 +34,14 @@ demo: setup
 
 test: setup browser tun
 	@$(BIN)/pytest $(ARGS)
+
+test-docker: setup
+	@if ! command -v dockerd >/dev/null; then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io >/dev/null
+	fi
+	PATH="$(CURDIR)/$(BIN):$$PATH"
+	tests/with-dockerd bash -c 'crkernel image build --engine docker && pytest -m docker $(ARGS)'
 
 check: .venv/ready
 	@$(BIN)/ruff format --check .

@@ -24,7 +24,7 @@ async def booted() -> AsyncIterator[tuple[Engine, Sandbox]]:
     try:
         sandbox = await engine.sandbox()
         await sandbox.warm()
-        name = engine.golden(golden_root.key(JAVASCRIPT, limits))
+        name = engine.golden(golden_root.key(JAVASCRIPT, limits, engine.machine))
         if name is None:
             print("there is no golden root: numbers are those of a guest that was booted")
             environment = dict(JAVASCRIPT.environment)

@@ -71,7 +71,7 @@ class Boot:
 
     @property
     def _key(self) -> str:
-        return golden_root.key(self._language, self._engine.limits)
+        return golden_root.key(self._language, self._engine.limits, self._engine.machine)
 
     async def _boot(self, sandbox: Sandbox) -> None:
         limits = self._engine.limits

@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from crkernel import __version__
-from crkernel.errors import CRKernelError, UserError
+from crkernel.errors import CRKernelError, EngineUnavailable, UserError
 
 _PROGRAM = "crkernel"
 _COMPLETION_VARIABLE = "_CRKERNEL_COMPLETE"
@@ -55,14 +55,14 @@ def cli(context: click.Context) -> None:
 @click.option("--user", is_flag=True, help="For this user (the default outside of environments).")
 @click.option("--sys-prefix", is_flag=True, help="For this Python environment (its default).")
 @click.option("--prefix", type=click.Path(path_type=Path), help="Below PATH/share/jupyter.")
-@click.option("--name", default="crkernel", show_default=True, help="The kernel's name.")
+@click.option("--name", help="The kernel's name: crkernel, or crkernel-docker.")
 @click.option("--display-name", help="What front ends call it.")
-@click.option("--engine", help="Where sandboxes run: auto or local.")
+@click.option("--engine", help="Where sandboxes run: auto, local or docker.")
 def install(
     user: bool,
     sys_prefix: bool,
     prefix: Path | None,
-    name: str,
+    name: str | None,
     display_name: str | None,
     engine: str | None,
 ) -> None:
@@ -135,10 +135,14 @@ def image_group() -> None:
     """The read-only root file system of the sandboxes: build, list, rm."""
 
 
+_ENGINE = click.option("--engine", type=click.Choice(["local", "docker"]), help="Which engine's.")
+
+
 @image_group.command("build")
+@_ENGINE
 @click.option("--force", is_flag=True, help="Build it even if it is up to date.")
-def build_image(force: bool) -> None:
-    """Build the image unless it is up to date; print its path."""
+def build_image(engine: str | None, force: bool) -> None:
+    """Build the image unless it is up to date; print where it is."""
     import asyncio
 
     from crkernel.image_build import build
@@ -146,31 +150,42 @@ def build_image(force: bool) -> None:
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    path = build(say, force=force)
+    place: Path | str
+    if engine == "docker":
+        from crkernel.engines.docker import images
+
+        place = images.build(say, force=force)
+        there = False  # only a session finds out
+    else:
+        place = build(say, force=force)
+        there = _has_golden_root(place)
     try:
-        if not _has_golden_root(path) and asyncio.run(_make_golden_root()):
+        if not there and asyncio.run(_make_golden_root(engine or "local")):
             say("made the golden root, from which kernels start")
     except CRKernelError as error:
         say(f"the golden root is left to the first kernel: {error}")
-    click.echo(path)
+    click.echo(place)
 
 
 def _has_golden_root(path: Path) -> bool:
     """Whether an image has one for the usual limits, found out without a session."""
     from crkernel import golden_root
     from crkernel.engines import Limits
+    from crkernel.guest import processor
     from crkernel.javascript import JAVASCRIPT
 
-    return (path / "golden" / golden_root.key(JAVASCRIPT, Limits.default())).is_dir()
+    return (
+        path / "golden" / golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
+    ).is_dir()
 
 
-async def _make_golden_root() -> bool:
+async def _make_golden_root(engine: str) -> bool:
     """Keep the root of a session under the usual limits with the image; False if it is there."""
     from crkernel.engines import Limits, open_engine
     from crkernel.javascript import JAVASCRIPT
     from crkernel.session import Session
 
-    session = Session(open_engine("local", Limits.default()), JAVASCRIPT)
+    session = Session(open_engine(engine, Limits.default()), JAVASCRIPT)
     try:
         await session.start()
         return await session.keep_golden()
@@ -179,10 +194,16 @@ async def _make_golden_root() -> bool:
 
 
 @image_group.command("list")
-def list_images() -> None:
-    """List the images: digest, size, when built, path."""
-    import time
+@_ENGINE
+def list_images(engine: str | None) -> None:
+    """List the images: name, size, when built, place."""
+    if engine != "docker":
+        _list_local()
+    if engine != "local":
+        _list_docker(asked_for=engine == "docker")
 
+
+def _list_local() -> None:
     from crkernel import image
 
     infos = image.images()
@@ -190,20 +211,55 @@ def list_images() -> None:
         hint = f"build one with: {image.BUILD_COMMAND}"
         click.echo(f"there are no images in {image.images_dir()}; {hint}", err=True)
     for info in infos:
-        built = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created))
-        state = "current" if info.current else "old"
-        click.echo(f"{info.digest}  {info.size / 1e6:5.0f} MB  {built}  {state:7}  {info.path}")
+        _list_one(info.digest, info.size, info.created, info.current, str(info.path))
+
+
+def _list_docker(*, asked_for: bool) -> None:
+    import asyncio
+
+    from crkernel.engines.docker import images
+    from crkernel.engines.docker.daemon import Daemon
+
+    async def look() -> list[images.DockerImage]:
+        return await images.listed(await Daemon.connect())
+
+    try:
+        for one in asyncio.run(look()):
+            _list_one(one.tag, one.size, one.created, one.current, "in Docker")
+    except EngineUnavailable:
+        if asked_for:
+            raise
+
+
+def _list_one(name: str, size: int, created: float, current: bool, place: str) -> None:
+    import time
+
+    built = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+    state = "current" if current else "old"
+    click.echo(f"{name}  {size / 1e6:5.0f} MB  {built}  {state:7}  {place}")
 
 
 @image_group.command("rm")
 @click.argument("digest", required=False)
 @click.option("--all-old", is_flag=True, help="Remove all but the current recipe's image.")
-def remove_images(digest: str | None, all_old: bool) -> None:
-    """Remove one image, or all that the current recipe does not need."""
+@_ENGINE
+def remove_images(digest: str | None, all_old: bool, engine: str | None) -> None:
+    """Remove one image, or all that the current recipe does not need.
+
+    Docker's too with --engine docker, by their tags.
+    """
     from crkernel import image, image_build
 
     if (digest is None) != all_old:
         raise UserError("which image?", hint="give a digest of `crkernel image list`, or --all-old")
+    if engine == "docker":
+        import asyncio
+
+        from crkernel.engines.docker import images
+
+        for tag in asyncio.run(images.remove(digest)):
+            click.echo(f"removed {tag}")
+        return
     doomed = [digest] if digest else [info.digest for info in image.images() if not info.current]
     for name in doomed:
         image_build.remove(name)

@@ -3,7 +3,7 @@
     CRKernelError             hint: what to do next; exit_code
     ├ UserError               UnknownCheckpoint, BadMagic, NotRestorable, NpmFailed
     ├ StoreError              Corrupt, Locked, FormatVersion, NoSpace
-    ├ EngineError             EngineUnavailable, ImageMissing, SandboxDied
+    ├ EngineError             EngineUnavailable, ImageMissing, DaemonRefused, SandboxDied
     └ CheckpointError         DumpRefused, RestoreFailed
 
 The kernel turns one into an error reply, the CLI into an exit code: `CRKernelError.exit_code` is
@@ -93,6 +93,15 @@ class EngineUnavailable(EngineError):
 
 class ImageMissing(EngineError):
     """There is no image for sandboxes, or it is older than its recipe."""
+
+
+class DaemonRefused(EngineError):
+    """The daemon that runs the sandboxes' container said no.
+
+    `status` is HTTP's: 404 there is no such thing, 409 the name is taken or it goes on already.
+    """
+
+    status = 0
 
 
 class SandboxDied(EngineError):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import crkernel.guest
 from crkernel.errors import EngineUnavailable, ImageMissing
 
 BUILD_COMMAND = "crkernel image build"
@@ -84,6 +85,15 @@ def recipe_digest() -> str:
     for source in (RECIPE, TYPINGS, *sorted(SHIMS.glob("*.*"))):
         digest.update(b"\0%s\0" % source.name.encode())
         digest.update(source.read_bytes())
+    return digest.hexdigest()[:_DIGEST_LENGTH]
+
+
+@cache
+def code_digest() -> str:
+    """Names the guest's code, which sandboxes get beside their image."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(crkernel.guest.__file__).parent.glob("*.[jp][sy]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:_DIGEST_LENGTH]
 
 

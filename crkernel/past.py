@@ -70,6 +70,14 @@ class Past:
         """Record a cell whose guest died before there was a checkpoint."""
         self.timeline.append(replace(draft, reason=why))
 
+    def forget(self, why: str) -> None:
+        """Staging is gone: of what there was, only golden roots can be restored."""
+        self._thinner.forget()
+        for key, name in list(self._names.items()):
+            if not name.startswith(golden.PREFIX):
+                del self._names[key]
+                self.timeline.amend(key, reason=why)
+
     async def restore(self, key: str, sandbox: Sandbox) -> None:
         """Bring a checkpoint to life in an empty sandbox. Raises CRKernelError."""
         name = self._names[key]

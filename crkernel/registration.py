@@ -18,7 +18,7 @@ from jupyter_core.paths import jupyter_data_dir
 from crkernel.errors import EngineUnavailable, UserError
 
 DEFAULT_NAME = "crkernel"
-ENGINES = ("auto", "local")
+ENGINES = ("auto", "local", "docker")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Registration:
 
 def register(
     *,
-    name: str = DEFAULT_NAME,
+    name: str | None = None,
     display_name: str | None = None,
     engine: str | None = None,
     user: bool = False,
@@ -40,11 +40,16 @@ def register(
 ) -> Path:
     """Write a kernelspec that runs crkernel with this Python, and say where it is.
 
-    It goes below `prefix`, into the user's own folder, or else to where all users of the system
-    find it. `UserError` for a name, engine or folder that does not do.
+    Without a name it is that of the engine; two engines can stand side by side. It goes below
+    `prefix`, into the user's own folder, or else to where all users of the system find it.
+    `UserError` for a name, engine or folder that does not do.
     """
     spec = json.loads((_source() / "kernel.json").read_text())
     spec["argv"][0] = sys.executable
+    if engine == "docker":
+        name = name or f"{DEFAULT_NAME}-docker"
+        display_name = display_name or f"{spec['display_name']} in Docker"
+    name = name or DEFAULT_NAME
     if display_name:
         spec["display_name"] = display_name
     if engine:

@@ -547,6 +547,10 @@ class Session:
 
     async def _recover(self, key: str | None) -> str:
         """Restore the newest state from `key` upward that can be had, and say which one it is."""
+        if self.engine.lost:
+            self._spare.drop()
+            self._past.forget("it was lost together with all sandboxes")
+            await self.engine.start()
         while key is not None:
             checkpoint = self.timeline.get(key)
             if checkpoint.reason is None:

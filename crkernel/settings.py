@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from traitlets import Int, TraitError, Unicode
+from traitlets import Float, Int, TraitError, Unicode
 from traitlets.config import Config, Configurable
 
 from crkernel.engines import Limits
@@ -73,7 +73,7 @@ class Choice(Unicode[str, str | bytes]):
 class Settings(Configurable):
     """What can be set. It is a base of the kernel: on a command line `--CRKernel.memory=2G`."""
 
-    engine = Unicode("auto", help="Where sandboxes run: auto or local.").tag(
+    engine = Unicode("auto", help="Where sandboxes run: auto, local or docker.").tag(
         config=True, fixed=True
     )
     memory = Size(
@@ -102,6 +102,11 @@ class Settings(Configurable):
         help="All checkpoints of the session, in memory; a third of the machine's.",
     ).tag(config=True, fixed=True)
 
+    cpus = Float(
+        0.0,
+        min=0.0,
+        help="Processors for all of it together, with the engine docker; 0: no limit.",
+    ).tag(config=True, fixed=True)
     colors = Choice(
         ("auto", "always", "never"),
         help="What has colours; auto: errors, and in notebooks that a person looks at, values too.",
@@ -165,7 +170,12 @@ class Settings(Configurable):
     def limits(self) -> Limits:
         """What the guest may use."""
         return Limits(
-            self.memory, self.max_processes, self.file_size, self.disk_size, self.staging_size
+            self.memory,
+            self.max_processes,
+            self.file_size,
+            self.disk_size,
+            self.staging_size,
+            self.cpus,
         )
 
     @classmethod

@@ -79,6 +79,12 @@ class Thinner:
         """What there is to do yet: name, parent and size of each."""
         return [(job.name, job.parent or "", job.size) for job in self._jobs]
 
+    def forget(self) -> None:
+        """All checkpoints are gone."""
+        self._jobs.clear()
+        self._bases.clear()
+        self._waiting = 0
+
     def touch(self) -> None:
         """Something else happens: wait for the next pause."""
         self._active_at = time.monotonic()

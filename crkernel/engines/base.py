@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from crkernel.engines import machine
 from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
-from crkernel.guest import wire
+from crkernel.guest import processor, wire
 from crkernel.guest.wire import Message, WireError
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ class Limits:
     file_size: int
     disk_size: int
     staging_size: int
+    cpus: float = 0.0
+    """Processors, where the engine can limit them; 0: all."""
 
     @classmethod
     def default(cls) -> Limits:
@@ -63,6 +65,17 @@ class Restored:
     seconds: float
 
 
+class Reader(Protocol):
+    """What comes out of a sandbox: an `asyncio.StreamReader` or what is read like one."""
+
+    async def read(self, size: int, /) -> bytes:
+        """Some bytes; none at the end."""
+
+
+async def _no_idea() -> str:
+    return "its sandbox ended"
+
+
 class Sandbox:
     """The kernel's end of one sandbox.
 
@@ -74,15 +87,18 @@ class Sandbox:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
+        reader: Reader,
         writer: asyncio.StreamWriter,
         end: Callable[[], Awaitable[None]],
+        why: Callable[[], Awaitable[str]] = _no_idea,
     ) -> None:
+        """`end` ends it; `why` says what became of it when nothing more comes."""
         self.on_event: Callable[[Message], None] = lambda _: None
         self.on_exit: Callable[[Message], None] = lambda _: None
         self._reader = reader
         self._writer = writer
         self._end = end
+        self._why = why
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
@@ -197,7 +213,7 @@ class Sandbox:
 
     async def _receive(self) -> None:
         decoder = wire.Decoder()
-        how: Message = {"reason": "its sandbox ended"}
+        how: Message = {}
         try:
             while data := await self._reader.read(_CHUNK):
                 for body in decoder.feed(data):
@@ -207,7 +223,8 @@ class Sandbox:
             self._writer.close()
         except ConnectionError as error:
             how = {"reason": f"the connection to its sandbox broke: {error}"}
-        self._fail(how)
+        if self._death is None:
+            self._fail(how or {"reason": await self._why()})
 
     def _dispatch(self, body: wire.Body) -> None:
         kind = bytes(body[:1])
@@ -284,6 +301,11 @@ class Engine(ABC):
         """Make ready; what the kernel before this one gave to `linger`, if it did. Raises
         EngineUnavailable or ImageMissing with the remedy."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether all sandboxes and checkpoints are gone at once; then `start` begins anew."""
+        return False
+
     @abstractmethod
     async def linger(self, state: bytes) -> None:
         """End the sandboxes but keep staging for a while, for the kernel that starts next."""
@@ -304,6 +326,11 @@ class Engine(ABC):
     async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
         """Move a checkpoint's memory into memory files, if it can be those of the rebased one
         `near`; bytes before and after."""
+
+    @property
+    def machine(self) -> list[str]:
+        """What of the machine where sandboxes run its checkpoints depend on."""
+        return processor.identity()
 
     def golden(self, key: str) -> str | None:  # noqa: ARG002
         """The name under which `Sandbox.restore` takes the golden root `key`; None without one."""

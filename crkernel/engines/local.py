@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ import crkernel.guest
 from crkernel import image
 from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
-from crkernel.errors import EngineError, EngineUnavailable, from_wire
-from crkernel.guest import golden, linger, wire
-from crkernel.guest.sparse import extents
+from crkernel.engines.requests import Json, Requests
+from crkernel.errors import EngineError, EngineUnavailable
+from crkernel.guest import golden, golden_store, linger, wire
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ _ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
 _DATAGRAM = 1 << 16
 _START_SECONDS = 20.0
 _MAX_DESCRIPTORS = 200
-_BLOCK = 1 << 14
 
 
 class LocalEngine(Engine):
@@ -50,8 +48,7 @@ class LocalEngine(Engine):
         self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         self._held: list[int] = []  # descriptors that hold the image
         self._cgroup: Cgroup | None = None
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._next_id = 0
+        self._nest = Requests()
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
 
     async def start(self) -> bytes | None:
@@ -111,6 +108,7 @@ class LocalEngine(Engine):
             reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
             raise EngineUnavailable(f"no sandbox can be made here: {reason}", hint=_DOCTOR)
         self._control = control
+        self._nest.connect(partial(_send, control))
         loop.add_reader(control.fileno(), self._on_answer)
         if not descriptors:
             return None
@@ -129,7 +127,7 @@ class LocalEngine(Engine):
             file.write(json.dumps(legacy).encode() + b"\n" + state)
             file.flush()
             fields = {"address": where.hex(), "token": token.decode()}
-            await self._ask("linger", [file.fileno()], **fields)
+            await self._nest.ask("linger", [file.fileno()], **fields)
         self._process = self._cgroup = None
         self._disconnect()
 
@@ -154,7 +152,7 @@ class LocalEngine(Engine):
         ours, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *descriptors]
         try:
-            answer = await self._ask(op, descriptors, disk=self.limits.disk_size, **fields)
+            answer = await self._nest.ask(op, descriptors, disk=self.limits.disk_size, **fields)
         except BaseException:
             ours.close()
             raise
@@ -165,7 +163,7 @@ class LocalEngine(Engine):
         async def end() -> None:
             self._sandboxes.discard(sandbox)
             with suppress(EngineError):  # the nest is gone, and with it the sandbox
-                await self._ask("end", pid=pid)
+                await self._nest.ask("end", pid=pid)
 
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         sandbox = Sandbox(reader, writer, end)
@@ -174,12 +172,12 @@ class LocalEngine(Engine):
 
     async def thin(self, name: str, base: str) -> tuple[int, int]:
         """Done by a child of the nest, at low priority."""
-        answer = await self._ask("thin", name=name, base=base)
+        answer = await self._nest.ask("thin", name=name, base=base)
         return int(answer["before"]), int(answer["after"])
 
     async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
         """As `thin`."""
-        answer = await self._ask("rebase", name=name, base=near)
+        answer = await self._nest.ask("rebase", name=name, base=near)
         return int(answer["before"]), int(answer["after"])
 
     def golden(self, key: str) -> str | None:
@@ -188,11 +186,9 @@ class LocalEngine(Engine):
         assert self._image is not None
         if key in self._golden:
             return f"{golden.PREFIX}{key}"
-        try:
-            descriptor = os.open(self._image / "golden" / key, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
+        descriptor = golden_store.hold(str(self._image / "golden"), key)
+        if descriptor is None:
             return None
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
         self._golden[key] = descriptor
         return f"{golden.PREFIX}{key}"
 
@@ -201,23 +197,24 @@ class LocalEngine(Engine):
         assert self._image is not None
         os.close(self._golden.pop(key))
         try:
-            _remove_unused(self._image / "golden" / key)
+            golden_store.remove_unused(str(self._image / "golden" / key))
         except OSError as error:
             log.warning("the golden root cannot be removed: %s", error)
 
     async def keep_golden(self, name: str, key: str) -> None:
         """The nest makes it; only the kernel can write to the image."""
         assert self._image is not None
-        answer = await self._ask("golden", name=name, key=key)
+        answer = await self._nest.ask("golden", name=name, key=key)
         folder = self._image / "golden"
         try:
-            await asyncio.to_thread(_store, folder, key, answer["files"], answer["descriptors"])
+            files, descriptors = answer["files"], answer["descriptors"]
+            await asyncio.to_thread(golden_store.store, str(folder), key, files, descriptors)
         except OSError as error:
             raise EngineError(f"the golden root cannot be kept: {error}") from error
 
     async def status(self) -> dict[str, Any]:
         """Staging's fill, in bytes, and where things are."""
-        answer = await self._ask("status")
+        answer = await self._nest.ask("status")
         return {
             "engine": self.name,
             "image": str(self._image),
@@ -249,26 +246,6 @@ class LocalEngine(Engine):
         self._golden.clear()
         self._held.clear()
 
-    async def _ask(
-        self, op: str, descriptors: list[int] | None = None, **fields: Any
-    ) -> dict[str, Any]:
-        if self._control is None:
-            raise EngineError("the nest is gone", hint="restart the kernel")
-        self._next_id += 1
-        number = self._next_id
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        request = json.dumps({"op": op, "id": number, **fields}).encode()
-        try:
-            socket.send_fds(self._control, [request], descriptors or [])
-            message: dict[str, Any] = await answer
-        except OSError as error:
-            raise EngineError(f"the nest does not listen: {error}") from error
-        finally:
-            self._answers.pop(number, None)
-        if "error" in message:
-            raise from_wire(message["error"])
-        return message
-
     def _on_answer(self) -> None:
         assert self._control is not None
         descriptors: list[int] = []
@@ -281,22 +258,14 @@ class LocalEngine(Engine):
         if not data:
             self._disconnect()
             return
-        message = json.loads(data)
-        future = self._answers.get(message["id"])
-        if future is not None and not future.done():
-            future.set_result(message | {"descriptors": descriptors})
-        else:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        self._nest.deliver(json.loads(data), descriptors)
 
     def _disconnect(self) -> None:
         if self._control is not None:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
-        for future in self._answers.values():
-            if not future.done():
-                future.set_exception(EngineError("the nest is gone", hint="restart the kernel"))
+        self._nest.hang_up(EngineError("the nest is gone", hint="restart the kernel"))
 
 
 class Heirloom:
@@ -354,55 +323,8 @@ def _npm_cache() -> str | None:
     return str(folder)
 
 
-def _store(folder: Path, key: str, names: list[str], descriptors: list[int]) -> None:
-    """Copy the files of a golden root into `folder`: whole, or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{key}.partial"
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # so whatever is partial was left by a kernel that died
-        for litter in folder.glob(".*.partial"):
-            shutil.rmtree(litter)
-        if (folder / key).exists():
-            return  # another kernel was faster
-        partial.mkdir()
-        for name, descriptor in zip(names, descriptors, strict=True):
-            with (partial / Path(name).name).open("wb") as target:
-                _copy(descriptor, target.fileno())
-                os.fchmod(target.fileno(), 0o444)  # what CRIU will expect
-                os.fsync(target.fileno())
-        for old in folder.glob("[0-9a-f]*"):
-            _remove_unused(old)
-        partial.rename(folder / key)
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial)
-        for descriptor in (lock, *descriptors):
-            os.close(descriptor)
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove a golden root that was made under other conditions, unless a kernel holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
-    except BlockingIOError:
-        log.info("an older golden root is still in use: %s", folder)
-    finally:
-        os.close(descriptor)
-
-
-def _copy(source: int, target: int) -> None:
-    """All data; what is zero becomes a hole, on whatever file system."""
-    size = os.fstat(source).st_size
-    os.ftruncate(target, size)
-    for position, end in extents(source, size):
-        while position < end:
-            block = os.pread(source, min(_BLOCK, end - position), position)
-            if block.strip(b"\0"):
-                os.pwrite(target, block, position)
-            position += len(block)
+def _send(control: socket.socket, request: Json, descriptors: list[int]) -> None:
+    socket.send_fds(control, [json.dumps(request).encode()], descriptors)
 
 
 async def _readable(control: socket.socket) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from . import golden, mounts, parcel, process, record, seccomp, wire
 from . import syscalls as sc
 from .criu import STAGING_FULL
+from .link import Channel
 from .parcel import NPMS_OWN
 from .tree import Entry, Tree, essence, read_manifest, write_json
 
@@ -52,7 +53,7 @@ _ENVIRONMENT = {
 }
 
 
-def main(kernel: socket.socket, settings: int, disk: int) -> None:
+def main(kernel: Channel, settings: int, disk: int) -> None:
     """Be PID 1 until the request is served or the kernel closes the socket."""
     sc.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -71,12 +72,10 @@ def main(kernel: socket.socket, settings: int, disk: int) -> None:
 
 
 class Courier:
-    """Serves one kernel over the socket `kernel`. `project` is npm's working folder and `staging`
+    """Serves one kernel over the channel `kernel`. `project` is npm's working folder and `staging`
     where checkpoints lie, both descriptors; `host` is what the kernel knows of the host's npm."""
 
-    def __init__(
-        self, kernel: socket.socket, project: int, staging: int, host: dict[str, Any]
-    ) -> None:
+    def __init__(self, kernel: Channel, project: int, staging: int, host: dict[str, Any]) -> None:
         self._kernel = kernel
         self._project = project
         self._staging = staging
@@ -191,7 +190,7 @@ class Courier:
         os.execve(command[0], command, dict(environment))
 
 
-def _read(names: dict[int, str], kernel: socket.socket) -> Iterator[tuple[str, bytes]]:
+def _read(names: dict[int, str], kernel: Channel) -> Iterator[tuple[str, bytes]]:
     """What arrives on some pipes, by their names, until all are closed. Ends this process, and so
     the whole courier, if the kernel hangs up first."""
     poll = select.poll()

@@ -1,7 +1,8 @@
 """The way into a sandbox's world: from the host's Python to the image's.
 
-Started by an engine as `python3 enter.py CONFIG DESCRIPTOR` with the nest's control socket, it
-makes a user and a mount namespace, takes the image as its root and becomes `nest`. Nothing of
+Started by an engine as `python3 enter.py CONFIG DESCRIPTOR` with the nest's control socket, or as
+the main process of a container without one, it makes a user and a mount namespace, takes the image
+as its root and becomes `nest`. Nothing of
 the host stays in reach but a few device nodes and a view of /proc that the sandboxes' own needs
 to be allowed (and that each sandbox takes down).
 
@@ -17,9 +18,12 @@ import socket
 import sys
 
 if __package__:
+    from . import gate, wire
     from . import syscalls as sc
 else:  # run as a script, by the host's Python, without the package around it
+    import gate  # type: ignore[import-not-found,no-redef]
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
+    import wire  # type: ignore[import-not-found,no-redef]
 
 CONTROL_FD = 3
 UNPRIVILEGED_IDS = range(900_000_000, 904_194_304)
@@ -27,6 +31,8 @@ UNPRIVILEGED_IDS = range(900_000_000, 904_194_304)
 share what the kernel counts by user. Outside of every range that /etc/subuid hands out."""
 
 CODE_FOLDER = "/usr/lib/crkernel"
+GOLDEN = "/run/golden"
+"""Where the nest keeps golden roots that are not of the image's own tree."""
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -35,12 +41,15 @@ _DEVICE_LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
-_START = f"import sys; sys.path.insert(0, {CODE_FOLDER!r}); from guest.nest import main; main()"
+_START = f"import sys; sys.path.insert(0, {CODE_FOLDER!r}); from guest.MODULE import main; main()"
 
 
 def main() -> None:
     """Enter, or tell over the control socket which step was refused, and why."""
-    os.dup2(int(sys.argv[2]), CONTROL_FD)
+    in_container = len(sys.argv) == 2
+    if in_container and (child := os.fork()):
+        sys.exit(_wait_for(child))
+    os.dup2(gate.listen().detach() if in_container else int(sys.argv[2]), CONTROL_FD)
     os.closerange(CONTROL_FD + 1, 1 << 16)
     os.setsid()
     step = "open the image"
@@ -53,17 +62,34 @@ def main() -> None:
         cache = _cache(config.get("cache")) if os.geteuid() == 0 else None
         _new_user()
         step = "build the mounts"
-        _mounts(code, int(config["staging"]), cache or _cache(config.get("cache")))
+        cache = cache or _cache(config.get("cache"))
+        _mounts(code, int(config["staging"]), cache, config.get("golden"))
         step = "start the image's Python"
         os.execve(
             "/usr/bin/python3",
-            ["python3", "-I", "-S", "-c", _START],
+            [
+                *("python3", "-I", "-S", "-c"),
+                _START.replace("MODULE", "container_nest" if in_container else "nest"),
+                sys.argv[1],
+            ],
             {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         )
     except OSError as error:
+        failure = {"failed": step, "reason": str(error)}
         with socket.socket(fileno=CONTROL_FD) as control:
-            control.send(json.dumps({"failed": step, "reason": str(error)}).encode())
+            if in_container:
+                os.write(gate.Arrival(control).writer, wire.pack(failure))
+            else:
+                control.send(json.dumps(failure).encode())
         sys.exit(1)
+
+
+def _wait_for(nest: int) -> int:
+    """Be the container's PID 1, whose namespaces `docker exec` enters: so they stay as they are."""
+    while True:
+        pid, status = os.wait()
+        if pid == nest:
+            return os.waitstatus_to_exitcode(status) & 0xFF
 
 
 def _new_user() -> None:
@@ -97,14 +123,16 @@ def _cache(path: str | None) -> int | None:
     return sc.clone_tree(path) if path else None
 
 
-def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
+def _mounts(code: dict[str, bytes], staging: int, cache: int | None, golden: str | None) -> None:
     """The image (the working directory) as root, read-only; the code of this folder; /dev; under
-    /run, for the nest alone, staging and npm's cache."""
+    /run, for the nest alone, staging and npm's cache. The folder `golden`, if there is one, takes
+    the place of the image's own, and lies below /run for the nest to write to."""
     sc.mount("none", "/", flags=sc.MS_REC | sc.MS_PRIVATE)
     root = sc.clone_tree(".")
     host_proc = sc.clone_tree("/proc", recursive=True)
     tun = sc.clone_tree("/dev/net/tun") if os.path.exists("/dev/net/tun") else None
     devices = {name: sc.clone_tree(f"/dev/{name}") for name in _DEVICES}
+    kept, seen = (sc.clone_tree(golden), sc.clone_tree(golden)) if golden else (None, None)
     sc.make_readonly(root)
     sc.attach(root, ".")
     os.fchdir(root)
@@ -126,6 +154,11 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None) -> None:
         os.mkdir(f"./dev/{name}")
     _remount_readonly("./dev")
     sc.mount("tmpfs", "./run", "tmpfs", flags, "mode=700,size=1m")
+    if kept is not None and seen is not None:
+        os.mkdir(f".{GOLDEN}")
+        sc.attach(kept, f".{GOLDEN}")
+        sc.make_readonly(seen)
+        sc.attach(seen, "./golden")
     os.mkdir("./run/staging")
     options = f"mode=700,size={staging}"
     try:

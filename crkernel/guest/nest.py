@@ -4,13 +4,13 @@ It runs on the image's Python, in the user and mount namespace that `enter` made
 forked from it, with all modules loaded, so that a new one costs milliseconds. Staging is a tmpfs
 of its mount namespace: when the nest ends, however it ends, nothing is left of it.
 
-Requests come as datagrams of JSON on descriptor 3; `sandbox` brings a socket along.
+Requests come over a link, see `link`; on the kernel's own machine that is descriptor 3, and
+`sandbox` brings a socket along. In a container it is a `container_nest.ContainerNest`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import shutil
@@ -24,13 +24,14 @@ from typing import Any
 from . import courier, golden, linger, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
+from .link import Channel, GateLink, SocketLink
 from .mounts import RESOLV_CONF, STAGING
 from .rebase import clear, rebase, used
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 _COURIER_NAMESPACES = _NAMESPACES & ~sc.CLONE_NEWNET
-_MAX_REQUEST = 1 << 16
+_WAKEUPS = 1 << 12
 _NICE = 10
 
 Json = dict[str, Any]
@@ -40,18 +41,17 @@ def main() -> None:
     """Serve until the engine closes the socket or dies."""
     sc.die_with_parent()
     os.mkdir(f"{STAGING}/runtime", 0o700)
-    with open(RESOLV_CONF, "w") as file:
-        file.write(f"nameserver {uplink.RESOLVER}\n")
-    nest = Nest(socket.socket(fileno=CONTROL_FD))
+    write_resolv_conf()
+    nest = Nest(SocketLink(socket.socket(fileno=CONTROL_FD)))
     nest.answer({"ready": wire.PROTOCOL})
     nest.serve()
 
 
 class Nest:
-    """Serves one engine over `control`."""
+    """Serves one engine over `link`."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+    def __init__(self, link: SocketLink | GateLink | None) -> None:
+        self._link = link
         self._sandboxes: set[int] = set()  # process ids
         self._uplinks: dict[int, int] = {}  # of a sandbox and of what gives it a network
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
@@ -62,61 +62,77 @@ class Nest:
         self._wakeup_writer = wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._on_wakeup)
+        if link is not None:
+            self._selector.register(link, selectors.EVENT_READ, self._on_link)
 
-    def hand_over(self, request: Json, state: int) -> bool:
-        """End all sandboxes and wait for the next kernel, with `state` (a file of the kernel that
-        goes) for it. False if none comes: then nobody needs this nest any more."""
+    def hand_over(self, request: Json, descriptors: list[int]) -> bool:
+        """End all sandboxes and wait for the next kernel, with what the one that goes left for it.
+        False if none comes: then nobody needs this nest any more."""
         sc.die_with_parent(0)
         for pid in self._sandboxes:
             self._unlink(pid)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._sandboxes.clear()
-        listener = linger.listen(bytes.fromhex(request["address"]))
-        self.answer({"id": request["id"]})
-        heir = linger.await_heir(listener, request["token"].encode())
-        listener.close()
+        heir = self.await_heir(request)
         if heir is None:
             return False
         for pid in self._ending:  # of what was thinned or made golden; nobody waits for it any more
             self._ending[pid] = -1
         self._working.clear()
-        self._selector.unregister(self._control)
-        self._control.close()
-        self._control = heir
-        self._selector.register(heir, selectors.EVENT_READ)
-        socket.send_fds(heir, [json.dumps({"ready": wire.PROTOCOL}).encode()], [state])
-        os.close(state)
+        assert self._link is not None
+        self._selector.unregister(self._link)
+        self._link.close()
+        self._link = heir
+        self._selector.register(heir, selectors.EVENT_READ, self._on_link)
+        self.welcome(request, descriptors)
         return True
 
-    def answer(self, message: Json) -> None:
+    def await_heir(self, request: Json) -> SocketLink | GateLink | None:
+        """Be there for the next kernel, say so, and wait for it."""
+        listener = linger.listen(bytes.fromhex(request["address"]))
+        self.answer({"id": request["id"]})
+        heir = linger.await_heir(listener, request["token"].encode())
+        listener.close()
+        return SocketLink(heir) if heir else None
+
+    def welcome(self, _request: Json, descriptors: list[int]) -> None:
+        """Give the next kernel what the one before it left."""
+        self.answer({"ready": wire.PROTOCOL}, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def answer(self, message: Json, descriptors: list[int] | None = None) -> None:
         """Tell the engine."""
-        self._control.send(json.dumps(message).encode())
+        assert self._link is not None
+        self._link.send(message, descriptors)
 
     def serve(self) -> None:
         """Until the engine is gone."""
-        self._selector.register(self._control, selectors.EVENT_READ)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
         while True:
-            ready = [key.fileobj for key, _ in self._selector.select()]
-            if self._wakeup in ready:
-                self._wakeup.recv(_MAX_REQUEST)
-                self._reap()
-            if self._control in ready and not self._on_request():
-                return
+            for key, _ in self._selector.select():
+                if not key.data():
+                    return
 
-    def _on_request(self) -> bool:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, 2)
-        except ConnectionResetError:
-            return False  # the engine was killed
-        if not data:
+    def _on_wakeup(self) -> bool:
+        self._wakeup.recv(_WAKEUPS)
+        self._reap()
+        return True
+
+    def _on_link(self) -> bool:
+        """Serve requests; False once there is nobody to serve."""
+        assert self._link is not None
+        requests = self._link.receive()
+        if requests is None:
             return False
-        request = json.loads(data)
+        return all(self._serve(*request) for request in requests)
+
+    def _serve(self, request: Json, descriptors: list[int]) -> bool:
         if request["op"] == "linger":
-            return self.hand_over(request, descriptors[0])
+            return self.hand_over(request, descriptors)
         try:
-            answer = self._operate(request, descriptors)
+            answer = self.operate(request, descriptors)
         except OSError as error:
             answer = {"error": {"kind": "EngineError", "message": f"{request['op']}: {error}"}}
         for descriptor in descriptors:
@@ -125,29 +141,40 @@ class Nest:
             self.answer({"id": request["id"]} | answer)
         return True
 
-    def _operate(self, request: Json, descriptors: list[int]) -> Json | None:
+    def operate(self, request: Json, descriptors: list[int]) -> Json | None:
         """The answer, or None if it comes later."""
         if request["op"] == "sandbox":
-            return {"pid": self._sandbox(descriptors[0], int(request["disk"]), request["network"])}
+            return {"pid": self.sandbox(request, descriptors)}
         if request["op"] == "courier":
-            channel, host = descriptors
+            channel, host = Channel(descriptors[0], descriptors[0]), descriptors[1]
             work = partial(deliver, channel, host, int(request["disk"]))
-            return {"pid": self._fork(work, _COURIER_NAMESPACES)}
+            return {"pid": self.fork(work, _COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
         if request["op"] in ("thin", "rebase", "golden"):
             do = self._golden if request["op"] == "golden" else self._shrink
-            self._working[self._fork(partial(do, request), 0)] = request
+            self._working[self.fork(partial(do, request), 0)] = request
             return None
         taken, size = used()
         return {"used": taken, "size": size}
 
-    def _sandbox(self, channel: int, disk: int, nameserver: str | None) -> int:
-        """A new one, with a way to the network if there is a name server for it."""
-        pid = self._fork(partial(supervise, channel, disk, nameserver is not None))
+    def sandbox(self, request: Json, descriptors: list[int]) -> int:
+        """Fork one; its process id."""
+        return self.start_sandbox(Channel(descriptors[0], descriptors[0]), request)
+
+    def start_sandbox(self, channel: Channel, request: Json) -> int:
+        """One that speaks by `channel`, with a way to the network if there is a name server for
+        it."""
+        disk, nameserver = int(request["disk"]), request["network"]
+        pid = self.fork(partial(supervise, channel, disk, nameserver is not None))
         if nameserver is not None:
-            self._uplinks[pid] = self._fork(partial(uplink.run, pid, nameserver), 0)
+            self._uplinks[pid] = self.fork(partial(uplink.run, pid, nameserver), 0)
         return pid
+
+    def leave(self) -> None:
+        """In a sandbox: close what is the nest's."""
+        assert self._link is not None
+        self._link.close()
 
     def _end(self, pid: int, request: int) -> Json | None:
         try:
@@ -183,7 +210,7 @@ class Nest:
             elif request >= 0:
                 self.answer({"id": request})
 
-    def _fork(self, work: Callable[[], None], namespaces: int = _NAMESPACES) -> int:
+    def fork(self, work: Callable[[], None], namespaces: int = _NAMESPACES) -> int:
         """Do it in a child that never returns from here: PID 1 of new namespaces, a sandbox or a
         courier, or without any (0) one of the nest's own."""
         pid = sc.fork_into(namespaces) if namespaces else os.fork()
@@ -192,7 +219,7 @@ class Nest:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PID 1 has no handler to be called
             try:
                 if namespaces:
-                    self._control.close()
+                    self.leave()
                 work()
             except BaseException as error:  # noqa: BLE001  the child must not go on as a nest
                 sys.excepthook(type(error), error, error.__traceback__)
@@ -225,9 +252,7 @@ class Nest:
         target = f"{STAGING}/{request['name']}.golden"
         try:
             files = golden.make(f"{STAGING}/{request['name']}", target, request["key"])
-            names = sorted(files)
-            answer = json.dumps({"id": request["id"], "files": names}).encode()
-            socket.send_fds(self._control, [answer], [files[name] for name in names])
+            self.hand_golden(request, files)
         except (OSError, ValueError, KeyError) as error:
             failure = {"kind": "EngineError", "message": f"golden root: {error!r}"}
             self.answer({"id": request["id"], "error": failure})
@@ -235,14 +260,25 @@ class Nest:
             shutil.rmtree(target, ignore_errors=True)
         os._exit(0)
 
+    def hand_golden(self, request: Json, files: dict[str, int]) -> None:
+        """Give a finished golden root to the engine, which keeps it."""
+        names = sorted(files)
+        self.answer({"id": request["id"], "files": names}, [files[name] for name in names])
 
-def supervise(channel: int, disk: int, network: bool) -> None:
+
+def write_resolv_conf() -> None:
+    """Name the resolver of sandboxes that have a network."""
+    with open(RESOLV_CONF, "w") as file:
+        file.write(f"nameserver {uplink.RESOLVER}\n")
+
+
+def supervise(channel: Channel, disk: int, network: bool) -> None:
     """Be PID 1 of a sandbox. A lost connection ends it without a word."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        supervisor.main(socket.socket(fileno=channel), disk, network=network)
+        supervisor.main(channel, disk, network=network)
 
 
-def deliver(channel: int, host: int, disk: int) -> None:
+def deliver(channel: Channel, host: int, disk: int) -> None:
     """Be PID 1 of a courier, see `supervise`."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        courier.main(socket.socket(fileno=channel), host, disk)
+        courier.main(channel, host, disk)

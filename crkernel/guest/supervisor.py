@@ -23,6 +23,7 @@ from . import syscalls as sc
 from .activity import Activity, Times
 from .clock import Clock
 from .criu import STAGING_FULL, Criu, CriuError
+from .link import Channel
 from .process import Guest, GuestEnded, Pipes
 from .tree import Tree
 
@@ -44,7 +45,7 @@ class Refused(Exception):
         self.data = {"kind": kind, "message": message}
 
 
-def main(kernel: socket.socket, disk: int, *, network: bool) -> None:
+def main(kernel: Channel, disk: int, *, network: bool) -> None:
     """Be PID 1 until the kernel closes the socket. With `network` the nest brings one."""
     sc.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's only handler
@@ -57,10 +58,10 @@ def main(kernel: socket.socket, disk: int, *, network: bool) -> None:
 
 
 class Supervisor:
-    """Serves one kernel over the socket `kernel`. Checkpoints lie in the directory descriptor
+    """Serves one kernel over the channel `kernel`. Checkpoints lie in the directory descriptor
     `staging`, the writable tree in `tree`."""
 
-    def __init__(self, kernel: socket.socket, staging: int, tree: int, *, network: bool) -> None:
+    def __init__(self, kernel: Channel, staging: int, tree: int, *, network: bool) -> None:
         self._kernel = kernel
         self._network = network
         self._requests = wire.Decoder()

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 PROTOCOL = 1
 """Raised with each incompatible change of what crosses the wire."""
@@ -76,7 +75,14 @@ def pack(message: Mapping[str, Any]) -> bytes:
     return frame(encode(message))
 
 
-def send(stream: socket.socket, body: Body, prefix: bytes) -> None:
+class Stream(Protocol):
+    """A socket, or what is written to like one."""
+
+    def sendall(self, data: Body, /) -> None:
+        """Write all of it."""
+
+
+def send(stream: Stream, body: Body, prefix: bytes) -> None:
     """Write a frame; the body of a long one is not copied for it."""
     if len(body) < LONG:
         stream.sendall(frame(body, prefix))

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import containers
 import psutil
 import pytest
 
@@ -18,7 +19,7 @@ from crkernel.engines import Engine, Limits, Sandbox, open_engine
 from crkernel.errors import DumpRefused, EngineError, RestoreFailed, SandboxDied
 from crkernel.javascript import JAVASCRIPT
 
-ENGINES = ["local"]
+ENGINES = ["local", pytest.param("docker", marks=pytest.mark.docker)]
 SECONDS = 20.0
 
 
@@ -30,6 +31,17 @@ async def engine(request: pytest.FixtureRequest, limits: Limits) -> AsyncIterato
     yield engine
     await engine.close()
     assert descendants() == []
+    if engine.name == "docker":
+        assert containers.of() == []
+
+
+def nest_of(engine: Engine) -> psutil.Process:
+    """Its nest, of which all else is a descendant."""
+    if engine.name == "docker":
+        (container,) = containers.of()
+        return containers.nest(container)
+    (nest,) = psutil.Process().children()
+    return nest
 
 
 def descendants() -> list[psutil.Process]:
@@ -253,11 +265,10 @@ async def test_end_takes_everything_along_and_only_that(engine: Engine) -> None:
     )
 
     def sleepers() -> list[psutil.Process]:
-        everyone = psutil.Process().children(recursive=True)
-        return [process for process in everyone if process.name() == "sleep"]
+        return [process for process in nest.children(recursive=True) if process.name() == "sleep"]
 
+    nest = nest_of(engine)
     await until(lambda: len(sleepers()) == 3)
-    (nest,) = psutil.Process().children()
     guest = sleepers()[0].parent()
     assert guest is not None
     supervisor = guest.parent()
@@ -280,7 +291,7 @@ async def test_many_sandboxes_come_and_go(engine: Engine) -> None:
         await sandbox.end()
 
     await asyncio.gather(*[one(number) for number in range(12)])
-    assert len(psutil.Process().children(recursive=True)) == 1, "the nest alone"
+    assert nest_of(engine).children(recursive=True) == [], "the nest alone"
     assert (await engine.status())["staging used"] < 1 << 20
 
 
@@ -313,11 +324,21 @@ def test_a_killed_owner_leaves_nothing(name: str) -> None:
     with owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "up\n"
-        family = psutil.Process(owner.pid).children(recursive=True)
+        if name == "docker":
+            (container,) = containers.of(owner.pid)
+            main = psutil.Process(container.attrs["State"]["Pid"])
+            family = [main, *main.children(recursive=True)]
+        else:
+            family = psutil.Process(owner.pid).children(recursive=True)
         assert len(family) >= 5, "nest, two supervisors, guest, its child"
         owner.kill()
     _, alive = psutil.wait_procs(family, timeout=SECONDS)
     assert alive == []
+    if name == "docker":
+        deadline = time.monotonic() + SECONDS
+        while containers.of(owner.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert containers.of(owner.pid) == []
     mounts = subprocess.run(
         ["cat", "/proc/self/mounts"], capture_output=True, text=True, check=True
     )

@@ -12,6 +12,7 @@ from driver import Kernel
 
 from crkernel import golden_root, image
 from crkernel.engines import Limits
+from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +23,7 @@ DRAW = """(() => { const c = require("crypto");
 
 def test_there_is_one_for_the_usual_limits() -> None:
     """`crkernel image build` makes it."""
-    key = golden_root.key(JAVASCRIPT, Limits.default())
+    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
     assert (image.require_image() / "golden" / key / "memory").exists()
 
 
@@ -50,7 +51,7 @@ def _cut(path: Path) -> None:
 def test_a_damaged_one_is_made_anew(
     start_kernel: Callable[..., Kernel], damage: Callable[[Path], None], file: str
 ) -> None:
-    key = golden_root.key(JAVASCRIPT, Limits.default())
+    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
     folder = image.require_image() / "golden" / key
     before = folder.stat().st_ino
     damage(folder / file)

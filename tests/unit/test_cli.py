@@ -32,6 +32,7 @@ from crkernel.errors import (
     RestoreFailed,
     UserError,
 )
+from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
 
@@ -47,6 +48,7 @@ def call(*arguments: str) -> int:
     """Run the command in this process; its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["crkernel", *arguments])
+        patch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
         with pytest.raises(SystemExit) as end:
             cli.main()
     return int(end.value.code or 0)
@@ -183,7 +185,7 @@ def test_install_below_a_prefix_with_an_engine(
     ("arguments", "message"),
     [
         (["--user", "--sys-prefix"], "more than one place"),
-        (["--user", "--engine", "docker"], "no engine 'docker'"),
+        (["--user", "--engine", "abacus"], "no engine 'abacus'"),
         (["--user", "--name", "not a name"], "cannot be a kernel's name"),
         (["--prefix", "/proc/nowhere"], "cannot write"),
     ],
@@ -274,7 +276,7 @@ def test_a_golden_root_that_is_there_takes_no_session(
 ) -> None:
     made = []
 
-    async def make() -> bool:
+    async def make(_engine: str) -> bool:
         made.append(1)
         return True
 
@@ -282,7 +284,7 @@ def test_a_golden_root_that_is_there_takes_no_session(
     monkeypatch.setattr(image_build, "build", lambda *_, **__: tmp_path)
     assert call("image", "build") == 0
     assert made == [1]
-    key = golden_root.key(JAVASCRIPT, Limits.default())
+    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
     (tmp_path / "golden" / key).mkdir(parents=True)
     assert call("image", "build") == 0
     assert made == [1]

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from crkernel import image, image_build, image_fetch, image_host, image_tree
-from crkernel.engines import local
 from crkernel.errors import EngineError, EngineUnavailable, ImageMissing, NoSpace, UserError
+from crkernel.guest import golden_store
 
 OLD = "0123456789ab"
 
@@ -279,7 +279,7 @@ def test_storing_a_golden_root_sweeps_what_the_dead_left(tmp_path: Path) -> None
     held = os.open(folder / "eeee", os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(held, fcntl.LOCK_SH)
     (tmp_path / "source").write_bytes(b"whole")
-    local._store(folder, "cccc", ["memory"], [os.open(tmp_path / "source", os.O_RDONLY)])
+    golden_store.store(str(folder), "cccc", ["memory"], [os.open(tmp_path / "source", os.O_RDONLY)])
     os.close(held)
     assert {path.name for path in folder.iterdir()} == {"cccc", "eeee"}
     assert (folder / "cccc/memory").read_bytes() == b"whole"
@@ -292,7 +292,7 @@ def test_who_stores_the_same_golden_root_at_once_spoils_nothing(tmp_path: Path) 
 
     def store(_: int) -> None:
         descriptors = [os.open(source, os.O_RDONLY) for _ in names]
-        local._store(folder, "cccc", names, descriptors)
+        golden_store.store(str(folder), "cccc", names, descriptors)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(store, range(16)))

@@ -1,0 +1,199 @@
+"""The Docker daemon: where it is, what it is asked, and the streams into its containers.
+
+Requests go through the docker SDK, on threads; the streams do not, since the SDK's sockets block.
+Nothing here assumes that the daemon runs on this machine. Podman's socket answers the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from crkernel.engines.docker.stream import Stream
+from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from docker.tls import TLSConfig
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+_API_NEEDED = (1, 41)
+"""Docker 20.10: its runc knows the system calls that our seccomp profile names."""
+_TIMEOUT = 60.0
+_LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
+DOCTOR = "run: crkernel doctor --engine docker"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a daemon listens."""
+
+    url: str
+    tls: TLSConfig | None
+
+    @classmethod
+    def find(cls) -> Endpoint:
+        """As the docker command finds it: DOCKER_HOST, else the context in use."""
+        from docker.context import ContextAPI
+        from docker.utils import kwargs_from_env
+
+        if os.environ.get("DOCKER_HOST"):
+            found = kwargs_from_env()
+            return cls(os.environ["DOCKER_HOST"], found.get("tls") or None)
+        name = os.environ.get("DOCKER_CONTEXT")
+        context = ContextAPI.get_context(name)
+        if context is None:
+            raise EngineUnavailable(
+                f"there is no docker context {name!r}", hint="docker context ls"
+            )
+        return cls(context.Host or "unix:///var/run/docker.sock", context.TLSConfig)
+
+    def knock(self) -> None:
+        """See whether somebody listens on this machine; raises OSError. The SDK would not tell why
+        not so plainly, nor close its socket."""
+        url = urlsplit(self.url)
+        if url.scheme in ("unix", "http+unix"):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(url.path)
+
+
+class Daemon:
+    """One daemon. All methods raise errors of our tree."""
+
+    def __init__(self, endpoint: Endpoint, api: APIClient) -> None:
+        self.endpoint = endpoint
+        self._api = api
+
+    @classmethod
+    async def connect(cls) -> Daemon:
+        """Find it and see that it answers. Raises EngineUnavailable with the remedy."""
+        return await asyncio.to_thread(cls._connect)
+
+    @classmethod
+    def _connect(cls) -> Daemon:
+        try:
+            import docker
+        except ImportError as error:
+            raise EngineUnavailable(
+                "the docker SDK for Python is not installed", hint="pip install 'crkernel[docker]'"
+            ) from error
+        endpoint = _translated(Endpoint.find)
+        _translated(endpoint.knock, endpoint.url)
+        api = _translated(
+            lambda: docker.APIClient(
+                base_url=endpoint.url,
+                tls=endpoint.tls or False,
+                version="auto",
+                timeout=_TIMEOUT,
+                use_ssh_client=True,
+            ),
+            endpoint.url,
+        )
+        if tuple(map(int, api.api_version.split("."))) < _API_NEEDED:
+            needed = ".".join(map(str, _API_NEEDED))
+            raise EngineUnavailable(
+                f"the daemon at {endpoint.url} speaks API {api.api_version}, {needed} is needed",
+                hint="install Docker 20.10 or newer",
+            )
+        return cls(endpoint, api)
+
+    async def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the SDK's `APIClient`."""
+        call = getattr(self._api, method)
+        return await asyncio.to_thread(
+            lambda: _translated(lambda: call(*arguments, **options), self.endpoint.url)
+        )
+
+    async def find(self, method: str, *arguments: Any, **options: Any) -> Any | None:
+        """As `ask`; None if there is no such thing."""
+        try:
+            return await self.ask(method, *arguments, **options)
+        except DaemonRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    async def run(self, container: str, command: list[str]) -> Stream:
+        """Start a program in a container (`docker exec`) and return the stream to it."""
+        created = await self.ask("exec_create", container, command, stdin=True)
+        body = json.dumps({"Detach": False, "Tty": False}).encode()
+        path = f"/v{self._api.api_version}/exec/{created['Id']}/start"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
+        try:
+            stream = await self._open()
+            await stream.upgrade(head.encode() + body)
+        except (OSError, ValueError, EOFError) as error:
+            raise EngineError(f"the daemon at {self.endpoint.url} hung up: {error}") from error
+        return stream
+
+    async def _open(self) -> Stream:
+        url = urlsplit(self.endpoint.url)
+        if url.scheme in ("unix", "http+unix"):
+            return Stream(*await asyncio.open_unix_connection(url.path, limit=_LIMIT))
+        if url.scheme == "ssh":
+            command = ["ssh", "-o", "BatchMode=yes", *(["-p", str(url.port)] if url.port else [])]
+            user = f"{url.username}@" if url.username else ""
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *("--", f"{user}{url.hostname}", "docker", "system", "dial-stdio"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_LIMIT,
+            )
+            assert process.stdout is not None
+            assert process.stdin is not None
+            return Stream(process.stdout, process.stdin)
+        context = _ssl_context(self.endpoint.tls) if self.endpoint.tls else None
+        host, port = url.hostname or "localhost", url.port or 2375
+        return Stream(*await asyncio.open_connection(host, port, ssl=context, limit=_LIMIT))
+
+
+def _ssl_context(tls: TLSConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_cert)
+    if not tls.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if tls.cert:
+        context.load_cert_chain(*tls.cert)
+    return context
+
+
+def _translated(call: Callable[[], T], url: str = "") -> T:
+    """What the SDK raises, as errors of our tree; this is the one place."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        return call()
+    except APIError as error:
+        refused = DaemonRefused(f"Docker refused: {error.explanation or error}", hint=DOCTOR)
+        refused.status = int(error.status_code or 0)
+        raise refused from error
+    except (DockerException, RequestException, OSError, ValueError) as error:
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: Exception) -> CRKernelError:
+    text = str(error)
+    if "Permission denied" in text or "PermissionError" in text:
+        return EngineUnavailable(
+            f"you may not use the Docker daemon at {url}",
+            hint="sudo usermod -aG docker $USER, then log in anew; or use rootless Docker",
+        )
+    if any(sign in text for sign in ("No such file", "Connection refused", "not found")):
+        return EngineUnavailable(
+            f"no Docker daemon answers at {url}",
+            hint="start it (sudo systemctl start docker), or name one in DOCKER_HOST",
+        )
+    return EngineUnavailable(f"no Docker daemon at {url}: {text[:200]}", hint="see: docker version")

@@ -1,0 +1,78 @@
+"""A stream into a container: HTTP until the daemon has upgraded it, then stdin one way, and stdout
+and stderr, in turns, the other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import struct
+
+from crkernel.errors import EngineError
+from crkernel.guest import wire
+
+log = logging.getLogger(__name__)
+
+_HEADER = struct.Struct(">BxxxI")
+_STDERR = 2
+_CHUNK = 1 << 16
+
+
+class Stream:
+    """What a program in a container writes to stdout, by `read`; `writer` is its stdin.
+
+    It is read only as fast as it is asked for, so a program that writes faster has to wait.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self._left = 0  # bytes of the block under way
+
+    async def upgrade(self, request: bytes) -> None:
+        """Send the HTTP request that turns the connection into a stream. Raises EngineError."""
+        self.writer.write(request)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status = int(head.split(None, 2)[1])
+        if status in (101, 200):
+            return
+        text = (await self._reader.read(_CHUNK)).decode(errors="replace")
+        self.writer.close()
+        start = text.find("{")
+        if start >= 0:
+            text = json.loads(text[start : text.rindex("}") + 1]).get("message", text)
+        raise EngineError(f"Docker refused: {text.strip()}")
+
+    async def read(self, size: int) -> bytes:
+        """Some bytes of stdout; none at its end. What comes on stderr goes to the log."""
+        while True:
+            if self._left == 0:
+                try:
+                    header = await self._reader.readexactly(_HEADER.size)
+                except asyncio.IncompleteReadError:
+                    return b""
+                kind, self._left = _HEADER.unpack(header)
+                continue
+            data = await self._reader.read(min(size, self._left))
+            self._left -= len(data)
+            if not data or kind != _STDERR:
+                return data
+            log.warning("in the container: %s", data.decode(errors="replace").rstrip())
+
+
+class Frames:
+    """The frames that come out of a stream, one after the other."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._decoder = wire.Decoder()
+        self._bodies: list[wire.Body] = []
+
+    async def next(self) -> wire.Message | None:
+        """The next message; None at the end. Raises WireError, OSError."""
+        while not self._bodies:
+            data = await self._stream.read(_CHUNK)
+            if not data:
+                return None
+            self._bodies = self._decoder.feed(data)
+        return wire.parse(self._bodies.pop(0))

@@ -1,0 +1,61 @@
+"""Requests to a nest and their answers, whatever carries them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from crkernel.errors import EngineError, from_wire
+
+Json = dict[str, Any]
+Send = Callable[[Json, list[int]], None]
+
+
+class Requests:
+    """The kernel's side of the link to one nest after the other (`docs/protocol.md`, link 1)."""
+
+    def __init__(self) -> None:
+        self._send: Send | None = None
+        self._gone = EngineError("the nest is gone", hint="restart the kernel")
+        self._answers: dict[int, asyncio.Future[Json]] = {}
+        self._next_id = 0
+
+    def connect(self, send: Send) -> None:
+        """There is a nest: `send` takes requests to it, with descriptors; it may raise OSError."""
+        self._send = send
+
+    async def ask(self, op: str, descriptors: list[int] | None = None, **fields: Any) -> Json:
+        """Have the nest do something. Raises EngineError."""
+        if self._send is None:
+            raise self._gone
+        self._next_id += 1
+        number = self._next_id
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send({"op": op, "id": number, **fields}, descriptors or [])
+            message: Json = await answer
+        except OSError as error:
+            raise EngineError(f"the nest does not listen: {error}") from error
+        finally:
+            self._answers.pop(number, None)
+        if "error" in message:
+            raise from_wire(message["error"])
+        return message
+
+    def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
+        """An answer has come; its descriptors are in it as `descriptors`."""
+        future = self._answers.get(message["id"])
+        if future is not None and not future.done():
+            future.set_result(message | {"descriptors": descriptors or []})
+        else:
+            for descriptor in descriptors or []:
+                os.close(descriptor)
+
+    def hang_up(self, why: EngineError) -> None:
+        """The nest is gone: all who wait, and all who come, get to know why."""
+        self._send, self._gone = None, why
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(why)

@@ -1,0 +1,135 @@
+"""The nest in a container: reached by gates, in place of a socket that its parent made.
+
+It serves one kernel, ever: the first that comes in time, and after `linger` the one that knows the
+secret. It keeps golden roots itself, in the folder that the container's engine mounts for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import os
+import selectors
+import socket
+import sys
+import time
+
+from . import golden_store, linger, processor, wire
+from .enter import CONTROL_FD, GOLDEN
+from .gate import Arrival
+from .link import Channel, GateLink, SocketLink, write_all
+from .mounts import STAGING
+from .nest import Json, Nest, write_resolv_conf
+
+
+def main() -> None:
+    """Serve until the kernel is gone, or none has come in time."""
+    config = json.loads(sys.argv[1])
+    os.mkdir(f"{STAGING}/runtime", 0o700)
+    write_resolv_conf()
+    nest = ContainerNest(socket.socket(fileno=CONTROL_FD))
+    if nest.await_first(float(config["patience"])):
+        nest.serve()
+
+
+class ContainerNest(Nest):
+    """Takes the gates that come to `listener`."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(None)
+        self._listener = listener
+        self._parked: dict[str, Arrival] = {}  # streams that no request has named yet
+        self._held: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
+        for key in golden_store.keys(GOLDEN):
+            self._hold(key)
+        self._selector.register(listener, selectors.EVENT_READ, self._on_arrival)
+
+    def await_first(self, seconds: float) -> bool:
+        """Whether a kernel has come within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self._link is None and (left := deadline - time.monotonic()) > 0:
+            for key, _ in self._selector.select(left):
+                key.data()
+        return self._link is not None
+
+    def _on_arrival(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):  # it left again, or is no gate
+            arrival = Arrival(self._listener)
+            self._take(arrival, arrival.greeting)
+        return True
+
+    def _take(self, arrival: Arrival, greeting: Json) -> None:
+        if "ticket" in greeting:
+            self._parked[greeting["ticket"]] = arrival
+            write_all(arrival.writer, wire.pack({"parked": greeting["ticket"]}))
+        elif self._link is None:
+            self._link = GateLink(arrival)
+            self._selector.register(self._link, selectors.EVENT_READ, self._on_link)
+            self.answer(self._ready())
+        else:
+            arrival.close()
+
+    def _ready(self) -> Json:
+        return {
+            "ready": wire.PROTOCOL,
+            "golden": sorted(self._held),
+            "machine": processor.identity(),
+        }
+
+    def await_heir(self, request: Json) -> SocketLink | GateLink | None:
+        """The next kernel comes by a gate that knows the token."""
+        self.answer({"id": request["id"]})
+        deadline = time.monotonic() + linger.SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            self._listener.settimeout(left)
+            try:
+                arrival = Arrival(self._listener)
+            except (OSError, ValueError):
+                continue  # timed out, or it was no gate
+            token = str(arrival.greeting.get("token")).encode()
+            if hmac.compare_digest(token, request["token"].encode()):
+                self._listener.settimeout(None)
+                return GateLink(arrival)
+            arrival.close()
+        return None
+
+    def welcome(self, request: Json, _descriptors: list[int]) -> None:
+        """What is left for the next kernel came in the request."""
+        self.answer(self._ready() | {"state": request["state"]})
+
+    def sandbox(self, request: Json, _descriptors: list[int]) -> int:
+        """One whose stream is parked under the request's ticket."""
+        arrival = self._parked.pop(request["ticket"])
+        channel = Channel(arrival.reader, arrival.writer)
+        try:
+            return self.start_sandbox(channel, request)
+        finally:
+            arrival.close()
+
+    def leave(self) -> None:
+        """Also the listener and whatever is parked."""
+        super().leave()
+        self._listener.close()
+        for arrival in self._parked.values():
+            arrival.close()
+
+    def operate(self, request: Json, descriptors: list[int]) -> Json | None:
+        """Golden roots are held and removed by the nest here."""
+        if request["op"] == "hold":
+            return {"held": self._hold(request["key"])}
+        if request["op"] == "discard":
+            os.close(self._held.pop(request["key"]))
+            return {"gone": golden_store.remove_unused(f"{GOLDEN}/{request['key']}")}
+        return super().operate(request, descriptors)
+
+    def hand_golden(self, request: Json, files: dict[str, int]) -> None:
+        """Keep it in this container's folder, where all containers of the image see it."""
+        golden_store.store(GOLDEN, request["key"], list(files), list(files.values()))
+        self.answer({"id": request["id"]})
+
+    def _hold(self, key: str) -> bool:
+        descriptor = golden_store.hold(GOLDEN, key)
+        if descriptor is not None:
+            self._held[key] = descriptor
+        return descriptor is not None

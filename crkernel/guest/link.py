@@ -1,0 +1,107 @@
+"""The nest's end of its link to the kernel: JSON objects, with descriptors where those can travel.
+
+On the kernel's own machine it is a socket, and each message a datagram. Into a container it is the
+stream of a `gate`, and each message a frame: descriptors stay behind there, and what they would
+have given goes another way, see docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+from . import wire
+from .gate import Arrival
+
+_MAX_DATAGRAM = 1 << 16
+_CHUNK = 1 << 18
+
+Json = dict[str, Any]
+Request = tuple[Json, list[int]]
+
+
+class SocketLink:
+    """A `SOCK_SEQPACKET` socket."""
+
+    carries_descriptors = True
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._control.fileno()
+
+    def receive(self) -> list[Request] | None:
+        """The requests that have come; None once the kernel is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_DATAGRAM, 2)
+        except ConnectionResetError:
+            return None  # it was killed
+        return [(json.loads(data), descriptors)] if data else None
+
+    def send(self, message: Json, descriptors: list[int] | None = None) -> None:
+        """Tell the kernel. Raises OSError."""
+        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors or [])
+
+    def close(self) -> None:
+        """Hang up."""
+        self._control.close()
+
+
+class GateLink:
+    """The stream of a gate. It lives as long as the nest, or until `close`."""
+
+    carries_descriptors = False
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._arrival = arrival
+        self._decoder = wire.Decoder()
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._arrival.reader
+
+    def receive(self) -> list[Request] | None:
+        """The requests that have come; None once the kernel is gone."""
+        data = os.read(self._arrival.reader, _CHUNK)
+        if not data:
+            return None
+        return [(wire.parse(body), []) for body in self._decoder.feed(data)]
+
+    def send(self, message: Json, _descriptors: list[int] | None = None) -> None:
+        """Tell the kernel. Raises OSError."""
+        write_all(self._arrival.writer, wire.pack(message))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._arrival.close()
+
+
+class Channel:
+    """A byte stream between a supervisor and the kernel: one socket, or a pipe for each way."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def fileno(self) -> int:
+        """For a selector: what comes from the kernel."""
+        return self._reader
+
+    def recv(self, size: int) -> bytes:
+        """Bytes of the kernel; none once it is gone."""
+        return os.read(self._reader, size)
+
+    def sendall(self, data: wire.Body, /) -> None:
+        """Waits for as long as the kernel does not read. Raises BrokenPipeError."""
+        write_all(self._writer, data)
+
+
+def write_all(descriptor: int, data: wire.Body) -> None:
+    """All of it, however long that takes. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -1,0 +1,26 @@
+"""What tests see of our containers, from outside: of a daemon on this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import docker
+import psutil
+
+
+def client() -> Any:
+    """The docker SDK's, with which a user would look."""
+    return docker.from_env()
+
+
+def of(pid: int | None = None) -> list[Any]:
+    """The containers of one kernel's process, this one by default."""
+    label = f"crkernel.pid={pid or os.getpid()}"
+    return list(client().containers.list(all=True, filters={"label": label}))
+
+
+def nest(container: Any) -> psutil.Process:
+    """The nest of one: the child of its main process."""
+    (found,) = psutil.Process(container.attrs["State"]["Pid"]).children()
+    return found

@@ -1,0 +1,157 @@
+"""Kernels whose sandboxes live in Docker: what is different from those on the machine itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import containers
+import pytest
+from driver import SECONDS, Kernel
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+
+@pytest.fixture
+def docker_kernel(start_kernel: Callable[..., Kernel]) -> Kernel:
+    """A kernel with the engine docker."""
+    return start_kernel("--CRKernel.engine=docker")
+
+
+def container_of(kernel: Kernel) -> Any:
+    """Its one container."""
+    (container,) = containers.of(kernel.pid)
+    return container
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what happens outside of the kernel."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def test_time_travel(docker_kernel: Kernel) -> None:
+    kernel = docker_kernel
+    kernel.ok("let x = 1; require('fs').writeFileSync('f', 'one')")
+    kernel.ok("x = 2; require('fs').writeFileSync('f', 'two')")
+    look = "`${x} ${require('fs').readFileSync('f', 'utf8')}`"
+    assert kernel.ok(look).text == "'2 two'"
+    kernel.rewind(1)
+    assert kernel.ok(look).text == "'1 one'"
+    assert "docker" in kernel.ok("%status").shown
+    assert "container" in kernel.ok("%status").shown
+
+
+def test_the_container_is_an_ordinary_one(docker_kernel: Kernel) -> None:
+    docker_kernel.ok("1")
+    attributes = container_of(docker_kernel).attrs
+    host = attributes["HostConfig"]
+    assert not host["Privileged"]
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert not host["Binds"]
+    assert not host["Devices"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"]
+    assert host["AutoRemove"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert int(attributes["Config"]["User"].split(":")[0]) >= 10_000
+
+
+@pytest.mark.parametrize("way", ["kill", "rm"])
+def test_a_lost_container_ends_the_cell_and_no_more(docker_kernel: Kernel, way: str) -> None:
+    kernel = docker_kernel
+    kernel.ok("let x = 1")
+    lost = container_of(kernel)
+    running = kernel.submit("for (;;) {}")
+    time.sleep(0.5)
+    if way == "kill":
+        lost.kill()
+    else:
+        lost.remove(force=True)
+    failed = kernel.finish(running)
+    assert "its container was" in failed.error
+    assert kernel.ok("typeof x").text == "'undefined'"
+    assert container_of(kernel).id != lost.id
+    assert "lost together" in kernel.fails("%rewind 1").error
+    kernel.ok("let y = 1")
+    kernel.ok("y = 2")
+    kernel.ok("%undo")
+    assert kernel.ok("y").text == "1"
+
+
+def test_a_container_lost_between_cells(docker_kernel: Kernel) -> None:
+    kernel = docker_kernel
+    before = kernel.ok("let x = 1")
+    container_of(kernel).kill()
+    kernel.messages_until(before, "stream", "its container was")
+    assert kernel.ok("typeof x").text == "'undefined'"
+
+
+def test_a_cut_stream_ends_its_sandbox_alone(docker_kernel: Kernel) -> None:
+    """The gate of the live sandbox is killed, as when a network drops one connection."""
+    kernel = docker_kernel
+    kernel.ok("let x = 1")
+    container = container_of(kernel)
+    gates = [
+        int(row[0])
+        for row in container.top(ps_args="-eo pid,args")["Processes"]
+        if '"sandbox"' in row[1]
+    ]
+    running = kernel.submit("for (;;) {}")
+    time.sleep(0.5)
+    for gate in gates:
+        os.kill(gate, signal.SIGKILL)
+    failed = kernel.finish(running)
+    assert "(checkpoint 1) is restored" in failed.error
+    assert kernel.ok("x").text == "1"
+    assert container_of(kernel).id == container.id
+
+
+def test_a_killed_kernel_takes_its_container_along(start_kernel: Callable[..., Kernel]) -> None:
+    kernel = start_kernel("--CRKernel.engine=docker")
+    kernel.ok("1")
+    pid = kernel.pid
+    assert containers.of(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not containers.of(pid))
+
+
+def test_a_shut_down_kernel_leaves_nothing(start_kernel: Callable[..., Kernel]) -> None:
+    kernel = start_kernel("--CRKernel.engine=docker")
+    kernel.ok("1")
+    pid = kernel.pid
+    kernel.manager.shutdown_kernel()
+    wait_until(lambda: not containers.of(pid))
+
+
+def test_a_restart_keeps_the_past(docker_kernel: Kernel) -> None:
+    kernel = docker_kernel
+    kernel.ok("let x = 'before'")
+    container = container_of(kernel).id
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=SECONDS)
+    assert kernel.ok("typeof x").text == "'undefined'"
+    kernel.rewind("r1.1")
+    assert kernel.ok("x").text == "'before'"
+    assert [c.id for c in containers.client().containers.list()] == [container]
+
+
+def test_the_guest_is_confined(docker_kernel: Kernel) -> None:
+    kernel = docker_kernel
+    status = kernel.value("require('fs').readFileSync('/proc/self/status', 'utf8')")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == "2"
+    seen = kernel.value("require('fs').readdirSync('/')")
+    assert "crkernel" not in seen
+    assert ".dockerenv" not in seen
+    assert kernel.value("Object.keys(require('os').networkInterfaces())") == ["lo"]
