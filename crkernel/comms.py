@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crkernel.outcome import Json, Sink
@@ -18,15 +18,17 @@ from crkernel.outcome import Json, Sink
 log = logging.getLogger(__name__)
 
 _KINDS = ("open", "msg", "close")
+_MOST = 10_000
+"""Comms that may be open at a time."""
 
 
 class Comms:
     """The comms of one session."""
 
     def __init__(self) -> None:
-        self.targets: dict[str, str] = {}
-        """Of those that are open, by id."""
-        self._at: dict[str, dict[str, str]] = {}  # checkpoint -> those open then, if there were any
+        self.targets: Mapping[str, str] = {}
+        """Of those that are open, by id. Never changed but replaced, as checkpoints share it."""
+        self._at: dict[str, Mapping[str, str]] = {}  # checkpoint -> those open then, if any
 
     def say(self, event: Json, sink: Sink) -> None:
         """Tell the front end what the guest says."""
@@ -39,10 +41,13 @@ class Comms:
             return
         content = {"comm_id": number, "data": data}
         if kind == "open":
-            self.targets[str(number)] = str(target)
+            if len(self.targets) >= _MOST:
+                log.warning("the guest has more than %d comms open", _MOST)
+                return
+            self._opened(str(number), str(target))
             content["target_name"] = target
         elif kind == "close":
-            self.targets.pop(str(number), None)
+            self._closed(str(number))
         sink.comm(f"comm_{kind}", content, metadata, buffers)  # type: ignore[arg-type]
 
     def call(self, message: Json) -> Json:
@@ -50,7 +55,7 @@ class Comms:
         content, kind = message["content"], message["msg_type"].removeprefix("comm_")
         number, target = str(content["comm_id"]), str(content.get("target_name", ""))
         if kind == "open":
-            self.targets[number] = target
+            self._opened(number, target)
         return {
             "kind": kind,
             "comm": number,
@@ -66,12 +71,12 @@ class Comms:
         if not known and kind != "comm_close":
             _close(number, sink)
         if not known or kind == "comm_close":
-            self.targets.pop(number, None)
+            self._closed(number)
 
     def keep(self, key: str) -> None:
         """A checkpoint was taken."""
         if self.targets:
-            self._at[key] = dict(self.targets)
+            self._at[key] = self.targets
 
     def rewound(self, key: str, sink: Sink | None) -> list[Json]:
         """The guest is that of a checkpoint again. Closes in the front end what it does not know;
@@ -83,6 +88,13 @@ class Comms:
         self.targets = {number: now[number] for number in now.keys() & then.keys()}
         gone: dict[str, Any] = {"kind": "close", "data": {}, "metadata": {}, "buffers": []}
         return [gone | {"comm": number} for number in sorted(then.keys() - now.keys())]
+
+    def _opened(self, number: str, target: str) -> None:
+        self.targets = {**self.targets, number: target}
+
+    def _closed(self, number: str) -> None:
+        if number in self.targets:
+            self.targets = {n: target for n, target in self.targets.items() if n != number}
 
 
 def _close(number: str, sink: Sink) -> None:

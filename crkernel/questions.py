@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from crkernel.background import Background
 from crkernel.engines.base import Sandbox
 from crkernel.errors import SandboxDied, UserError
 from crkernel.outcome import Json, Sink
+
+log = logging.getLogger(__name__)
+
+_MOST = 1000
+"""Questions that may wait for their answers at a time."""
 
 
 class Questions:
@@ -18,7 +24,7 @@ class Questions:
     def __init__(self, background: Background) -> None:
         self._background = background
         self._asker: Sandbox | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
     def of(self, sandbox: Sandbox) -> Iterator[None]:
@@ -30,15 +36,19 @@ class Questions:
             self._asker = None
             for task in self._tasks:
                 task.cancel()
-            self._tasks.clear()
 
     def pass_on(self, event: Json, sink: Sink) -> None:
         """Ask what the guest asks, and give it the answer."""
         number, prompt = event.get("question"), event.get("prompt")
         if self._asker is None or not isinstance(number, int) or not isinstance(prompt, str):
             return
+        if len(self._tasks) >= _MOST:
+            log.warning("a cell asks more than %d questions at a time", _MOST)
+            return
         work = self._answer(self._asker, number, sink, prompt, event.get("password") is True)
-        self._tasks.append(self._background.start(work))
+        task = self._background.start(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(
         self, asker: Sandbox, number: int, sink: Sink, prompt: str, password: bool

@@ -79,7 +79,7 @@ class Session:
         return self._past.timeline
 
     @property
-    def comms(self) -> dict[str, str]:
+    def comms(self) -> Mapping[str, str]:
         """The targets of the comms that are open, by id."""
         return self._comms.targets
 
