@@ -28,7 +28,8 @@ class Comms:
     def __init__(self) -> None:
         self.targets: Mapping[str, str] = {}
         """Of those that are open, by id. Never changed but replaced, as checkpoints share it."""
-        self._at: dict[str, Mapping[str, str]] = {}  # checkpoint -> those open then, if any
+        self.kept: dict[str, Mapping[str, str]] = {}
+        """Those that were open at a checkpoint, if there were any."""
 
     def say(self, event: Json, sink: Sink) -> None:
         """Tell the front end what the guest says."""
@@ -76,12 +77,12 @@ class Comms:
     def keep(self, key: str) -> None:
         """A checkpoint was taken."""
         if self.targets:
-            self._at[key] = self.targets
+            self.kept[key] = self.targets
 
     def rewound(self, key: str, sink: Sink | None) -> list[Json]:
         """The guest is that of a checkpoint again. Closes in the front end what it does not know;
         the calls that close, in the guest, what the front end no longer knows."""
-        then, now = self._at.get(key, {}), self.targets
+        then, now = self.kept.get(key, {}), self.targets
         if sink is not None:
             for number in now.keys() - then.keys():
                 _close(number, sink)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost
+from crkernel.comms import Comms
 from crkernel.engines.base import Engine, Sandbox, died
 from crkernel.errors import CheckpointError, EngineError, SandboxDied
 from crkernel.guest import golden
@@ -26,6 +27,7 @@ class Past:
         self,
         engine: Engine,
         background: Background,
+        comms: Comms,
         warn: Callable[[str], None],
         on_rebased: Callable[[str], None],
     ) -> None:
@@ -33,6 +35,7 @@ class Past:
         self.last: dict[str, float] = {}
         """What the newest checkpoint took, in seconds."""
         self._engine = engine
+        self._comms = comms
         self._warn = warn
         self._on_rebased = on_rebased
         self._thinner = Thinner(engine, background)
@@ -111,6 +114,7 @@ class Past:
             "pending": self._thinner.pending,
             "taken": self._taken,
             "golden": sorted(keys),
+            "comms": self._comms.kept,
         }
         return json.dumps(past).encode()
 
@@ -121,6 +125,7 @@ class Past:
         renamed = self.timeline.adopt()
         self._names = {renamed.get(key, key): name for key, name in past["names"].items()}
         self._taken = int(past["taken"])
+        self._comms.kept = {renamed.get(key, key): held for key, held in past["comms"].items()}
         for key in past["golden"]:
             self._engine.golden(key)  # which holds it
         self._thinner.bases.update(past["bases"])
@@ -135,6 +140,7 @@ class Past:
         name = f"c{self._taken}"
         dump = await sandbox.dump(name)
         self._names[key] = name
+        self._comms.keep(key)
         self._refusal = ""
         self.last["checkpoint"], self.last["frozen"] = dump.seconds, dump.frozen
         return Cost(dump.seconds, dump.frozen, dump.memory, dump.files)

@@ -62,7 +62,8 @@ class Session:
         self._comms = Comms()
         self._listener = Listener(engine, language, self._questions, self._comms)
         self._boot = Boot(engine, language, self._background)
-        self._past = Past(engine, self._background, self._listener.warn, self._on_rebased)
+        warn, on_rebased = self._listener.warn, self._on_rebased
+        self._past = Past(engine, self._background, self._comms, warn, on_rebased)
         self._spare = Spare(engine, self._background)
         self._delivery = Delivery(engine)
         self._lock = asyncio.Lock()
@@ -503,7 +504,6 @@ class Session:
                 return self._live
             later = Checkpoint(self.timeline.later_key(head), head, None, time.time())
             await self._past.take(later, self._live)
-            self._comms.keep(later.key)
         except SandboxDied:
             if self._live.death is None:
                 raise
@@ -517,7 +517,6 @@ class Session:
         draft = Checkpoint(str(count), self.timeline.head, code, time.time(), duration, state)
         try:
             await self._past.take(draft, live)
-            self._comms.keep(draft.key)
         except SandboxDied as death:
             self._past.lose(draft, str(death))
 

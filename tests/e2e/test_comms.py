@@ -61,9 +61,11 @@ class FrontEnd:
     def info(self, **content: Any) -> dict[str, Any]:
         """The comms of a comm_info_reply."""
         self.kernel.client.comm_info(**content)
-        reply = self.kernel.client.get_shell_msg(timeout=SECONDS)["content"]
-        assert reply["status"] == "ok"
-        comms: dict[str, Any] = reply["comms"]
+        message: Json = {"msg_type": ""}
+        while message["msg_type"] != "comm_info_reply":
+            message = self.kernel.client.get_shell_msg(timeout=SECONDS)
+        assert message["content"]["status"] == "ok"
+        comms: dict[str, Any] = message["content"]["comms"]
         return comms
 
 
@@ -249,6 +251,15 @@ def test_a_reset_closes_all(front: FrontEnd) -> None:
     number, _ = opened(front)
     front.run("%reset")
     assert front.take("comm_close")["content"]["comm_id"] == number
+
+
+def test_after_a_restart_comms_of_the_past_are_closed(fresh_kernel: Kernel) -> None:
+    fresh_kernel.ok("let why = null; const c = comm.open('board').onClose(() => { why = 'gone' })")
+    fresh_kernel.manager.restart_kernel()
+    fresh_kernel.client.wait_for_ready(timeout=30)
+    assert FrontEnd(fresh_kernel).info() == {}
+    fresh_kernel.rewind("r1.1")
+    assert fresh_kernel.value("[c.isOpen, why]") == [False, "gone"]
 
 
 # -- a widget ----------------------------------------------------------------------------------
