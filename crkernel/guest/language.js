@@ -89,17 +89,16 @@ function begunAnew(code) {
 
 /** TypeScript as a cell, its types blanked out, else transformed; {error} is its parser's. */
 function fromTypeScript(code, layers = []) {
-  const stripped = strip(code, { mode: 'strip' });
-  if (stripped.text !== undefined) return asCell(stripped.text, layers);
-  const transformed = strip(code, { mode: 'transform', sourceMap: true });
-  if (transformed.error) {
-    const { error } = transformed;
-    return { error, complaints: [complaint(error, layers)] };
-  }
-  const map = INLINE_MAP.exec(transformed.text);
+  const { text } = strip(code, { mode: 'strip' });
+  const stripped = text === undefined ? null : asCell(text, layers);
+  if (stripped?.code !== undefined) return stripped;
+  const { text: made, error } = strip(code, { mode: 'transform', sourceMap: true });
+  if (error) return stripped ?? { error, complaints: [complaint(error, layers)] };
+  const map = INLINE_MAP.exec(made);
   const { mappings } = JSON.parse(Buffer.from(map[1], 'base64').toString());
-  const anew = begunAnew(transformed.text.replace(INLINE_MAP, ''));
-  return asCell(anew.code, [...layers, decodeMappings(mappings), anew.layer]);
+  const anew = begunAnew(made.replace(INLINE_MAP, ''));
+  const transformed = asCell(anew.code, [...layers, decodeMappings(mappings), anew.layer]);
+  return transformed.code === undefined && stripped ? stripped : transformed;
 }
 
 /** Code in parentheses, if its braces may mean an object; else null. */
@@ -134,21 +133,27 @@ function farthest(complaints) {
   return best;
 }
 
-/** A complaint about what only other tools understand, in words that help. */
+/** What other tools understand and Node does not: what stands before and behind the complaint. */
+const FOREIGN = [
+  { behind: /^@[\w$(]/,
+    message: 'decorators are not supported by Node; call the decorator: C = decorate(C)' },
+  { before: /\baccessor\s+$/,
+    message: 'accessor fields are not supported by Node; write a getter and a setter' },
+  { behind: /^<[A-Za-z>][^]*(?:<\/|\/>)/,
+    message: 'JSX is not supported by Node; call what makes the elements, '
+      + 'as in createElement("p", null)' },
+];
+
+/** A complaint about one of these, in words that help; else null. */
 function explained(code, complaints) {
   const lines = code.split('\n');
   for (const one of complaints) {
     if (!one) continue;
-    const rest = (lines[one.line - 1] ?? '').slice(one.column - 1);
-    if (/^@[\w$(]/.test(rest)) {
-      const message = 'decorators are not supported by Node; call the decorator: C = decorate(C)';
-      return { ...one, message };
-    }
-    if (/^<[A-Za-z>]/.test(rest) && /<\/|\/>/.test(code)) {
-      const message = 'JSX is not supported by Node; call what makes the elements, '
-        + 'as in createElement("p", null)';
-      return { ...one, message };
-    }
+    const [line = '', ...below] = lines.slice(one.line - 1);
+    const before = line.slice(0, one.column - 1);
+    const behind = [line.slice(one.column - 1), ...below].join('\n');
+    const foreign = FOREIGN.find((kind) => (kind.before?.test(before) ?? kind.behind.test(behind)));
+    if (foreign) return { ...one, message: foreign.message };
   }
   return null;
 }

@@ -14,11 +14,15 @@ session.connect();
 const requireInternal = nodeRequire(new Carrier(session), nodeModule);
 session.disconnect();
 const acorn = requireInternal(`${ACORN}acorn/dist/acorn`);
+const Parser = acorn.Parser.extend((Base) => class extends Base {
+  /** What a cell exports may be declared in another one. */
+  checkLocalExport() {}
+});
 const { simple: walk } = requireInternal(`${ACORN}acorn-walk/dist/walk`);
 
 /** The tree of a module, with positions; throws a SyntaxError with `pos` and `loc`. */
 function parse(code) {
-  return acorn.parse(code, OPTIONS);
+  return Parser.parse(code, OPTIONS);
 }
 
 module.exports = { parse, walk };

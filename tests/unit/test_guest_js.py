@@ -618,6 +618,7 @@ def test_typescript(guest: Guest) -> None:
         ),
         ("import fs = require('fs'); typeof fs.stat", "'function'"),
         ("const v = <any>5; (v as number).toFixed(1)", "'5.0'"),
+        ("const w = <const>['a']; w", "[ 'a' ]"),
         ("function f(this: void, a?: number, ...b: string[]): asserts a {}; f.length", "1"),
         ("function over(a: string): void; function over(a: any) { return a }; over(1)", "1"),
         ("{ a: 1 as number, b: 'x' }", "{ a: 1, b: 'x' }"),
@@ -670,6 +671,8 @@ def test_type_arguments_are_no_comparisons(guest: Guest) -> None:
         ("@dec\nclass A { x: number }", (1, 1), "decorators are not supported by Node"),
         ("class A {\n  @dec() m(): void {}\n}", (2, 3), "decorators are not supported by Node"),
         ("let e = <b>hi</b>", (1, 9), "JSX is not supported by Node"),
+        ("let e = (\n  <b/>\n)", (2, 3), "JSX is not supported by Node"),
+        ("class A {\n  accessor x: number = 1\n}", (2, 12), "accessor fields are not supported"),
         ("module M { }", (1, 1), "`module` keyword is not supported. Use `namespace` instead."),
         ("function f() {\n  import x from 'fs'\n}", (2, 3), "'import', and 'export' cannot"),
     ],
@@ -861,6 +864,7 @@ def test_exports_declare(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
     guest.value("const one = 1; export { one, one as uno }; export async function f() { return 2 }")
     assert guest.value("[one, await f()]") == "[ 1, 2 ]"
+    assert guest.value("export { one as two, f }") is None, "declared in another cell"
     assert guest.value("export default { one }") == "{ one: 1 }"
     assert guest.value("export default () => 3") == "[Function (anonymous)]"
     assert guest.value("export default class Named {}; Named.name") == "'Named'"
