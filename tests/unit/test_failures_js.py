@@ -1,0 +1,243 @@
+"""What the Node guest tells of errors: the spot, the frames, the causes, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_guest_js import Guest, find_node
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    guest = Guest(find_node(), tmp_path)
+    yield guest
+    guest.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """One guest for tests that do not mind what others declared."""
+    guest = Guest(find_node(), tmp_path_factory.mktemp("shared"))
+    yield guest
+    guest.close()
+
+
+def test_errors_show_the_users_frames(guest: Guest) -> None:
+    guest.value("function f(x) {\n  return x.y.z\n}")
+    error = guest.error("\n\n  f({})", cell="8")
+    assert error["name"] == "TypeError"
+    assert error["message"] == "Cannot read properties of undefined (reading 'z')"
+    assert error["code"] is None
+    assert not error["interrupted"]
+    assert error["traceback"] == [
+        "cell 7:2:14",
+        "  return x.y.z",
+        "             ^",
+        "TypeError: Cannot read properties of undefined (reading 'z')",
+        "    at f (cell 7:2:14)",
+        "    at cell 8:3:3",
+    ]
+    assert guest.value("new Error('shown').stack") == "'Error: shown\\n    at cell 7:1:1'"
+
+
+def test_errors_with_codes_and_causes(guest: Guest) -> None:
+    guest.colors = "none"
+    error = guest.error("require('fs').readFileSync('/nowhere')")
+    assert error["code"] == "ENOENT"
+    assert not any("node:" in line for line in error["traceback"])
+    error = guest.error("throw new Error('outer', {cause: new Error('inner')})")
+    assert any("[cause]: Error: inner" in line for line in error["traceback"])
+    error = guest.error("throw new AggregateError([new Error('one')], 'all')")
+    assert any("Error: one" in line for line in error["traceback"])
+
+
+def test_errors_show_all_their_causes(guest: Guest) -> None:
+    chain = "new Error('0')"
+    for depth in range(1, 7):
+        chain = f"new Error('{depth}', {{ cause: {chain} }})"
+    lines = guest.error(f"throw {chain}")["traceback"]
+    for depth in range(6):
+        assert any(line.strip() == f"[cause]: Error: {depth}" for line in lines), depth
+    lines = guest.error(f"throw new AggregateError([{chain}, new Error('second')], 'all')")[
+        "traceback"
+    ]
+    assert any("[cause]: Error: 0" in line for line in lines)
+    assert any("Error: second" in line for line in lines)
+    circle = "const e = new Error('circle'); e.cause = e; throw e"
+    assert any("[Circular *1]" in line for line in guest.error(circle)["traceback"])
+
+
+def test_the_spot_of_an_error_is_where_the_users_code_was(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.cjs").write_text("exports.f = () => {\n\treturn null.x\n}\n")
+    package = tmp_path / "node_modules" / "theirs"
+    package.mkdir(parents=True)
+    (package / "index.js").write_text("module.exports = (f) => f()")
+    error = guest.error("\n  require('./mine.cjs').f()")
+    assert error["traceback"][:3] == [
+        f"{tmp_path}/mine.cjs:2:14",
+        "\treturn null.x",
+        "\t            ^",
+    ]
+    assert error["traceback"][-1] == "    at cell 7:2:25"
+    thrown = "require('theirs')(null)"
+    assert guest.error(thrown)["traceback"][:3] == ["cell 7:1:18", thrown, " " * 17 + "^"]
+    long = "var a = '" + "x" * 500 + "'; null.x; var b = '" + "y" * 500 + "'"
+    place, line, caret = guest.error(long)["traceback"][:3]
+    assert (place, len(line)) == ("cell 7:1:518", 162)
+    assert line[caret.index("^")] == "x"
+    assert line[caret.index("^") - 5 :].startswith("null.x")
+
+
+def test_syntax_errors_show_the_spot(guest: Guest) -> None:
+    error = guest.error("let ok = 1\n  foo bar", cell="9")
+    assert error["traceback"] == [
+        "cell 9:2:7",
+        "  foo bar",
+        "      ^",
+        "SyntaxError: Unexpected identifier 'bar'",
+    ]
+    assert guest.error("foo(1,")["traceback"][:3] == ["cell 7:1:7", "foo(1,", "      ^"]
+
+
+def test_a_syntax_error_at_run_time_runs_nothing_twice(guest: Guest) -> None:
+    error = guest.error("console.log('once'); JSON.parse('{')")
+    assert error["name"] == "SyntaxError"
+    assert error["traceback"][-1] == "    at cell 7:1:27"
+    assert guest.texts() == [("stdout", "once\n")]
+
+
+def test_a_syntax_error_in_a_file_shows_its_spot(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "bad.js").write_text("\nlet x = = 5\n")
+    traceback = guest.error("require('./bad.js')")["traceback"]
+    assert traceback[0] == f"{tmp_path}/bad.js:2"
+    assert traceback[1] == "let x = = 5"
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message"),
+    [
+        ("throw 42", "Number", "42"),
+        ("throw null", "thrown", "null"),
+        ("throw undefined", "thrown", "undefined"),
+        ("throw 'text'", "String", "'text'"),
+        ("throw {a: 1}", "Object", "{ a: 1 }"),
+        ("throw Object.create(null)", "thrown", "[Object: null prototype] {}"),
+        ("throw {get constructor() { throw 1 }}", "thrown", "{ constructor: [Getter] }"),
+        ("throw new Proxy(new Error('p'), {get() { throw 1 }})", "Error", ""),
+    ],
+)
+def test_anything_can_be_thrown(guest: Guest, code: str, name: str, message: str) -> None:
+    error = guest.error(code)
+    assert (error["name"], error["message"]) == (name, message)
+    assert guest.value("1 + 1") == "2"
+
+
+def test_hostile_errors(guest: Guest) -> None:
+    for name in ("stack", "name", "message"):
+        getter = "{get() { throw 1 }}"
+        guest.error(f"throw Object.defineProperty(new Error('x'), '{name}', {getter})")
+    inspector = "[Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('no look') }"
+    assert guest.error(f"throw {{ {inspector} }}")["message"] == "a value that cannot be shown"
+    assert guest.error(f"({{ {inspector} }})")["message"] == "no look"
+    guest.error("Error.prepareStackTrace = () => { throw 5 }; null.x")
+    error = guest.error("Error.prepareStackTrace = (e, sites) => sites.join('\\n'); null.x")
+    assert not any("main.js" in line for line in error["traceback"])
+    assert guest.value("1 + 1") == "2"
+
+
+def test_what_nobody_caught_is_reported(guest: Guest) -> None:
+    guest.value(
+        "setTimeout(() => { throw new TypeError('late') }, 1);"
+        "Promise.reject(new RangeError('nobody'));"
+        "await new Promise(r => setTimeout(r, 30))"
+    )
+    rejection, exception = [event for event in guest.output() if event["event"] == "error"]
+    assert rejection["origin"] == "unhandledRejection"
+    assert (rejection["name"], rejection["message"]) == ("RangeError", "nobody")
+    assert exception["origin"] == "uncaughtException"
+    assert exception["traceback"][0] == "cell 7:1:26"
+    assert exception["traceback"][3] == "TypeError: late"
+    assert exception["traceback"][4] == "    at Timeout._onTimeout (cell 7:1:26)"
+
+
+def test_handlers_of_the_user_run_too(guest: Guest) -> None:
+    guest.value(
+        "process.on('uncaughtException', e => console.log('mine', e.message));"
+        "setTimeout(() => { throw new Error('x') }, 1); await new Promise(r => setTimeout(r, 20))"
+    )
+    assert [event["event"] for event in guest.output()] == ["error", "stream"]
+
+
+@pytest.mark.parametrize(
+    ("code", "spot", "message"),
+    [
+        ("let a: number = 1\nconst x: number = ;", (2, 19), "Expression expected"),
+        ("let a: number = 1\n  foo bar", (2, 7), "Expected ';', '}' or <eof>"),
+        ("import fs from 'fs'\n  foo bar", (2, 7), "Expected ';', '}' or <eof>"),
+        ("let n: number = 1; let n = 2", (1, 24), "Identifier 'n' has already been declared"),
+        ("@dec\nclass A { x: number }", (1, 1), "decorators are not supported by Node"),
+        ("class A {\n  @dec() m(): void {}\n}", (2, 3), "decorators are not supported by Node"),
+        ("let e = <b>hi</b>", (1, 9), "JSX is not supported by Node"),
+        ("let e = (\n  <b/>\n)", (2, 3), "JSX is not supported by Node"),
+        ("class A {\n  accessor x: number = 1\n}", (2, 12), "accessor fields are not supported"),
+        ("module M { }", (1, 1), "`module` keyword is not supported. Use `namespace` instead."),
+        ("function f() {\n  import x from 'fs'\n}", (2, 3), "'import', and 'export' cannot"),
+    ],
+)
+def test_who_got_farthest_explains_a_syntax_error(
+    shared: Guest, code: str, spot: tuple[int, int], message: str
+) -> None:
+    error = shared.error(code)
+    line, column = spot
+    assert error["name"] == "SyntaxError"
+    assert error["message"].startswith(message)
+    assert error["traceback"] == [
+        f"cell 7:{line}:{column}",
+        code.split("\n")[line - 1],
+        " " * (column - 1) + "^",
+        f"SyntaxError: {error['message']}",
+    ]
+
+
+def test_positions_are_those_that_were_typed(guest: Guest) -> None:
+    for code, place in [
+        ("import fs from 'fs'; fs.nope()", "7:1:25"),
+        ("import {\n  join,\n  sep\n} from 'node:path'; null.x", "7:4:26"),
+        ("console; import fs from 'fs'; null.x", "7:1:36"),
+        ("0; import 'fs'; export * from 'os'; null.x", "7:1:42"),
+        ("export const a = null.x", "7:1:23"),
+        ("export default null.x", "7:1:21"),
+        ("{ a: null.x }", "7:1:11"),
+        ("{ a: (null as any).x }", "7:1:20"),
+        ("let q: 'ä€😀' = 'ä€😀' as any; (q as any).x.y", "7:1:45"),
+        ("enum E { A }\nimport os from 'os'; let n: any = null; n.x", "7:2:43"),
+        ("import.meta.dirname; null.x", "7:1:27"),
+    ]:
+        assert guest.error(code)["traceback"][-1] == f"    at cell {place}", code
+
+
+@pytest.mark.parametrize(
+    ("code", "column", "hint"),
+    [
+        ("import x from 'left-pad'", 15, "%npm install left-pad (looked in {0}/node_modules, "),
+        ("import x from '@a/b/c.js'", 15, "%npm install @a/b (looked in {0}/node_modules, "),
+        ("require('left-pad')", 1, "%npm install left-pad (looked in {0}/node_modules, "),
+        ("import x from 'sqlite'", 15, "did you mean node:sqlite?"),
+        ("import { b } from './b'", 19, "did you mean './b.mjs'?"),
+        ("await import('./b.js')", 14, "did you mean './b.mjs'?"),
+        ("require('./b')", 1, "did you mean './b.mjs'?"),
+        ("import './other'", 8, "{0} holds b.mjs"),
+        ("import './none/b.mjs'", 8, "there is no folder {0}/none"),
+        ("import x from 'npm:lodash'", 15, "name the package without npm: in front"),
+        ("import x from 'https://esm.sh/x'", 15, "Node imports files and packages only"),
+    ],
+)
+def test_an_import_that_cannot_be_found_says_what_to_do(
+    guest: Guest, tmp_path: Path, code: str, column: int, hint: str
+) -> None:
+    (tmp_path / "b.mjs").write_text("export const b = 1")
+    lines = guest.error(code)["traceback"]
+    assert lines[:3] == [f"cell 7:1:{column}", code, " " * (column - 1) + "^"]
+    assert lines[-1].startswith(f"hint: {hint.format(tmp_path)}")

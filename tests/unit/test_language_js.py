@@ -1,0 +1,329 @@
+"""The language of the Node guest: TypeScript, modules, and the results of earlier cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_guest_js import Guest, find_node
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    guest = Guest(find_node(), tmp_path)
+    yield guest
+    guest.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """One guest for tests that do not mind what others declared."""
+    guest = Guest(find_node(), tmp_path_factory.mktemp("shared"))
+    yield guest
+    guest.close()
+
+
+def test_results_of_earlier_cells_are_at_hand(guest: Guest) -> None:
+    assert guest.run("40 + 1", cell="3")["result"]
+    assert guest.run("console.log('nothing')", cell="4")["result"] is None
+    assert guest.run("_ + 1", cell="5")["result"]["data"]["text/plain"] == "42"
+    assert (
+        guest.run("[_3, _5, Out[3], In[3], 4 in Out]", cell="6")["result"]["data"]["text/plain"]
+        == "[ 41, 42, 41, '40 + 1', false ]"
+    )
+    guest.run("null.x", cell="7")
+    assert guest.run("_error.name", cell="8")["result"]["data"]["text/plain"] == "'TypeError'"
+    guest.run("0", cell="9", silent=True)
+    assert (
+        guest.run("[_, Out.length = 0, _3]", cell="10")["result"]["data"]["text/plain"]
+        == "[ 'TypeError', 0, undefined ]"
+    ), "Out can be emptied"
+
+
+def test_results_of_long_ago_are_forgotten(guest: Guest) -> None:
+    for cell in (1, 2, 1001):
+        guest.run(f"({{ from: {cell} }})", cell=str(cell))
+    seen = "[typeof _1, typeof _2, 1 in In, 1 in Out, 2 in Out]"
+    assert guest.value(seen) == "[ 'undefined', 'object', false, false, true ]"
+
+
+@pytest.mark.parametrize("code", ["_ = 'mine'", "var _ = 'mine'", "const _ = 'mine'"])
+def test_names_of_results_can_be_taken_over(guest: Guest, code: str) -> None:
+    guest.value(code)
+    guest.value("1 + 1")
+    assert guest.value("_") == "'mine'"
+    guest.value("let _9 = 'too'")
+    guest.run("1", cell="9")
+    assert guest.value("[_9, Out[9]]") == "[ 'too', 1 ]"
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("5;", None),
+        ("5; // why", None),
+        ("5 /* why */; /* and\nmore */\n// end\n", None),
+        ("let o = { a: 5 }\no;\n\n", None),
+        ("await 5;", None),
+        ("5;;", None),
+        ("let t: number = 5\nt as number;", None),
+        ("enum M { A = 5 }\nM.A;", None),
+        ("import path from 'node:path'; path.sep;", None),
+        ("5 // not this;", "5"),
+        ("'a;'", "'a;'"),
+        ("`//;\n;`", "'//;\\n;'"),
+        ("if (true) 5;", "5"),
+        ("for (let i = 0; i < 3; i++) i;", "2"),
+        ("enum N { A = 5 }\nN.A", "5"),
+    ],
+)
+def test_a_semicolon_mutes_an_expression(shared: Guest, code: str, result: str | None) -> None:
+    assert shared.value(code) == result
+
+
+def test_a_muted_result_is_the_last_one_but_not_kept(guest: Guest) -> None:
+    shows = "({ [Symbol.for('Jupyter.display')]() { console.log('shown'); return {} } })"
+    assert guest.value(f"{shows};") is None
+    assert guest.output() == [], "it is not even asked how it would look"
+    guest.run("5;", cell="3")
+    assert guest.value("[_, 3 in Out]") == "[ 5, false ]"
+
+
+def test_typescript(guest: Guest) -> None:
+    assert guest.value("const n: number = 5; n") == "5"
+    assert guest.value("interface A { a: string }") is None
+    assert guest.value("type T = string; let t: T = 'x'; t as string") == "'x'"
+    assert guest.value("enum E { A = 3, B }; E.B") == "4"
+    error = guest.error("enum F {\n  A = 3,\n  B\n}\nlet v: any = null;\n\n  v.w")
+    assert error["traceback"][-1] == "    at cell 7:7:5"
+    code = (
+        "class P {\n  constructor(private x: any) {}\n  m() { return this.x.y }\n}\nnew P(null).m()"
+    )
+    error = guest.error(code)
+    assert error["traceback"][-2] == "    at P.m (cell 7:3:23)"
+    assert error["traceback"][-1] == "    at cell 7:5:13"
+    assert guest.output() == []  # no ExperimentalWarning
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("interface A { b: string }\ntype B = A | null", None),
+        ("declare const outside: number; declare function f(): void", None),
+        ("declare global { interface Window { x: number } }", None),
+        ("import type { Stats } from 'node:fs'", None),
+        ("import { type Stats, readFileSync } from 'node:fs'; typeof readFileSync", "'function'"),
+        ("const c = { a: 1 } satisfies object; c", "{ a: 1 }"),
+        ("const id = <T,>(x: T): T => x; id<number>(5)", "5"),
+        ("const id2 = <T extends object>(x: T) => x; id2<{ a: number }>({ a: 1 })", "{ a: 1 }"),
+        ("let m = new Map<string, number[]>([['a', [1]]]); m.get('a')!", "[ 1 ]"),
+        ("abstract class S { abstract area(): number; static n = 1 }; S.n", "1"),
+        ("class D { constructor(public readonly x: number) {} }; new D(4).x", "4"),
+        ("enum Color { Red, Green = 'g' }; Color.Green", "'g'"),
+        ("const enum K { A = 1 << 3 }; K.A", "8"),
+        (
+            "namespace N { export const a = 1; export namespace M { export const b = 2 } }; N.M.b",
+            "2",
+        ),
+        ("import fs = require('fs'); typeof fs.stat", "'function'"),
+        ("const v = <any>5; (v as number).toFixed(1)", "'5.0'"),
+        ("const w = <const>['a']; w", "[ 'a' ]"),
+        ("function f(this: void, a?: number, ...b: string[]): asserts a {}; f.length", "1"),
+        ("function over(a: string): void; function over(a: any) { return a }; over(1)", "1"),
+        ("{ a: 1 as number, b: 'x' }", "{ a: 1, b: 'x' }"),
+        ("using res = { [Symbol.dispose]() {} } as Disposable", None),
+        ("a: for (const x of [1] as const) { break a }", None),
+    ],
+)
+def test_typescript_constructs(shared: Guest, code: str, result: str | None) -> None:
+    assert shared.value(code) == result
+    assert shared.value(f"\n{code}") == result, "again, in a later cell"
+
+
+def test_what_typescript_declares_is_there_later(guest: Guest) -> None:
+    guest.value("enum E { A = 3 }\nnamespace N { export const b = 4 }")
+    guest.value("export const x: number = 5, y = 6; export function f(): number { return 7 }")
+    guest.value("export default class C<T> { m(): T | number { return 8 } }")
+    assert guest.value("[E.A, N.b, x, y, f(), new C().m()]") == "[ 3, 4, 5, 6, 7, 8 ]"
+
+
+def test_an_enum_that_is_declared_again_is_a_new_one(guest: Guest) -> None:
+    guest.value("enum E { A, B }; namespace N { export const a = 1 }")
+    guest.value(
+        "enum E { C }\nenum E { D = 5 }\nnamespace N { export const b = 2 }\n"
+        "namespace N { export const c = 3 }"
+    )
+    assert guest.value("[E, N]") == "[ { '0': 'C', '5': 'D', C: 0, D: 5 }, { b: 2, c: 3 } ]"
+    guest.value(
+        "class C {}; namespace C { export const d = 4 }; function f() {}\n"
+        "namespace f { export enum Inner { X = 6 } }"
+    )
+    assert guest.value("[typeof new C(), C.d, f(), f.Inner.X]") == "[ 'object', 4, undefined, 6 ]"
+    place = guest.error("enum E { C }; (null as any).x")["traceback"][-1]
+    assert place == "    at cell 7:1:29"
+
+
+def test_type_arguments_are_no_comparisons(guest: Guest) -> None:
+    assert guest.value("function same<T>(x: T): T { return x }") is None
+    assert guest.value("same<string>('a') + same<Array<string>>(['b'])[0]") == "'ab'"
+    assert guest.value("var a = 1, b = 2, c = 0; [a<b > c, a < b > (c)]") == "[ true, true ]"
+    assert guest.value("var n = 2, s = 0; for (let i=0; i<n; i++) s += i; s>(0)") == "true"
+
+
+def test_static_imports(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
+    (tmp_path / "data.json").write_text('{"k": 1}')
+    assert guest.value("import d, {a, b as c} from './mine.mjs'; [d, a, c]") == "[ 5, 1, 2 ]"
+    assert guest.value("import * as\n  path\nfrom 'node:path'\npath.sep") == "'/'"
+    assert guest.value("import d, * as all from './mine.mjs'; d + all.b") == "7"
+    assert guest.value("import './mine.mjs'") is None
+    assert guest.value("import data from './data.json' with { type: 'json' }\ndata.k") == "1"
+    assert guest.value("import os from 'os'; import os2 from 'node:os'; os === os2") == "true"
+    assert (
+        guest.value("import type { X } from 'x'; import os from 'os'; const n: any = 5; n") == "5"
+    )
+    error = guest.error("import {\n  nope\n} from 'node:fs'")
+    assert error["name"] == "SyntaxError"
+    assert "does not provide an export named 'nope'" in error["message"]
+    assert guest.error("import fs from 'fs'\n\n  fs.nope()")["traceback"][-1] == "    at cell 7:3:6"
+    assert guest.output() == []
+
+
+def test_imported_names_must_be_exported(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
+    assert guest.value("import { default as z } from './mine.mjs'; z") == "5"
+    error = guest.error("\n import { c } from './mine.mjs'")
+    assert error["traceback"][-1] == "    at cell 7:2:2"
+    assert (
+        guest.value(
+            "require('fs').writeFileSync('new.mjs', 'export let n = 6');"
+            "import { n } from './new.mjs'; n"
+        )
+        == "6"
+    )
+
+
+FILES = """
+var fs = require('node:fs'), runs = 0
+fs.writeFileSync('a.mjs', `import { b } from './b.mjs'; import c from './c.cjs'
+  runs += 1; export const a = b + c.x`)
+fs.writeFileSync('b.mjs', 'export const b = 1')
+fs.writeFileSync('c.cjs', 'exports.x = require("./d.cjs") + 10')
+fs.writeFileSync('d.cjs', 'module.exports = 100')
+fs.writeFileSync('state.mjs', 'export const state = {}')
+"""
+USE = "import { a } from './a.mjs'; import { state } from './state.mjs'; "
+
+
+def test_a_changed_file_is_imported_afresh(guest: Guest) -> None:
+    """And what imports it; all else stays loaded as it was."""
+    guest.value(FILES)
+    assert guest.value(f"{USE} state.kept = true; [a, runs]") == "[ 111, 1 ]"
+    assert guest.value(f"{USE} [a, runs, state.kept]") == "[ 111, 1, true ]"
+    guest.value("fs.writeFileSync('b.mjs', 'export const b = 2')")
+    assert guest.value(f"{USE} [a, runs, state.kept]") == "[ 112, 2, true ]"
+    guest.value("fs.writeFileSync('d.cjs', 'module.exports = 200')")
+    assert guest.value("require('./c.cjs').x") == "210"
+    assert guest.value(f"{USE} [a, runs, state.kept]") == "[ 212, 3, true ]"
+    guest.value("fs.rmSync('b.mjs')")
+    assert "b.mjs" in guest.error(USE)["message"]
+    assert (
+        guest.value("fs.writeFileSync('b.mjs', 'export let b = 3'); (await import('./a.mjs')).a")
+        == "213"
+    )
+    guest.value(
+        "fs.writeFileSync('own.mjs', 'export let n = 1'); var own = await import('./own.mjs')"
+    )
+    assert guest.value("own === await import('./own.mjs')") == "true", (
+        "written before it was loaded"
+    )
+
+
+def test_a_package_that_was_replaced_is_loaded_afresh(guest: Guest, tmp_path: Path) -> None:
+    package = tmp_path / "node_modules" / "@some" / "thing"
+    package.mkdir(parents=True)
+    for version in ("1.0.0", "2.0.0"):
+        (package / "package.json").write_text(f'{{"version": "{version}", "main": "index.js"}}')
+        (package / "index.js").write_text(f"module.exports = '{version}'")
+        assert guest.value("require('@some/thing')") == f"'{version}'"
+        assert guest.value("import thing from '@some/thing'; thing") == f"'{version}'"
+
+
+def test_typescript_files_can_be_imported(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "e.ts").write_text(
+        "export enum E { A = 4 }\n\nexport interface I {}\n"
+        "export class P {\n  constructor(private x: any) {}\n  f(): void { this.x.y }\n}\n"
+    )
+    (tmp_path / "e.cts").write_text("enum E { A = 5 }\nmodule.exports = E.A as number")
+    (tmp_path / "bad.ts").write_text("export const x: number = ;\n")
+    guest.colors = "none"
+    assert guest.value("import { E, P, type I } from './e.ts'; E.A") == "4"
+    assert guest.value("require('./e.cts')") == "5"
+    error = guest.error("new P(null).f()")
+    assert error["traceback"][:2] == [f"file://{tmp_path}/e.ts:6:22", "  f(): void { this.x.y }"]
+    assert error["traceback"][-2].endswith("/e.ts:6:22)")
+    hint = guest.error("import { I } from './e.ts'")["traceback"][-1]
+    assert hint == "hint: if I is a type, write: import type { I } from …"
+    assert f"{tmp_path}/bad.ts:1" in guest.error("import './bad.ts'")["traceback"]
+    assert guest.output() == [], "no warnings"
+
+
+def test_json_and_wasm_can_be_imported(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"k": 1}')
+    wasm = "AGFzbQEAAAABBwFgAn9/AX8DAgEABwcBA2FkZAAACgkBBwAgACABags="
+    guest.value(f"require('node:fs').writeFileSync('a.wasm', Buffer.from('{wasm}', 'base64'))")
+    assert guest.value("import { add } from './a.wasm'; add(2, 3)") == "5"
+    assert guest.value("import j from './a.json' with { type: 'json' }; j.k") == "1"
+    assert guest.value("require('./a.json').k") == "1"
+    (tmp_path / "a.json").write_text('{"k": 2}')
+    assert guest.value("import j from './a.json' with { type: 'json' }; j.k") == "2"
+    assert guest.value("require('./a.json').k") == "2"
+    assert "with { type: 'json' }" in guest.error("import j from './a.json'")["traceback"][-1]
+    assert guest.output() == [], "no warnings"
+
+
+def test_import_meta(guest: Guest, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}"
+    assert guest.value("import.meta.url") == f"'{url}/cell.js'"
+    assert guest.value("import.meta.dirname") == f"'{tmp_path}'"
+    assert guest.value("import.meta.filename") == f"'{tmp_path}/cell.js'"
+    assert guest.value("import.meta.resolve('./x.mjs')") == f"'{url}/x.mjs'"
+    assert guest.value("const where = (): string => import.meta.resolve('node:fs'); where()") == (
+        "'node:fs'"
+    )
+    (tmp_path / "below").mkdir()
+    guest.value("process.chdir('below')")
+    assert guest.value("import.meta.dirname") == f"'{tmp_path}/below'"
+
+
+def test_exports_declare(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "mine.mjs").write_text("export default 5; export const a = 1, b = 2")
+    guest.value("const one = 1; export { one, one as uno }; export async function f() { return 2 }")
+    assert guest.value("[one, await f()]") == "[ 1, 2 ]"
+    assert guest.value("export { one as two, f }") is None, "declared in another cell"
+    assert guest.value("export default { one }") == "{ one: 1 }"
+    assert guest.value("export default () => 3") == "[Function (anonymous)]"
+    assert guest.value("export default class Named {}; Named.name") == "'Named'"
+    assert guest.value("export { a as first, default } from './mine.mjs'; first") == "1"
+    assert guest.value("export * as all from './mine.mjs'; all.b") == "2"
+    assert guest.value("export * from './mine.mjs'\n[a, b]") == "[ 1, 2 ]"
+
+
+def test_imports_in_strings_and_comments_stay(guest: Guest) -> None:
+    code = "import fs from 'fs'\nconst s = `\nimport x from 'y'\n`\n/*\nimport z from 'z'\n*/\ns"
+    assert guest.value(code) == "\"\\nimport x from 'y'\\n\""
+
+
+def test_dynamic_import_and_require_follow_the_directory(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "m.mjs").write_text("export const here = import.meta.filename")
+    (tmp_path / "sub" / "c.js").write_text("exports.v = 1")
+    assert guest.value("(await import('./sub/m.mjs')).here") == f"'{tmp_path}/sub/m.mjs'"
+    assert guest.value("require('./sub/c.js').v") == "1"
+    guest.call("configure", cwd=str(tmp_path / "sub"))
+    assert guest.value("[process.cwd() === __dirname, require('./c.js').v]") == "[ true, 1 ]"
+    assert guest.value("(await eval(\"import('./m.mjs')\")).here") == f"'{tmp_path}/sub/m.mjs'"
+    assert guest.error("await import('./nope.mjs')")["code"] == "ERR_MODULE_NOT_FOUND"
+    assert guest.call("configure", cwd="/nowhere")["error"]["code"] == "ENOENT"
+    assert guest.output() == []
