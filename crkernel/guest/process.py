@@ -73,13 +73,13 @@ class Pipes:
 
 
 class Guest:
-    """A live guest. `forward` takes what it says, as bodies of frames and their first byte."""
+    """A live guest. `forward` takes what it says, as frames for the kernel."""
 
     def __init__(
         self,
         pid: int,
         pipes: Pipes,
-        forward: Callable[[wire.Body, bytes], None],
+        forward: Callable[[wire.Body], None],
         leftovers: Mapping[str, str] | None = None,
     ) -> None:
         self.pid = pid
@@ -181,17 +181,25 @@ class Guest:
                 raise GuestEnded("it ended at once")
 
     def _drain_events(self) -> None:
+        bodies: list[wire.Body] = []
         for body in self._frames["events"].feed(self._read("events")):
             if body == wire.FENCE:
+                self._pass_on(bodies, wire.EVENT)
+                bodies = []
                 for name in ("stdout", "stderr"):
                     self._drain_text(name)
             else:
-                self._forward(body, wire.EVENT)
+                bodies.append(body)
+        self._pass_on(bodies, wire.EVENT)
 
     def _drain_text(self, name: str) -> None:
         text = self._texts[name].decode(self._read(name))
         if text:
-            self._forward(wire.encode({"event": "output", "name": name, "text": text}), b"")
+            self._pass_on([wire.encode({"event": "output", "name": name, "text": text})], b"")
+
+    def _pass_on(self, bodies: list[wire.Body], prefix: bytes) -> None:
+        for data in wire.join(bodies, prefix):
+            self._forward(data)
 
     def _read(self, name: str) -> bytes:
         descriptor = self.pipes.ours[_READ_PIPES[name]]

@@ -306,9 +306,9 @@ class Supervisor:
             raise Refused("SandboxDied", "the guest has ended")
         return self._guest
 
-    def _forward(self, body: wire.Body, prefix: bytes) -> None:
+    def _forward(self, frames: wire.Body) -> None:
         self._spoke = True
-        wire.send(self._kernel, body, prefix)
+        self._kernel.sendall(frames)
 
     def _adopt(self, guest: Guest) -> wire.Message:
         """Wait for a guest's hello, then serve it. Raises Refused, and the guest is no more."""
@@ -338,8 +338,8 @@ class Supervisor:
 
     def _drain(self, guest: Guest) -> None:
         guest.drain()
-        for body in guest.take_replies():
-            wire.send(self._kernel, body, wire.REPLY)
+        for data in wire.join(guest.take_replies(), wire.REPLY):
+            self._kernel.sendall(data)
         if self._looking and guest.answered:
             self._looking = False
             self._settle_at = time.monotonic() + _SETTLE_SECONDS

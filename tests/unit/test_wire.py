@@ -39,7 +39,8 @@ def test_a_frame_that_claims_too_much_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"7", b"\xff{}", b"{]" * 9, b"[" * 100_000, b'{"a":NaN}']
+    "body",
+    [b"", b"{", b"[]", b"7", b"\xff{}", b"{]" * 9, b"[" * 100_000, b'{"a":NaN}', b"{} ", b"{}{}"],
 )
 def test_what_is_no_message_is_refused(body: bytes) -> None:
     with pytest.raises(wire.WireError):
