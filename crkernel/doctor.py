@@ -175,11 +175,11 @@ def check_criu() -> str:
 
 def check_network() -> str:
     """Never fails: by default guests have none."""
-    from crkernel.engines import local
+    from crkernel.engines import outside
 
-    if local.tun_is_open():
+    if outside.tun_is_open():
         return "guests can have one (network=full)"
-    return f"guests can have none; for network=full {local.OPEN_TUN}"
+    return f"guests can have none; for network=full {outside.OPEN_TUN}"
 
 
 def check_kernelspec() -> str:

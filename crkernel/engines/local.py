@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import select
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 
 import crkernel.guest
 from crkernel import image
+from crkernel.engines import outside
 from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
 from crkernel.engines.requests import Json, Requests
@@ -81,7 +81,7 @@ class LocalEngine(Engine):
 
     def _new_nest(self, path: Path) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        cache = _npm_cache()
+        cache = outside.npm_cache()
         config = {"image": str(path), "staging": self.limits.staging_size, "cache": cache}
         # -E -s -S: nothing of the user's Python set-up takes part.
         command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
@@ -133,11 +133,11 @@ class LocalEngine(Engine):
 
     async def sandbox(self) -> Sandbox:
         """Fork a sandbox from the nest."""
-        nameserver = _nameserver() if self.network == "full" else None
-        if nameserver is not None and not tun_is_open():
+        nameserver = outside.nameserver() if self.network == "full" else None
+        if nameserver is not None and not outside.tun_is_open():
             raise EngineUnavailable(
                 "no guest can have a network here: /dev/net/tun is missing or closed to users",
-                hint=OPEN_TUN,
+                hint=outside.OPEN_TUN,
             )
         return await self._fork("sandbox", [], network=nameserver)
 
@@ -284,43 +284,6 @@ class Heirloom:
         """Until it has ended."""
         select.select([self._descriptor], [], [])
         os.close(self._descriptor)
-
-
-OPEN_TUN = "run: sudo modprobe tun; sudo chmod 666 /dev/net/tun"
-
-
-def tun_is_open() -> bool:
-    """Whether a user may make the device by which a sandbox gets a network. (Root's nests are
-    users as well.)"""
-    with suppress(FileNotFoundError):
-        device = Path("/dev/net/tun")
-        is_ours = os.geteuid() != 0 and os.access(device, os.R_OK | os.W_OK)
-        return is_ours or device.stat().st_mode & 0o006 == 0o006
-    return False
-
-
-def _nameserver() -> str:
-    """The host's, where guests with a network have their questions for names sent to."""
-    with suppress(OSError):
-        text = Path("/etc/resolv.conf").read_text(errors="replace")
-        if found := re.search(r"^\s*nameserver\s+([\d.]+)\s*$", text, re.M):
-            return found[1]
-    return "127.0.0.1"
-
-
-def _npm_cache() -> str | None:
-    """The folder of npm's cache, for all kernels of this user; None where there can be none."""
-    folder = image.cache_home() / "npm"
-    try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(exist_ok=True)
-        if os.geteuid() == 0:  # sessions are users of their own; nobody else gets past the parent
-            folder.parent.chmod(0o700)
-            folder.chmod(0o777)
-    except OSError as error:
-        log.info("npm has no cache: %s", error)
-        return None
-    return str(folder)
 
 
 def _send(control: socket.socket, request: Json, descriptors: list[int]) -> None:
