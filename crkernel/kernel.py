@@ -12,7 +12,7 @@ from ipykernel.kernelbase import Kernel
 
 from crkernel import __version__
 from crkernel.engines import Engine, open_engine
-from crkernel.errors import CRKernelError, EngineUnavailable
+from crkernel.errors import CRKernelError, EngineUnavailable, UserError
 from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.lookup import Lookup
@@ -308,4 +308,8 @@ class CRKernel(Settings, Kernel):
         engine = self.notebook.engine
         engine.limits = self.limits()
         if self.network != engine.network:
-            self.notebook.change_network(self.network)
+            try:
+                self.notebook.change_network(self.network)
+            except UserError:
+                self.network = engine.network
+                raise

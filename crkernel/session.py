@@ -300,10 +300,16 @@ class Session:
                 self._spare.warm()
             return key
 
+    @property
+    def _has_network(self) -> bool:
+        return self.engine.network != "none"
+
     def change_network(self, network: str) -> None:
         """What guests reach that come up from now on, also in a rewind. Raises UserError."""
         if network not in self.engine.networks:
-            raise UserError(f"the engine {self.engine.name} gives guests no network")
+            raise UserError(
+                f"the engine {self.engine.name} gives guests no network", hint="engine = local does"
+            )
         self.engine.network = network
         self._spare.drop()
         self._spare.warm()
@@ -393,7 +399,7 @@ class Session:
             self._running = False
             self._reachable.clear()
         result = outcome(reply, self.engine.limits, self.language)
-        if result.error is not None and self.engine.network == "none":
+        if result.error is not None and "full" in self.engine.networks and not self._has_network:
             add_network_hint(result.error)
         if not silent:
             duration = time.monotonic() - begin

@@ -316,7 +316,9 @@ class Engine(ABC):
 
     async def courier(self, host: bytes) -> Sandbox:  # noqa: ARG002
         """One without a guest but with the network, to run npm in under the settings `host`."""
-        raise EngineUnavailable(f"the engine {self.name} brings no packages")
+        raise EngineUnavailable(
+            f"the engine {self.name} brings no packages", hint="the engine local does"
+        )
 
     @abstractmethod
     async def thin(self, name: str, base: str) -> tuple[int, int]:

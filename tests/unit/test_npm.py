@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from crkernel import npm, npm_host
-from crkernel.errors import BadMagic
+from crkernel.engines import Engine, Limits
+from crkernel.engines.local import LocalEngine
+from crkernel.errors import BadMagic, EngineUnavailable, UserError
 from crkernel.guest.parcel import NotAProject, only_from, pack
+from crkernel.javascript import JAVASCRIPT
+from crkernel.session import Session
 
 FILE = {"kind": "file", "mode": 0o644, "mtime": 1, "size": 1, "content": "c1.0"}
 FOLDER = {"kind": "directory", "mode": 0o755, "mtime": 1}
@@ -191,3 +195,24 @@ def test_addresses_in_a_lock_are_the_registrys_or_none() -> None:
 def test_what_is_no_lock(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         only_from([], text)
+
+
+# -- engines that have neither ------------------------------------------------------------------
+
+
+class Secluded(LocalEngine):
+    """An engine that has no way out."""
+
+    name = "secluded"
+    networks = ("none",)
+    courier = Engine.courier
+
+
+async def test_an_engine_without_a_way_out_says_which_one_has_it(limits: Limits) -> None:
+    session = Session(Secluded(limits), JAVASCRIPT)
+    with pytest.raises(UserError, match="the engine secluded gives guests no network") as caught:
+        session.change_network("full")
+    assert "local" in str(caught.value.hint)
+    assert session.engine.network == "none"
+    with pytest.raises(EngineUnavailable, match="the engine secluded brings no packages"):
+        await session.engine.courier(b"")
