@@ -122,20 +122,23 @@ def run(notebook: Path, output: Path | None) -> int:
     return 0 if run_notebook(notebook, output, lambda line: click.echo(line, err=True)) else 1
 
 
+_ENGINE = click.option(
+    "--engine", type=click.Choice(["local", "docker"]), help="Which engine's: local or docker."
+)
+
+
 @cli.command()
-def doctor() -> int:
+@_ENGINE
+def doctor(engine: str | None) -> int:
     """Check every prerequisite, and prove that checkpoints work here."""
     from crkernel.doctor import examine
 
-    return 0 if examine(click.echo) else 1
+    return 0 if examine(click.echo, engine or "local") else 1
 
 
 @cli.group("image")
 def image_group() -> None:
     """The read-only root file system of the sandboxes: build, list, rm."""
-
-
-_ENGINE = click.option("--engine", type=click.Choice(["local", "docker"]), help="Which engine's.")
 
 
 @image_group.command("build")

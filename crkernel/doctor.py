@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,12 +69,12 @@ do("mount of /proc", libc.mount(b"none", b"/tmp/proc", b"proc", 0, None))
 """
 
 
-def examine(say: Callable[[str], None]) -> bool:
-    """Run all checks, saying a line for each; True if all of them pass."""
+def examine(say: Callable[[str], None], engine: str = "local") -> bool:
+    """Run all checks for an engine, saying a line for each; True if all of them pass."""
     healthy = True
-    for name, check in CHECKS:
+    for name, check in docker_checks() if engine == "docker" else CHECKS:
         try:
-            if check is proof and not healthy:
+            if check in (proof, prove_docker) and not healthy:
                 raise EngineUnavailable("not tried, since a check above failed", hint=_MEND)
             seen = check()
         except CRKernelError as error:
@@ -182,23 +183,41 @@ def check_network() -> str:
     return f"guests can have none; for network=full {outside.OPEN_TUN}"
 
 
-def check_kernelspec() -> str:
+def check_kernelspec(engine: str = "local") -> str:
     from crkernel import registration
 
-    found = registration.find()
+    command = "crkernel install" + (" --engine docker" if engine == "docker" else "")
+    found = registration.find(registration.name_for(engine))
     if found is None:
-        raise EngineUnavailable("not registered with Jupyter", hint="crkernel install")
+        raise EngineUnavailable("not registered with Jupyter", hint=command)
     if not Path(found.python).exists():
         raise EngineUnavailable(
-            f"{found.folder} names a Python that is gone: {found.python}", hint="crkernel install"
+            f"{found.folder} names a Python that is gone: {found.python}", hint=command
         )
     return str(found.folder)
 
 
-def proof() -> str:
+def docker_checks() -> tuple[tuple[str, Callable[[], str]], ...]:
+    """Those for the engine docker."""
+    from crkernel.engines.docker import checks
+
+    return (
+        ("Python", check_python),
+        *checks.CHECKS,
+        ("kernelspec", partial(check_kernelspec, "docker")),
+        ("dump and restore", prove_docker),
+    )
+
+
+def prove_docker() -> str:
+    """As `proof`, in a container."""
+    return proof("docker")
+
+
+def proof(engine: str = "local") -> str:
     """Boot a guest, dump it, restore it in a second sandbox and find its state there."""
     try:
-        took = asyncio.run(asyncio.wait_for(_prove(), _PATIENCE))
+        took = asyncio.run(asyncio.wait_for(_prove(engine), _PATIENCE))
     except TimeoutError as error:
         raise EngineUnavailable(
             f"not done within {_PATIENCE} s",
@@ -212,7 +231,7 @@ def proof() -> str:
     return ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in took.items())
 
 
-async def _prove() -> dict[str, float]:
+async def _prove(name: str) -> dict[str, float]:
     """The seconds that each step took; raises what a kernel would raise."""
     from crkernel.engines import Limits, open_engine
     from crkernel.javascript import JAVASCRIPT
@@ -224,7 +243,7 @@ async def _prove() -> dict[str, float]:
         disk_size=1 << 30,
         staging_size=1 << 30,
     )
-    engine = open_engine("auto", limits)
+    engine = open_engine(name, limits)
     try:
         await engine.start()
         first, second = await engine.sandbox(), await engine.sandbox()

@@ -30,6 +30,11 @@ class Registration:
     python: str
 
 
+def name_for(engine: str | None) -> str:
+    """The name under which a kernel with an engine is registered."""
+    return f"{DEFAULT_NAME}-docker" if engine == "docker" else DEFAULT_NAME
+
+
 def register(
     *,
     name: str | None = None,
@@ -47,9 +52,8 @@ def register(
     spec = json.loads((_source() / "kernel.json").read_text())
     spec["argv"][0] = sys.executable
     if engine == "docker":
-        name = name or f"{DEFAULT_NAME}-docker"
         display_name = display_name or f"{spec['display_name']} in Docker"
-    name = name or DEFAULT_NAME
+    name = name or name_for(engine)
     if display_name:
         spec["display_name"] = display_name
     if engine:

@@ -8,6 +8,8 @@ from typing import Any
 import docker
 import psutil
 
+from crkernel.engines import Engine
+
 
 def client() -> Any:
     """The docker SDK's, with which a user would look."""
@@ -23,4 +25,13 @@ def of(pid: int | None = None) -> list[Any]:
 def nest(container: Any) -> psutil.Process:
     """The nest of one: the child of its main process."""
     (found,) = psutil.Process(container.attrs["State"]["Pid"]).children()
+    return found
+
+
+def nest_of(engine: Engine) -> psutil.Process:
+    """The nest of this process's engine, whichever it is: all else is a descendant of it."""
+    if engine.name == "docker":
+        (container,) = of()
+        return nest(container)
+    (found,) = psutil.Process().children()
     return found

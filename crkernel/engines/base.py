@@ -360,8 +360,12 @@ class Engine(ABC):
 
 
 def open_engine(name: str, limits: Limits, secret: bytes | None = None) -> Engine:
-    """The engine called `name`; `auto` takes the first that there is. Raises EngineUnavailable."""
-    if name in ("auto", "local"):  # ours, without a search through all that is installed
+    """The engine called `name`; `auto` stands for one that can work. Raises EngineUnavailable."""
+    if name == "auto":
+        from crkernel.engines.choice import choose
+
+        name = choose()
+    if name == "local":  # ours, without a search through all that is installed
         from crkernel.engines.local import LocalEngine
 
         return LocalEngine(limits, secret)

@@ -35,15 +35,6 @@ async def engine(request: pytest.FixtureRequest, limits: Limits) -> AsyncIterato
         assert containers.of() == []
 
 
-def nest_of(engine: Engine) -> psutil.Process:
-    """Its nest, of which all else is a descendant."""
-    if engine.name == "docker":
-        (container,) = containers.of()
-        return containers.nest(container)
-    (nest,) = psutil.Process().children()
-    return nest
-
-
 def descendants() -> list[psutil.Process]:
     """All processes below this one; those that have ended are given a moment to be gone."""
     deadline = time.monotonic() + SECONDS
@@ -267,7 +258,7 @@ async def test_end_takes_everything_along_and_only_that(engine: Engine) -> None:
     def sleepers() -> list[psutil.Process]:
         return [process for process in nest.children(recursive=True) if process.name() == "sleep"]
 
-    nest = nest_of(engine)
+    nest = containers.nest_of(engine)
     await until(lambda: len(sleepers()) == 3)
     guest = sleepers()[0].parent()
     assert guest is not None
@@ -291,7 +282,7 @@ async def test_many_sandboxes_come_and_go(engine: Engine) -> None:
         await sandbox.end()
 
     await asyncio.gather(*[one(number) for number in range(12)])
-    assert nest_of(engine).children(recursive=True) == [], "the nest alone"
+    assert containers.nest_of(engine).children(recursive=True) == [], "the nest alone"
     assert (await engine.status())["staging used"] < 1 << 20
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
+import containers
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
@@ -216,7 +216,7 @@ async def test_a_lost_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F
 
 def inside(running: Engine, command: str) -> None:
     """Run a command where the nest runs."""
-    nest = str(running._process.pid)  # type: ignore[attr-defined]
+    nest = str(containers.nest_of(running).pid)
     enter = ["nsenter", "-t", nest, "-U", "-m", "-S", "0", "-G", "0"]
     subprocess.run([*enter, "/bin/sh", "-c", command], check=True)
 
@@ -262,7 +262,7 @@ async def test_a_process_that_is_ended_at_it_leaves_nothing(
     digest = await run(live, DIGEST)
     await live.dump("a")
     used = (await engine.status())["staging used"]
-    nest = psutil.Process(engine._process.pid)  # type: ignore[attr-defined]
+    nest = containers.nest_of(engine)
     before = {child.pid for child in nest.children()}
     work = asyncio.create_task(getattr(engine, op)("a", "base"))
     while not (found := [c for c in nest.children() if c.pid not in before]):

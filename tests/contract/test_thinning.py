@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import psutil
+import containers
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox
@@ -81,7 +81,7 @@ async def test_a_cut_base_is_noticed(engine: Engine) -> None:  # noqa: F811
     await run(live, "globalThis.x = 1")
     await live.dump("thin")
     await engine.thin("thin", "base")
-    (nest,) = psutil.Process().children()
+    nest = containers.nest_of(engine)
     pages = Path(f"/proc/{nest.pid}/root/run/staging/base/pages-1.img")
     os.truncate(pages, pages.stat().st_size // 2)
     with pytest.raises(RestoreFailed, match="damaged"):

@@ -6,11 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import containers
 import pytest
 from driver import SECONDS, Kernel
+
+from crkernel import registration
+from crkernel.doctor import examine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -155,3 +159,17 @@ def test_the_guest_is_confined(docker_kernel: Kernel) -> None:
     assert "crkernel" not in seen
     assert ".dockerenv" not in seen
     assert kernel.value("Object.keys(require('os').networkInterfaces())") == ["lo"]
+
+
+def test_auto_takes_docker_where_there_is_no_local_image(
+    start_kernel: Callable[..., Kernel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRKERNEL_DATA", str(tmp_path))
+    assert "container" in start_kernel().ok("%status").shown
+
+
+def test_the_doctor_proves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "name_for", lambda _: "crkernel")
+    said: list[str] = []
+    assert examine(said.append, "docker"), said
+    assert said[-1].startswith("ok   dump and restore: boot ")

@@ -500,7 +500,7 @@ def test_the_doctor_names_each_failure_and_its_fix(monkeypatch: pytest.MonkeyPat
 def test_the_fix_for_a_failed_proof(
     failure: Exception, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails() -> dict[str, float]:
+    async def fails(_: str) -> dict[str, float]:
         raise failure
 
     monkeypatch.setattr(doctor, "_prove", fails)

@@ -27,7 +27,8 @@ class Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
-        self._left = 0  # bytes of the block under way
+        self._kind = 0  # of the block under way
+        self._left = 0  # bytes of it that are to come
 
     async def upgrade(self, request: bytes) -> None:
         """Send the HTTP request that turns the connection into a stream. Raises EngineError."""
@@ -51,11 +52,11 @@ class Stream:
                     header = await self._reader.readexactly(_HEADER.size)
                 except asyncio.IncompleteReadError:
                     return b""
-                kind, self._left = _HEADER.unpack(header)
+                self._kind, self._left = _HEADER.unpack(header)
                 continue
             data = await self._reader.read(min(size, self._left))
             self._left -= len(data)
-            if not data or kind != _STDERR:
+            if not data or self._kind != _STDERR:
                 return data
             log.warning("in the container: %s", data.decode(errors="replace").rstrip())
 

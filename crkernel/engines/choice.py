@@ -1,0 +1,59 @@
+"""Which engine `auto` stands for, found out in a millisecond where all is well."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from pathlib import Path
+
+from crkernel import image
+from crkernel.errors import CRKernelError
+
+log = logging.getLogger(__name__)
+
+_PROBE = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "true")
+_FORBIDDEN = {
+    "user/max_user_namespaces": "0",
+    "kernel/unprivileged_userns_clone": "0",
+    "kernel/apparmor_restrict_unprivileged_userns": "1",
+}
+
+
+def choose() -> str:
+    """`local` where that can work, else `docker` if a daemon is there to be used; else `local`,
+    whose own complaint names what to mend."""
+    obstacle = _obstacle()
+    if obstacle and _docker_answers():
+        log.info("sandboxes run in Docker, since %s", obstacle)
+        return "docker"
+    return "local"
+
+
+def _obstacle() -> str:
+    """Why there can be no sandboxes on this machine itself; empty if they can be."""
+    if image.image_path() is None:
+        return "there is no sandbox image outside of it"
+    for name, forbidding in _FORBIDDEN.items():
+        if _read(Path("/proc/sys", name)).strip() == forbidding:
+            return f"/proc/sys/{name} is {forbidding}"
+    confined = "\nSeccomp:\t2" in _read(Path("/proc/self/status"))
+    if confined and subprocess.run(_PROBE, capture_output=True, check=False).returncode:
+        return "user namespaces are filtered out here"
+    return ""
+
+
+def _docker_answers() -> bool:
+    try:
+        from crkernel.engines.docker.daemon import Endpoint
+
+        Endpoint.find().knock()
+    except (CRKernelError, ImportError, OSError, ValueError):
+        return False
+    return True
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,279 @@
+"""What of the engine docker needs no daemon: how it finds one, and what it says when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import Any, ClassVar
+
+import pytest
+
+from crkernel import image
+from crkernel.engines import Limits
+from crkernel.engines.docker import checks, container, images
+from crkernel.engines.docker.daemon import Daemon, Endpoint
+from crkernel.engines.docker.stream import Frames, Stream
+from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
+from crkernel.guest import wire
+
+VERSION = {"ApiVersion": "1.41", "Version": "20.10.24", "Arch": "amd64"}
+INFO = {"KernelVersion": "6.1.0-13-amd64", "SecurityOptions": ["name=seccomp,profile=default"]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers as a daemon would; a path without an answer is 404."""
+
+    answers: ClassVar[dict[str, Any]] = {}
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        for ending, answer in self.answers.items():
+            if path.endswith(ending):
+                self._send(200, answer)
+                return
+        self._send(404, {"message": f"no such thing: {path}"})
+
+    def _send(self, status: int, answer: Any) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def address_string(self) -> str:
+        """There is none."""
+        return ""
+
+
+@contextmanager
+def daemon_saying(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]
+) -> Iterator[None]:
+    """A daemon's socket that gives these answers, by how the path of the request ends."""
+    path = folder / "docker.sock"
+    handler = type("Handler", (_Handler,), {"answers": answers})
+    with ThreadingUnixStreamServer(str(path), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def complaint(call: Any) -> CRKernelError:
+    """What a call raises: one or two lines with a remedy."""
+    with pytest.raises(CRKernelError) as caught:
+        call()
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def test_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    error = complaint(checks.check_daemon)
+    assert "no Docker daemon answers at unix:///nowhere/docker.sock" in error.message
+    assert "systemctl start docker" in str(error.hint)
+
+
+def test_a_socket_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "docker.sock"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    assert "no Docker daemon answers" in complaint(checks.check_daemon).message
+
+
+def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Endpoint) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
+    monkeypatch.setattr(Endpoint, "knock", refuse)
+    error = complaint(checks.check_daemon)
+    assert "you may not use the Docker daemon" in error.message
+    assert "usermod -aG docker" in str(error.hint)
+
+
+def test_too_old_a_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = VERSION | {"ApiVersion": "1.39"}
+    with daemon_saying(tmp_path, monkeypatch, {"/version": old}):
+        error = complaint(checks.check_daemon)
+    assert "speaks API 1.39, 1.41 is needed" in error.message
+    assert "20.10" in str(error.hint)
+
+
+def test_another_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "architecture", lambda: "x86_64")
+    answers = {"/version": VERSION | {"Arch": "arm64"}, "/info": INFO}
+    with daemon_saying(tmp_path, monkeypatch, answers):
+        assert "the daemon's machine is arm64" in complaint(checks.check_machine).message
+
+
+def test_too_old_a_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "architecture", lambda: "x86_64")
+    answers = {"/version": VERSION, "/info": INFO | {"KernelVersion": "4.19.0-23-amd64"}}
+    with daemon_saying(tmp_path, monkeypatch, answers):
+        assert "Linux 4.19.0-23-amd64, older than" in complaint(checks.check_machine).message
+
+
+def test_no_seccomp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "architecture", lambda: "x86_64")
+    answers = {"/version": VERSION, "/info": INFO | {"SecurityOptions": None}}
+    with daemon_saying(tmp_path, monkeypatch, answers):
+        assert "no seccomp" in complaint(checks.check_machine).message
+
+
+def test_limits_that_the_daemon_cannot_keep_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "architecture", lambda: "x86_64")
+    answers = {"/version": VERSION, "/info": INFO | {"PidsLimit": False}}
+    with daemon_saying(tmp_path, monkeypatch, answers):
+        assert checks.check_machine().endswith("it cannot limit max_processes")
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ([], "has no image"),
+        (
+            [{"RepoTags": ["crkernel:0123456789ab"], "Size": 1, "Created": 1}],
+            "built from an older recipe",
+        ),
+    ],
+)
+def test_no_image(
+    listed: list[Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "architecture", lambda: "x86_64")
+    answers = {"/version": VERSION, "/images/json": listed}
+    with daemon_saying(tmp_path, monkeypatch, answers):
+        error = complaint(checks.check_image)
+    assert isinstance(error, ImageMissing)
+    assert words in error.message
+    assert error.hint == "run: crkernel image build --engine docker"
+
+
+def test_an_unknown_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONTEXT", "abacus")
+    with pytest.raises(EngineUnavailable, match="abacus"):
+        asyncio.run(Daemon.connect())
+
+
+# -- what containers are made with -------------------------------------------------------------
+
+LIMITS = Limits(2 << 30, 256, 1 << 30, 1 << 30, 1 << 30, cpus=1.5)
+
+
+def body(*security: str) -> dict[str, Any]:
+    """As it is posted, for a daemon with these security options."""
+    return container.body(
+        "crkernel:tag",
+        LIMITS,
+        golden="volume",
+        labels={},
+        info={"SecurityOptions": list(security)},
+        patience=1.0,
+    )
+
+
+def test_limits_become_dockers_own() -> None:
+    host = body()["HostConfig"]
+    assert host["NanoCpus"] == 1_500_000_000
+    assert host["Memory"] == host["MemorySwap"] == (4 << 30) + (256 << 20)
+    assert host["PidsLimit"] == 3 * 256
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("name=seccomp,profile=default", 900_000_000, 904_194_303),
+        ("name=rootless", 10_000, 59_999),
+        ("name=userns", 10_000, 59_999),
+    ],
+)
+def test_the_user_is_one_that_the_daemon_has(said: str, least: int, most: int) -> None:
+    user, group = map(int, body(said)["User"].split(":"))
+    assert user == group
+    assert least <= user <= most
+
+
+def test_apparmor_is_named_only_where_there_is_one() -> None:
+    assert "apparmor=unconfined" in body("name=apparmor")["HostConfig"]["SecurityOpt"]
+    assert "apparmor=unconfined" not in body()["HostConfig"]["SecurityOpt"]
+
+
+def test_a_new_version_of_the_code_is_another_image() -> None:
+    assert images.code_tag() == f"{images.base_tag()}-{image.code_digest()}"
+    assert images.code_tag().replace(":", "-golden-") == images.golden_volume()
+
+
+# -- streams -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def stream_of(data: bytes) -> AsyncIterator[Stream]:
+    """A stream from which just these bytes come."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        try:
+            yield Stream(reader, writer)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+def block(kind: int, data: bytes) -> bytes:
+    """A block of Docker's multiplexed stream."""
+    return struct.pack(">BxxxI", kind, len(data)) + data
+
+
+async def test_stderr_goes_to_the_log_and_stdout_comes_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = block(1, b"one") + block(2, b"a complaint\n") + block(1, b" two")
+    async with stream_of(said) as stream:
+        assert await stream.read(2) == b"on"
+        assert await stream.read(100) == b"e"
+        assert await stream.read(100) == b" two"
+        assert await stream.read(100) == b""
+    assert "a complaint" in caplog.text
+
+
+async def test_a_stream_may_be_cut_anywhere() -> None:
+    whole = block(1, wire.pack({"n": 1})) + block(1, wire.pack({"n": 2}))
+    for cut in range(len(whole) - 1):
+        async with stream_of(whole[:cut]) as stream:
+            frames = Frames(stream)
+            found = []
+            while (message := await frames.next()) is not None:
+                found.append(message["n"])
+        assert found in ([], [1])
+
+
+async def test_a_refused_stream_says_why() -> None:
+    answer = b'HTTP/1.1 409 Conflict\r\nContent-Length: 26\r\n\r\n{"message":"it is paused"}'
+    async with stream_of(answer) as stream:
+        with pytest.raises(EngineError, match="Docker refused: it is paused"):
+            await stream.upgrade(b"POST / HTTP/1.1\r\n\r\n")
