@@ -206,6 +206,16 @@ class Kernel:
 
     # -- messages
 
+    def reply(self, kind: str, timeout: float = SECONDS) -> Json:
+        """The content of the next reply of that type on the shell channel; others, such as those
+        to the questions of a client that gets ready, are skipped."""
+        deadline = time.monotonic() + timeout
+        while True:
+            message = self._get(self.client.get_shell_msg, deadline, None)
+            if message["msg_type"] == kind:
+                content: Json = message["content"]
+                return content
+
     def messages_until(
         self, result: Result, kind: str, text: str, timeout: float = SECONDS
     ) -> None:

@@ -61,11 +61,9 @@ class FrontEnd:
     def info(self, **content: Any) -> dict[str, Any]:
         """The comms of a comm_info_reply."""
         self.kernel.client.comm_info(**content)
-        message: Json = {"msg_type": ""}
-        while message["msg_type"] != "comm_info_reply":
-            message = self.kernel.client.get_shell_msg(timeout=SECONDS)
-        assert message["content"]["status"] == "ok"
-        comms: dict[str, Any] = message["content"]["comms"]
+        reply = self.kernel.reply("comm_info_reply")
+        assert reply["status"] == "ok"
+        comms: dict[str, Any] = reply["comms"]
         return comms
 
 

@@ -26,7 +26,7 @@ def history_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def history(kernel: Kernel, **request: Any) -> list[Any]:
     """The entries of a history_reply."""
     kernel.client.history(**request)
-    content = kernel.client.get_shell_msg(timeout=20)["content"]
+    content = kernel.reply("history_reply")
     assert content["status"] == "ok"
     found: list[Any] = content["history"]
     return found

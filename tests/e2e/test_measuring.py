@@ -277,16 +277,16 @@ def test_looking_runs_no_code_of_the_user(kernel: Kernel) -> None:
 
 def test_help_and_completion(kernel: Kernel) -> None:
     kernel.client.complete("%%tim", 5)
-    assert kernel.client.get_shell_msg(timeout=20)["content"]["matches"] == ["%%time", "%%timeit"]
+    assert kernel.reply("complete_reply")["matches"] == ["%%time", "%%timeit"]
     kernel.client.complete("%timeit ", 8)
-    assert kernel.client.get_shell_msg(timeout=20)["content"]["matches"] == ["-n", "-r"]
+    assert kernel.reply("complete_reply")["matches"] == ["-n", "-r"]
     for code, status in (
         ("%time 1", "complete"),
         ("%%time", "incomplete"),
         ("%%time\n1\n", "complete"),
     ):
         kernel.client.is_complete(code)
-        assert kernel.client.get_shell_msg(timeout=20)["content"]["status"] == status, code
+        assert kernel.reply("is_complete_reply")["status"] == status, code
     (payload,) = kernel.ok("%timeit?").reply["payload"]
     assert "-n LOOPS" in payload["data"]["text/plain"]
 
@@ -319,4 +319,4 @@ def test_questions_that_are_javascript_are_run(kernel: Kernel, code: str) -> Non
 
 def test_a_question_about_a_name_is_complete(kernel: Kernel) -> None:
     kernel.client.is_complete("Math.max?")
-    assert kernel.client.get_shell_msg(timeout=20)["content"]["status"] == "complete"
+    assert kernel.reply("is_complete_reply")["status"] == "complete"
