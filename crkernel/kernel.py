@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from typing import Any
 
+import zmq
 from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
 
@@ -276,12 +277,15 @@ class CRKernel(Settings, Kernel):
         except (ValueError, TypeError, KeyError) as error:
             self.log.error("Invalid message: %s", error)
             return
-        self._publish_status("busy", "shell", request)  # type: ignore[no-untyped-call]
+        status = partial(self._publish_status, channel="shell", parent=request)
+        status("busy")
         try:
             await handler(self.shell_stream, idents, request)
         except Exception:  # as the base class does: a malformed request must not end the loop
             self.log.exception("Exception in message handler")
-        self._publish_status("idle", "shell", request)  # type: ignore[no-untyped-call]
+        assert self.shell_stream is not None
+        self.shell_stream.flush(zmq.POLLOUT)  # the answer goes out first: somebody is typing
+        status("idle")
         if self._running is not None:  # that idle was not the cell's
             self._publish_status("busy", "shell", self._running)  # type: ignore[no-untyped-call]
 
