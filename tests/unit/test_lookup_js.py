@@ -305,3 +305,21 @@ def test_inspect_takes_nothing_of_the_users_for_a_builtin(documented: Guest) -> 
     ]:
         data = documented.call("inspect", code=code, cursor=len(code), detail=0)["data"]
         assert data.get("text/plain") == text
+
+
+def test_a_getter_that_never_ends_does_no_harm(tmp_path: Path) -> None:
+    guest = Guest(find_node(), tmp_path)
+    guest.value("let evil = { get loop() { for (;;); } }; let stop = false; undefined")
+    began = time.monotonic()
+    assert _complete(guest, "evil.loop.") == {}
+    assert not guest.call("inspect", code="evil.loop", cursor=9, detail=0)["found"]
+    assert time.monotonic() - began < 2
+    # Nor does the end of it end the cell that it cuts into.
+    cell = guest.start("const end = Date.now() + 1500; while (Date.now() < end); 'whole'")
+    time.sleep(0.1)
+    assert _complete(guest, "evil.loop.") == {}
+    reply = guest.reply(cell)
+    assert reply["status"] == "ok", reply
+    assert reply["result"]["data"]["text/plain"] == "'whole'"
+    assert "loop" in _complete(guest, "evil.")
+    guest.close()
