@@ -73,6 +73,7 @@ class CRKernel(Settings, Kernel):
                 hint = "set network to none, or take another engine"
                 raise EngineUnavailable(f"{engine.name} gives guests no network", hint=hint)
             engine.network = self.network
+            engine.pool = self.pool
             return engine
         except CRKernelError as error:
             self.misconfigured = error

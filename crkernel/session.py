@@ -537,7 +537,10 @@ class Session:
             self.timeline.append(
                 Checkpoint(str(count), head, code, now, duration, "died", reason=message)
             )
-        restored = await self._recover(self.timeline.head)
+        try:
+            restored = await self._recover(self.timeline.head)
+        except CRKernelError as error:
+            restored = f"there is no guest until this is mended: {error}"
         return Outcome("error", error=simple_error("GuestDied", f"{message}; {restored}"))
 
     async def _revive(self, how: Json) -> None:

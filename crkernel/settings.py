@@ -102,6 +102,11 @@ class Settings(Configurable):
         help="All checkpoints of the session, in memory; a third of the machine's.",
     ).tag(config=True, fixed=True)
 
+    pool = Number(
+        0,
+        min=0,
+        help="Containers that are kept ready for the kernels to come, with the engine docker.",
+    ).tag(config=True, fixed=True)
     cpus = Float(
         0.0,
         min=0.0,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from functools import cache
 from typing import Any
 
 import docker
@@ -11,9 +13,16 @@ import psutil
 from crkernel.engines import Engine
 
 
+@cache
 def client() -> Any:
     """The docker SDK's, with which a user would look."""
     return docker.from_env()
+
+
+def answers() -> bool:
+    """Whether there is a daemon."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(os.environ["DOCKER_HOST"].removeprefix("unix://")) == 0
 
 
 def of(pid: int | None = None) -> list[Any]:

@@ -291,6 +291,8 @@ class Engine(ABC):
 
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         self.limits = limits
+        self.pool = 0
+        """How many places for sandboxes are kept ready for kernels to come, where that helps."""
         self.network = "none"
         """What guests reach outside of their sandbox, for sandboxes to come: one of `networks`."""
         self.secret = secret

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,83 @@ def test_the_doctor_proves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     assert examine(said.append, "docker"), said
     assert said[-1].startswith("ok   dump and restore: boot ")
+
+
+def test_a_daemon_that_stops_and_starts(docker_kernel: Kernel) -> None:
+    kernel = docker_kernel
+    kernel.ok("let x = 1")
+    folder = Path(os.environ["DOCKERD_FOLDER"])  # run me by make test-docker
+    running = kernel.submit("for (;;) {}")
+    time.sleep(0.5)
+    os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+    failed = kernel.finish(running)
+    assert re.search("its container (was killed|was removed|is out of reach)", failed.error)
+    assert "there is no guest until this is mended" in failed.error
+    wait_until(lambda: not (folder / "pid").exists())
+    assert "no Docker daemon answers" in kernel.fails("1").error
+    # In the background, to be ended by with-dockerd.
+    subprocess.run(["sh", "-c", '"$0" &', folder / "start"], start_new_session=True, check=True)
+    wait_until(containers.answers)
+    assert kernel.ok("typeof x").text == "'undefined'"
+
+
+def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[..., Kernel]) -> None:
+    """Ten processes of 200 MB are within the limit of each, and beyond that of the container."""
+    kernel = start_kernel(
+        "--CRKernel.engine=docker",
+        *("--CRKernel.memory=512M", "--CRKernel.disk_size=64M", "--CRKernel.staging_size=64M"),
+    )
+    kernel.ok("let x = 1")
+    hog = "const b = Buffer.alloc(300e6, 1); setTimeout(() => {}, 1e6)"
+    kernel.run(
+        "const { spawn } = require('child_process');"
+        f"for (let i = 0; i < 10; i++) spawn('node', ['-e', {hog!r}]);"
+        "await new Promise((r) => setTimeout(r, 8000)); 0",
+    )
+    assert kernel.ok("1 + 1").text == "2"
+    assert container_of(kernel).attrs["HostConfig"]["Memory"] < 1 << 30
+
+
+POOL = ("--CRKernel.engine=docker", "--CRKernel.pool=2")
+
+
+def pool() -> list[str]:
+    """The names of the containers that wait for a kernel."""
+    names = [container.name for container in containers.client().containers.list()]
+    return sorted(name for name in names if name.startswith("crkernel-pool-"))
+
+
+@pytest.fixture
+def _drained() -> Iterator[None]:
+    yield
+    for name in pool():
+        containers.client().containers.get(name).remove(force=True)
+
+
+@pytest.mark.usefixtures("_drained")
+def test_a_pool_is_filled_claimed_and_filled_again(start_kernel: Callable[..., Kernel]) -> None:
+    start_kernel(*POOL).ok("1")
+    wait_until(lambda: len(pool()) == 2)
+    waiting = {containers.client().containers.get(name).id for name in pool()}
+    kernels = [start_kernel(*POOL) for _ in range(3)]
+    for number, kernel in enumerate(kernels):
+        kernel.ok(f"let mine = {number}")
+    for number, kernel in enumerate(kernels):
+        assert kernel.ok("mine").text == str(number)
+    wait_until(lambda: len(pool()) == 2)
+    claimed = {re.search(r"container (\w{12})", k.ok("%status").shown)[1] for k in kernels}  # type: ignore[index]
+    assert len(claimed) == 3, "each has its own"
+    assert claimed & {identity[:12] for identity in waiting}
+    assert not {containers.client().containers.get(name).id for name in pool()} & waiting
+
+
+@pytest.mark.usefixtures("_drained")
+def test_a_claimed_container_survives_a_restart(start_kernel: Callable[..., Kernel]) -> None:
+    start_kernel(*POOL).ok("1")
+    wait_until(lambda: len(pool()) == 2)
+    kernel = start_kernel(*POOL)
+    kernel.ok("let x = 'before'")
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=SECONDS)
+    kernel.rewind("r1.1")
+    assert kernel.ok("x").text == "'before'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from importlib.resources import files
@@ -26,6 +27,15 @@ _SANDBOXES = 3
 """Live, spare, and one that is just ending."""
 _MAPPED_IDS = range(10_000, 60_000)
 """Where the daemon maps user ids, it has few of them."""
+
+
+POOL = "crkernel.pool"
+"""The label of containers that were made for no kernel yet: their kind."""
+
+
+def kind(image: str, limits: Limits) -> str:
+    """What a kernel must want for a container of the pool to be of use to it."""
+    return hashlib.sha256(repr((image, limits)).encode()).hexdigest()[:12]
 
 
 def body(

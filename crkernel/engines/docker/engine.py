@@ -23,9 +23,14 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
 _PATIENCE = 60.0  # seconds that a nest waits for its kernel
+_POOL_PATIENCE = 3600.0  # and one in the pool
+_POOL_DELAY = 1.0  # seconds after which the pool is filled, so as not to slow down the first cell
 _CUT_SECONDS = 0.2
 """A sandbox's stream may end just before the nest's; if that does not follow, it was alone."""
 _LAST_SECONDS = 3.0
+
+
+_POOL_NAME = "crkernel-pool-"
 
 
 class DockerEngine(Engine):
@@ -55,11 +60,13 @@ class DockerEngine(Engine):
             return None
         self._daemon = self._daemon or await Daemon.connect()
         image = await images.require(self._daemon)
-        self._lost = ""
-        self._ended.clear()
         if self.secret and (state := await self._take_over(image)) is not None:
             return state
-        self._container = await self._new_container(image)
+        if self.pool:
+            self._chore(self._fill_pool(image))
+            if await self._claim(image):
+                return None
+        await self._start_container(image)
         try:
             await self._hello(await self._gate(link="kernel"))
         except BaseException:
@@ -67,31 +74,83 @@ class DockerEngine(Engine):
             raise
         return None
 
-    async def _new_container(self, image: str) -> str:
-        assert self._daemon is not None
-        body = container.body(
-            image,
-            self.limits,
-            golden=images.golden_volume(),
-            labels={
-                "crkernel.host": socket.gethostname(),
-                "crkernel.pid": str(os.getpid()),
-            },
-            info=await self._daemon.ask("info"),
-            patience=_PATIENCE,
-        )
+    async def _start_container(self, image: str) -> None:
+        """One for this kernel alone, under its name."""
         name = self._name()
         try:
-            created = await self._daemon.ask("create_container_from_config", body, name)
+            self._container = await self._new_container(image, name, {}, _PATIENCE)
         except DaemonRefused as refused:
             if refused.status != 409:
                 raise
             # The name is taken, by the kernel that was killed and is restarted as this one.
+            assert self._daemon is not None
             with contextlib.suppress(DaemonRefused):
                 await self._daemon.ask("remove_container", name, force=True)
-            created = await self._daemon.ask("create_container_from_config", body, name)
+            self._container = await self._new_container(image, name, {}, _PATIENCE)
+
+    async def _new_container(
+        self, image: str, name: str, labels: dict[str, str], patience: float
+    ) -> str:
+        assert self._daemon is not None
+        maker = {"crkernel.host": socket.gethostname(), "crkernel.pid": str(os.getpid())}
+        body = container.body(
+            image,
+            self.limits,
+            golden=images.golden_volume(),
+            labels=maker | labels,
+            info=await self._daemon.ask("info"),
+            patience=patience,
+        )
+        created = await self._daemon.ask("create_container_from_config", body, name)
         await self._daemon.ask("start", created["Id"])
         return str(created["Id"])
+
+    # -- the pool: containers that no kernel has yet
+
+    async def _claim(self, image: str) -> bool:
+        """Take one of the pool, if there is one. Its nest takes the first kernel that comes and no
+        other, so of two that want the same one is sent away."""
+        assert self._daemon is not None
+        label = f"{container.POOL}={container.kind(image, self.limits)}"
+        for found in await self._daemon.ask("containers", filters={"label": label}):
+            if not found["Names"][0].startswith(f"/{_POOL_NAME}"):
+                continue  # it has a kernel
+            self._container = str(found["Id"])
+            try:
+                await self._hello(await self._gate(link="kernel"))
+            except CRKernelError:
+                self._container = ""
+                continue  # another kernel was faster, or its time was up
+            self._chore(self._christen())
+            return True
+        return False
+
+    async def _christen(self) -> None:
+        """Give a container that was claimed the name by which the next kernel finds it."""
+        assert self._daemon is not None
+        try:
+            await self._daemon.ask("rename", self._container, self._name())
+        except EngineError as error:
+            log.warning("a restart would not keep the past: %s", error)
+
+    async def _fill_pool(self, image: str) -> None:
+        """Have as many containers wait as are wanted. Names are given once, so that kernels which
+        do it at the same time do not do it twice."""
+        await asyncio.sleep(_POOL_DELAY)
+        kind = container.kind(image, self.limits)
+        for slot in range(self.pool):
+            name = f"{_POOL_NAME}{kind}-{slot}"
+            try:
+                await self._new_container(image, name, {container.POOL: kind}, _POOL_PATIENCE)
+            except DaemonRefused as refused:
+                if refused.status != 409:
+                    log.warning("the pool cannot be filled: %s", refused)
+                    return
+            except EngineError as error:
+                log.warning("the pool cannot be filled: %s", error)
+                return
+
+    # -- the link to the nest
 
     def _name(self) -> str:
         """Where the kernel that follows this one will look for the container."""
@@ -106,8 +165,9 @@ class DockerEngine(Engine):
         try:
             stream = await self._gate(link="kernel", token=linger.token(self.secret).decode())
             hello = await self._hello(stream)
-        except CRKernelError:
-            return None  # there is none, or it is just ending
+        except CRKernelError:  # there is none, or it is just ending
+            self._container = ""
+            return None
         left, _, state = str(hello.get("state", "")).partition("\n")
         if state and left == image:
             return state.encode()
@@ -132,6 +192,8 @@ class DockerEngine(Engine):
             failed = "failed" in hello
             reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
             raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=DOCTOR)
+        self._lost = ""
+        self._ended.clear()
         self._stream = stream
         self._golden = set(hello["golden"])
         self._machine = list(hello["machine"])
@@ -189,7 +251,8 @@ class DockerEngine(Engine):
         for sandbox in list(self._sandboxes):
             await sandbox.end()
         await self._remove()
-        await asyncio.gather(*self._chores)
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=_LAST_SECONDS)
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -226,10 +289,12 @@ class DockerEngine(Engine):
         except BaseException:
             stream.writer.close()
             raise
-        pid = int(answer["pid"])
+        pid, listener = int(answer["pid"]), self._listener
 
         async def end() -> None:
             self._sandboxes.discard(sandbox)
+            if self._listener is not listener:
+                return  # it went with its nest: another one's process has that number now
             with contextlib.suppress(EngineError):  # the nest is gone, and with it the sandbox
                 await self._nest.ask("end", pid=pid)
 
