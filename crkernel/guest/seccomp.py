@@ -16,7 +16,13 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _AUDIT_ARCH = 0xC000003E if X86_64 else 0xC00000B7
 _X32_BIT = 0x40000000
 _LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NR, _ARCH, _ARG0, _ARG2 = 0, 4, 16, 32  # offsets in struct seccomp_data (arguments little-endian)
+_NR, _ARCH, _ARG0, _ARG1, _ARG2 = (
+    0,
+    4,
+    16,
+    24,
+    32,
+)  # in struct seccomp_data, little-endian
 
 _IO_URING = (425, 426, 427)
 """Answered ENOSYS, so that libuv falls back to epoll: CRIU cannot dump a ring."""
@@ -64,6 +70,7 @@ _DENIED = {
     "vhangup": (153, 58),
 }
 _SOCKET, _SOCKETPAIR, _UNSHARE, _CLONE = (41, 53, 272, 56) if X86_64 else (198, 199, 97, 220)
+_FCNTL, _F_SETPIPE_SZ = 72 if X86_64 else 25, 1031
 _PRLIMIT = 302 if X86_64 else 261
 
 _SOCKET_FAMILIES = (1, 2, 10, 16)
@@ -111,6 +118,20 @@ def program(families: tuple[int, ...] = _SOCKET_FAMILIES) -> bytes:
         ],
     )
     return b"".join([*code, _step(_RETURN, _ALLOW)])
+
+
+def small_pipes() -> bytes:
+    """A filter under which pipes keep the size that they are made with."""
+    return b"".join(
+        [
+            _step(_LOAD, _NR),
+            _step(_JUMP_EQ, _FCNTL, 0, 3),
+            _step(_LOAD, _ARG1),
+            _step(_JUMP_EQ, _F_SETPIPE_SZ, 0, 1),
+            _step(_RETURN, _ERRNO | errno.EPERM),
+            _step(_RETURN, _ALLOW),
+        ]
+    )
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

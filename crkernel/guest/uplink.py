@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from . import seccomp
 from . import syscalls as sc
 
 TUN = "/run/tun"
@@ -29,6 +30,9 @@ def run(pid: int, nameserver: str) -> None:
     os.close(os.open("/dev/net/tun", os.O_CREAT | os.O_WRONLY))
     sc.mount(TUN, "/dev/net/tun", flags=sc.MS_BIND)
     sc.no_new_privileges()
+    # It would keep half of what Linux lets a user have of pipes' buffers, for its pool; then CRIU
+    # could not restore those of a guest.
+    sc.install_seccomp(seccomp.small_pipes())
     options = {
         "netns": f"/proc/{pid}/ns/net",
         "ns-ifname": "tap0",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -231,6 +233,27 @@ def test_other_values_are_explained(kernel: Kernel, start_kernel: Start) -> None
     assert result.error == "UserError: network cannot be 'foo': it takes none or full"
     wrong = start_kernel("--CRKernel.network=foo")
     assert "network cannot be 'foo'" in wrong.fails("1").error
+
+
+def _pipes(pid: int) -> int:
+    """Bytes of the buffers of all pipes that a process has both ends of."""
+    total = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if str(link.readlink()).startswith("pipe:"):
+            descriptor = os.open(link, os.O_RDWR | os.O_NONBLOCK)
+            total += fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+            os.close(descriptor)
+    return total // 2
+
+
+def test_room_for_pipes_is_left_to_guests(full: Kernel) -> None:
+    """Linux counts it by user; what is used up a restore cannot have."""
+    here = full.ok("globalThis.x = 1").count
+    time.sleep(2)  # it fills its pool after it has come up
+    uplinks = _uplinks(full.pid)
+    assert uplinks
+    assert all(_pipes(pid) < 4 << 20 for pid in uplinks)
+    full.rewind(here)
 
 
 def _uplinks(pid: int) -> list[int]:
