@@ -166,8 +166,9 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None, golden: str
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, f"{options},huge=within_size")
     except OSError:  # a kernel without transparent huge pages
         sc.mount("tmpfs", "./run/staging", "tmpfs", flags, options)
-    # Memory files have holes, which big pages would fill. Their room is staging's (rebase.py).
-    sc.mount("tmpfs", "./memory", "tmpfs", flags, f"mode=755,size={staging}")
+    # Memory files have holes, which big pages would fill. Their room is staging's (rebase.py). Who
+    # has no capability, a guest, cannot get in.
+    sc.mount("tmpfs", "./memory", "tmpfs", flags, f"mode=000,size={staging}")
     if tun is not None:
         os.close(os.open("./run/tun", os.O_CREAT | os.O_WRONLY))
         sc.attach(tun, "./run/tun")

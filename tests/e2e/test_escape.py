@@ -281,6 +281,7 @@ for p in glob.glob("/proc/[0-9]*/fd/*") + glob.glob("/proc/[0-9]*/cwd"):
 mounts = open("/proc/self/mountinfo").read()
 found = {
     "run": listing("/run"), "mnt": listing("/mnt"), "staging": listing("/run/staging"),
+    "memory": listing("/memory"),
     "links": [l for l in links if "staging" in l or "checkpoint" in l],
     "targets": sorted(line.split()[4] for line in mounts.splitlines()),
 }
@@ -290,9 +291,20 @@ found = {
     assert found["run"] in ([], "EACCES")
     assert found["mnt"] in ([], "EACCES")
     assert found["staging"] in ("ENOENT", "EACCES")
+    assert found["memory"] == "EACCES"
     assert found["links"] == []
     devices = [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
-    expected = ["/", "/dev", "/dev/pts", "/dev/shm", *devices, "/home/work", "/proc", "/tmp"]
+    expected = [
+        "/",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        *devices,
+        "/home/work",
+        "/memory",
+        "/proc",
+        "/tmp",
+    ]
     assert found["targets"] == sorted([*expected, "/usr/lib/crkernel"])
 
 
