@@ -25,7 +25,7 @@ from crkernel import image
 from crkernel.errors import EngineError
 
 _NAME = "crkernel-bench"
-_IDLE = "setInterval(() => {}, 1e9)"
+IDLE = "setInterval(() => {}, 1e9)"
 _IO_URING = {"names": ["io_uring_setup"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}
 _LOADERS = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 _TMPFS = "/dev/shm"
@@ -95,14 +95,15 @@ async def _compare(table: Table, variants: dict[str, bool], n: int) -> None:
 class Container:
     """A runc container below `folder` that runs an idle Node."""
 
-    def __init__(self, folder: Path, name: str, lock: bool) -> None:
-        self._name = name
+    def __init__(self, folder: Path, name: str, lock: bool, script: str = IDLE) -> None:
+        self.name = name
+        self._script = script
         self._bundle = folder / name
         self._images = self._bundle / "images"
         programs = folder / "bin"
         programs.mkdir(exist_ok=True)
         self._bundle.mkdir()
-        _write_criu(programs / "criu")
+        write_criu(programs / "criu")
         self._runc = ["runc", "--root", str(folder / "state")]
         self._environment = os.environ | {
             "PATH": f"{programs}:{os.environ['PATH']}",
@@ -115,7 +116,7 @@ class Container:
     def _configured(self, config: dict[str, Any], lock: bool) -> dict[str, Any]:
         config["process"] |= {
             "terminal": False,
-            "args": ["/usr/local/bin/node", "-e", _IDLE],
+            "args": ["/usr/local/bin/node", "-e", self._script],
             "env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
         }
         config["root"] = {"path": str(image.require_image()), "readonly": True}
@@ -142,6 +143,9 @@ class Container:
         """Milliseconds."""
         return self._call("restore", "--detach", "--bundle", str(self._bundle), *self._paths())
 
+    def settle(self) -> None:
+        """There is nothing to be done before the next checkpoint."""
+
     def delete(self) -> None:
         """End it, whatever its state is."""
         self._call("delete", "--force")
@@ -153,7 +157,7 @@ class Container:
         # The container inherits stdout and stderr, and CRIU must find them in it.
         begin = time.perf_counter()
         done = subprocess.run(
-            [*self._runc, "--log", str(self._bundle / "log"), verb, *options, self._name],
+            [*self._runc, "--log", str(self._bundle / "log"), verb, *options, self.name],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -166,7 +170,7 @@ class Container:
         return milliseconds
 
 
-def _write_criu(path: Path) -> None:
+def write_criu(path: Path) -> None:
     """The image's CRIU for the host: with the image's loader and libraries."""
     root = image.require_image()
     machine = platform.machine()

@@ -16,21 +16,24 @@ CHUNK_MB = 16
 
 
 @asynccontextmanager
-async def booted() -> AsyncIterator[tuple[Engine, Sandbox]]:
-    """An engine of its own and a sandbox in it with a fresh guest, as a kernel starts it."""
+async def booted(name: str = "auto") -> AsyncIterator[tuple[Engine, Sandbox]]:
+    """An engine of its own, by name, and a sandbox in it with a fresh guest, as a kernel has it."""
     limits = Limits.default()
-    engine = open_engine("auto", limits)
+    engine = open_engine(name, limits)
     await engine.start()
     try:
+        key = golden_root.key(JAVASCRIPT, limits, engine.machine)
+        if engine.golden(key) is None:
+            sandbox = await engine.sandbox()
+            await sandbox.boot(JAVASCRIPT.command(limits), dict(JAVASCRIPT.environment), limits)
+            await sandbox.dump("root")
+            await sandbox.end()
+            await engine.keep_golden("root", key)
+        root = engine.golden(key)
+        assert root is not None
         sandbox = await engine.sandbox()
         await sandbox.warm()
-        name = engine.golden(golden_root.key(JAVASCRIPT, limits, engine.machine))
-        if name is None:
-            print("there is no golden root: numbers are those of a guest that was booted")
-            environment = dict(JAVASCRIPT.environment)
-            await sandbox.boot(JAVASCRIPT.command(limits), environment, limits)
-        else:
-            await sandbox.restore(name)
+        await sandbox.restore(root)
         yield engine, sandbox
     finally:
         await engine.close()

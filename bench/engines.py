@@ -1,0 +1,239 @@
+"""Checkpoint and restore of a Node by both engines, and by Docker, Podman and runc themselves.
+
+All on one machine in one call, taking turns, with the image's Node and CRIU. A Docker daemon with
+experimental features is started for it, with the image's CRIU on its path; so is all that Podman
+needs. Theirs run nothing but a timer, ours has an inspector and a worker besides, and rolls files
+back. Needs root, and docker.io, podman and runc for the lines that name them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from bench.runc import IDLE, Container, write_criu
+from bench.sandboxes import booted, execute, heap_code, spare
+from bench.table import Table
+from crkernel import image
+from crkernel.engines.docker import images
+from crkernel.errors import EngineError
+
+_NODE = "/image/usr/local/bin/node"
+_SECONDS = 60.0
+_AIM = "<= 0.067x"  # fifteen times as fast
+_HEAP_MB = 208
+_NEEDS = {
+    "docker checkpoint": "an experimental daemon, CRIU on its machine; files are not rolled back",
+    "podman": "root",
+    "runc": "root",
+}
+
+Values = defaultdict[str, list[float]]
+
+
+class Rival:
+    """A container that its own program checkpoints and restores, by commands."""
+
+    def __init__(self, name: str, start: list[str], verbs: dict[str, list[str]]) -> None:
+        self.name = name
+        self._start = start
+        self._verbs = verbs
+
+    def start(self) -> None:
+        """Run it, and give its Node the time to come up."""
+        _call(self._start)
+        time.sleep(1)
+
+    def checkpoint(self) -> float:
+        """Milliseconds; the container ends with it."""
+        return _call(self._verbs["checkpoint"])
+
+    def restore(self) -> float:
+        """Milliseconds."""
+        return _call(self._verbs["restore"])
+
+    def settle(self) -> None:
+        """Make room for the next checkpoint."""
+        if "settle" in self._verbs:
+            _call(self._verbs["settle"])
+
+    def delete(self) -> None:
+        """End it, whatever its state is."""
+        subprocess.run(self._verbs["delete"], capture_output=True, check=False)
+
+
+def run(n: int | None) -> list[Table]:
+    """n: checkpoints and restores by each, idle and with a big heap."""
+    if os.geteuid() != 0:
+        table = Table("Engines")
+        table.lacks("checkpoint, restore", "all", "needs root")
+        return [table]
+    return [
+        _measure("idle", "", n or 7),
+        _measure(f"with {_HEAP_MB} MB", heap_code(_HEAP_MB), n or 5),
+    ]
+
+
+def _measure(title: str, code: str, n: int) -> Table:
+    table = Table(f"Engines, Node {title}", "each in its turn; ratios are ours to theirs")
+    dumps, restores = Values(list), Values(list)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
+        path = f"{folder}:{os.environ['PATH']}"
+        write_criu(folder / "criu")
+        stack.enter_context(_environment(PATH=path, XDG_RUNTIME_DIR=str(folder)))
+        ours = ["local"]
+        rivals: list[Rival | Container] = []
+        if shutil.which("dockerd"):
+            stack.enter_context(_dockerd())
+            ours.append("docker")
+            rivals.append(_docker(code))
+        if shutil.which("podman"):
+            rivals.append(_podman(folder, code))
+        if shutil.which("runc"):
+            runc = Container(folder, "runc", lock=False, script=f"{code}; {IDLE}")
+            rivals.append(runc)
+        for rival in rivals:
+            stack.callback(rival.delete)
+            rival.start()
+        asyncio.run(_take_turns(ours, rivals, code, n, dumps, restores))
+    for name, needs in _NEEDS.items():
+        if name not in dumps:
+            table.lacks("checkpoint, restore", name, "not installed")
+            continue
+        for what, values in (("checkpoint", dumps), ("restore", restores)):
+            table.add(what, f"{name} (needs {needs})", values[name])
+    for engine in ours:
+        for what, values in (("checkpoint", dumps), ("restore", restores)):
+            table.add(what, f"crkernel {engine}", values[engine])
+            for name in _NEEDS:
+                if name in values:
+                    aim = "" if name == "runc" else _AIM
+                    against = f"crkernel {engine} / {name}"
+                    table.add(what, against, values[engine], against=values[name], aim=aim)
+    return table
+
+
+async def _take_turns(
+    ours: list[str],
+    rivals: list[Rival | Container],
+    code: str,
+    n: int,
+    dumps: Values,
+    restores: Values,
+) -> None:
+    for engine_name in ours:
+        async with booted(engine_name) as (engine, guest):
+            if code:
+                await execute(guest, code)
+            await guest.dump("first")
+            for i in range(n):
+                begin = time.perf_counter()
+                await guest.dump(f"d{i}")
+                dumps[engine_name].append(1e3 * (time.perf_counter() - begin))
+                async with spare(engine) as sandbox:
+                    begin = time.perf_counter()
+                    await sandbox.restore(f"d{i}")  # until the guest has answered
+                    restores[engine_name].append(1e3 * (time.perf_counter() - begin))
+                if engine_name == ours[0]:
+                    for rival in rivals:
+                        await asyncio.to_thread(_one_turn, rival, dumps, restores)
+
+
+def _one_turn(rival: Rival | Container, dumps: Values, restores: Values) -> None:
+    dumps[rival.name].append(rival.checkpoint())
+    restores[rival.name].append(rival.restore())
+    rival.settle()
+
+
+def _docker(code: str) -> Rival:
+    profile = files("crkernel.engines.docker").joinpath("seccomp.json")  # without io_uring
+    tag, name = images.base_tag(), "crkernel-bench"
+    options = ["--detach", "--name", name, "--network", "none", "--security-opt"]
+    script = f"{code}; {IDLE}"
+    return Rival(
+        "docker checkpoint",
+        ["docker", "run", *options, f"seccomp={profile}", tag, _NODE, "-e", script],
+        {
+            "checkpoint": ["docker", "checkpoint", "create", name, "one"],
+            "restore": ["docker", "start", "--checkpoint", "one", name],
+            "settle": ["docker", "checkpoint", "rm", name, "one"],
+            "delete": ["docker", "rm", "--force", name],
+        },
+    )
+
+
+def _podman(folder: Path, code: str) -> Rival:
+    name = "crkernel-bench"
+    profile = files("crkernel.engines.docker").joinpath("seccomp.json")
+    podman = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
+    podman += ["--cgroup-manager", "cgroupfs", "--runtime", "runc", "--storage-driver", "vfs"]
+    options = ["--detach", "--name", name, "--network", "none", "--read-only"]
+    options += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]  # not above our own
+    options += ["--security-opt", f"seccomp={profile}", "--rootfs", str(image.require_image())]
+    return Rival(
+        "podman",
+        [*podman, "run", *options, "/usr/local/bin/node", "-e", f"{code}; {IDLE}"],
+        {
+            "checkpoint": [*podman, "container", "checkpoint", name],
+            "restore": [*podman, "container", "restore", name],
+            "delete": [*podman, "rm", "--force", name],
+        },
+    )
+
+
+@contextmanager
+def _dockerd() -> Iterator[None]:
+    """An experimental daemon of our own, with the image."""
+    with tempfile.TemporaryDirectory() as folder:
+        host = f"unix://{folder}/docker.sock"
+        command = ["dockerd", "--experimental", "--data-root", f"{folder}/data", "--host", host]
+        command += ["--exec-root", f"{folder}/run", "--pidfile", f"{folder}/pid"]
+        command += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        with (
+            Path(folder, "log").open("wb") as log,
+            subprocess.Popen(command, stdout=log, stderr=log) as daemon,
+        ):
+            try:
+                with _environment(DOCKER_HOST=host):
+                    deadline = time.monotonic() + _SECONDS
+                    while not Path(folder, "docker.sock").exists():
+                        if time.monotonic() > deadline or daemon.poll() is not None:
+                            raise EngineError(f"dockerd did not start: see {folder}/log")
+                        time.sleep(0.05)
+                    images.build(lambda _: None)
+                    yield
+            finally:
+                daemon.terminate()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _call(command: list[str]) -> float:
+    """Milliseconds that a command takes, which must not fail."""
+    begin = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if done.returncode:
+        raise EngineError(f"{' '.join(command[:4])}... failed: {done.stderr.strip()[-300:]}")
+    return 1e3 * (time.perf_counter() - begin)
