@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from crkernel.background import Background
-from crkernel.boot import Boot
 from crkernel.checkpoint import Checkpoint, Status
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
-from crkernel.engines.base import Engine, Limits, Sandbox, died
+from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.errors import CRKernelError, SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
@@ -30,13 +29,12 @@ from crkernel.outcome import (
     Outcome,
     Sink,
     add_network_hint,
-    limit_hint,
     outcome,
     simple_error,
 )
 from crkernel.past import ROOT, Past
+from crkernel.present import Present
 from crkernel.questions import Questions
-from crkernel.spare import Spare
 from crkernel.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -56,20 +54,25 @@ class Session:
     def __init__(self, engine: Engine, language: Language) -> None:
         self.engine = engine
         self.language = language
-        self._live: Sandbox | None = None
         self._background = Background()
         self._questions = Questions(self._background)
         self._comms = Comms()
         self._listener = Listener(engine, language, self._questions, self._comms)
-        self._boot = Boot(engine, language, self._background)
         warn, on_rebased = self._listener.warn, self._on_rebased
         self._past = Past(engine, self._background, self._comms, warn, on_rebased)
-        self._spare = Spare(engine, self._background)
+        self._present = Present(
+            engine,
+            language,
+            self._past,
+            self._listener,
+            self._comms,
+            self._background,
+            self._on_exit,
+        )
         self._delivery = Delivery(engine)
         self._lock = asyncio.Lock()
         self._reachable = asyncio.Event()  # set while the guest can take messages of comms
         self._checkpointing: asyncio.Task[None] | None = None
-        self._revived: str | None = None  # where a death between cells led, until a cell runs
         self._running = False
         self._interrupted_at: float | None = None
         self._swaps = 0
@@ -87,7 +90,7 @@ class Session:
     @property
     def language_version(self) -> str:
         """The version of the guest's runtime; empty before it has said hello."""
-        return self._boot.version
+        return self._present.boot.version
 
     # -- life
 
@@ -97,10 +100,10 @@ class Session:
         state = await self.engine.start()
         if state is not None:
             self._past.inherit(state)
-        await self._root(ROOT)
+        await self._present.root(ROOT)
         self._past.last["start"] = time.monotonic() - begin
         self._reachable.set()
-        self._spare.warm(_SPARE_DELAY)
+        self._present.spare.warm(_SPARE_DELAY)
         if self._past.root_name() is not None and self.engine.limits == Limits.default():
             self._background.start(self._make_golden(_GOLDEN_DELAY))
 
@@ -111,8 +114,8 @@ class Session:
             await self._finish()
         elif self._checkpointing is not None:  # it may have to tell why it is refused
             await asyncio.wait([self._checkpointing], timeout=_LAST_SECONDS)
-        if self._live is not None:
-            self._live.silence()
+        if self._present.live is not None:
+            self._present.live.silence()
         await self._background.cancel()
         self._listener.end()
         if restart:
@@ -128,7 +131,7 @@ class Session:
                     await asyncio.sleep(0)
             async with asyncio.timeout(_LAST_SECONDS):
                 async with self._operation():
-                    await self._keep()
+                    await self._present.keep()
                 await self._past.settle()
         except TimeoutError:
             log.warning("what ran did not stop; the newest checkpoint is where the past ends")
@@ -154,8 +157,8 @@ class Session:
         """
         async with self._operation() as live:
             if not silent:
-                live = await self._keep()
-            self._revived = None
+                live = await self._present.keep()
+            self._present.revived = None
             self._listener.begin(sink)
             if self._was_interrupted:  # while it waited for the checkpoint before it
                 return _interrupted()
@@ -168,7 +171,7 @@ class Session:
         """Run npm on the packages of the guest, outside of it. If that changes them, it is a cell
         with a checkpoint. Raises CRKernelError, and the packages are as they were."""
         async with self._operation():
-            live = await self._keep()
+            live = await self._present.keep()
             self._listener.begin(sink)
             if self._was_interrupted:
                 return _interrupted()
@@ -193,18 +196,18 @@ class Session:
 
     async def call(self, op: str, **fields: Any) -> Json:
         """Ask the guest something that changes nothing: completion, inspection and the like."""
-        if self._live is None:
+        if self._present.live is None:
             raise SandboxDied("there is no guest", hint="restart the kernel")
-        return await self._live.call(op, look=True, **fields)
+        return await self._present.live.call(op, look=True, **fields)
 
     async def comm(self, message: Json, sink: Sink) -> None:
         """Have the guest handle a message of a comm, in a running cell or between two; what its
         handler shows goes to `sink`. Raises SandboxDied."""
         await self._reachable.wait()
-        assert self._live is not None
+        assert self._present.live is not None
         call = self._comms.call(message)
         with self._listener.handling(sink) as number:
-            reply = await self._live.call("comm", delivery=number, **call)
+            reply = await self._present.live.call("comm", delivery=number, **call)
         self._comms.taken(message, reply.get("known") is not False, sink)
 
     async def interrupt(self) -> None:
@@ -213,16 +216,16 @@ class Session:
         if self._delivery.under_way:
             await self._delivery.interrupt()
             return
-        if self._live is None or self._live.death is not None:
+        if self._present.live is None or self._present.live.death is not None:
             return
         now = time.monotonic()
         if not self._was_interrupted:
             self._interrupted_at = now
         elif self._running and now > (self._interrupted_at or now) + _STUBBORN_SECONDS:
-            await self._live.kill_guest()
+            await self._present.live.kill_guest()
             return
         with contextlib.suppress(SandboxDied):
-            await self._live.call("interrupt", look=not self._running)
+            await self._present.live.call("interrupt", look=not self._running)
 
     @property
     def _was_interrupted(self) -> bool:
@@ -282,7 +285,7 @@ class Session:
     async def name(self, label: str | None) -> str:
         """Keep the current state, under a label if one is given; its key."""
         async with self._operation():
-            await self._keep()
+            await self._present.keep()
             key = self.timeline.restorable(self.timeline.head).key
             if label is not None:
                 self.timeline.label(key, label)
@@ -291,13 +294,13 @@ class Session:
     async def reset(self, count: int) -> str:
         """Start over with a fresh guest, under the limits as they are now; the timeline stays."""
         async with self._operation():
-            await self._keep()
-            self._spare.drop()
+            await self._present.keep()
+            self._present.spare.drop()
             key = str(count)
             try:
-                await self._root(key)
+                await self._present.root(key)
             finally:
-                self._spare.warm()
+                self._present.spare.warm()
             return key
 
     @property
@@ -311,8 +314,8 @@ class Session:
                 f"the engine {self.engine.name} gives guests no network", hint="engine = local does"
             )
         self.engine.network = network
-        self._spare.drop()
-        self._spare.warm()
+        self._present.spare.drop()
+        self._present.spare.warm()
 
     async def settled(self) -> None:
         """Wait until the newest checkpoint is taken."""
@@ -358,12 +361,12 @@ class Session:
             if self._checkpointing is not None:
                 await asyncio.wait([self._checkpointing])  # who gives up waiting does not stop it
                 self._checkpointing = None
-            if self._live is None:
+            if self._present.live is None:
                 raise SandboxDied("there is no guest", hint="restart the kernel")
-            if self._live.death is not None:
-                await self._revive(self._live.death)
+            if self._present.live.death is not None:
+                await self._present.revive(self._present.live.death)
             try:
-                yield self._live
+                yield self._present.live
             finally:
                 self._reachable.set()
 
@@ -412,29 +415,10 @@ class Session:
     async def _go(self, key: str) -> str:
         """What can fail happens next door, then we move in."""
         self.timeline.restorable(key)
-        await self._keep()
-        await self._restore(key)
-        self._revived = None
+        await self._present.keep()
+        await self._present.restore(key)
+        self._present.revived = None
         return key
-
-    async def _restore(self, key: str) -> None:
-        begin = time.monotonic()
-        await self._replace(key)
-        self.timeline.move(key)
-        await self._close_comms(key)
-        self._past.last["rewind"] = time.monotonic() - begin
-
-    async def _replace(self, key: str) -> None:
-        """Move in with the guest of a checkpoint."""
-        spare = await self._spare.take()
-        try:
-            await self._past.restore(key, spare)
-        except CRKernelError:
-            self._background.start(spare.end())
-            raise
-        finally:
-            self._spare.warm()
-        self._move_in(spare)
 
     def _on_rebased(self, key: str) -> None:
         # Not while a cell runs: the checkpoint that it makes will be rebased as well. A guest with
@@ -451,70 +435,21 @@ class Session:
             if self.timeline.head != key:
                 return
             if await live.rested():
-                await self._replace(key)
+                await self._present.replace(key)
                 self._swaps += 1
             elif self.timeline.get(key).code is not None:
-                await self._keep()
-
-    async def _close_comms(self, key: str) -> None:
-        """Of the present and of the state `key`, those that the other does not know."""
-        assert self._live is not None
-        for call in self._comms.rewound(key, self._listener.sink):
-            with contextlib.suppress(SandboxDied):
-                await self._live.call("comm", delivery=0, **call)
-
-    def _move_in(self, sandbox: Sandbox) -> None:
-        old, self._live = self._live, sandbox
-        sandbox.on_event = self._listener.hear
-        sandbox.on_exit = self._on_exit
-        if old is not None:
-            old.silence()
-            self._background.start(old.end())
-
-    async def _root(self, key: str) -> None:
-        """Move in with a guest that has run nothing, which is the new root `key`."""
-        draft = Checkpoint(key, None, None, time.time())
-        golden = await self._boot.from_golden(needed=len(self.timeline) > 0)
-        if golden is not None:
-            self._move_in(golden[0])
-            self._past.take_golden(draft, golden[1])
-            await self._close_comms(key)
-            return
-        sandbox = await self._boot.fresh()
-        try:
-            await self._past.take(draft, sandbox)
-        except CRKernelError:
-            self._background.start(sandbox.end())
-            raise
-        self._move_in(sandbox)
-        await self._close_comms(key)
+                await self._present.keep()
 
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there
         is one. Raises EngineError."""
-        name = self._past.root_name()
-        return name is not None and await self._boot.keep_golden(name)
+        return await self._present.keep_golden()
 
     async def _make_golden(self, delay: float) -> None:
         await asyncio.sleep(delay)
         await self.keep_golden()
 
     # -- checkpoints
-
-    async def _keep(self) -> Sandbox:
-        """If the guest went on by itself since the head's checkpoint, keep where it is now."""
-        assert self._live is not None
-        head = self.timeline.head
-        try:
-            if await self._live.rested():
-                return self._live
-            later = Checkpoint(self.timeline.later_key(head), head, None, time.time())
-            await self._past.take(later, self._live)
-        except SandboxDied:
-            if self._live.death is None:
-                raise
-            await self._revive(self._live.death)
-        return self._live
 
     async def _checkpoint(
         self, live: Sandbox, code: str, count: int, duration: float, status: str
@@ -530,7 +465,7 @@ class Session:
 
     async def _mourn(self, death: SandboxDied, cell: tuple[str, int, float] | None) -> Outcome:
         """The guest died in a cell: record it, restore the state before, say how."""
-        message = self._death_words(death)
+        message = self._present.death_words(death)
         if cell is not None:
             code, count, duration = cell
             head, now = self.timeline.head, time.time()
@@ -538,45 +473,10 @@ class Session:
                 Checkpoint(str(count), head, code, now, duration, "died", reason=message)
             )
         try:
-            restored = await self._recover(self.timeline.head)
+            restored = await self._present.recover(self.timeline.head)
         except CRKernelError as error:
             restored = f"there is no guest until this is mended: {error}"
         return Outcome("error", error=simple_error("GuestDied", f"{message}; {restored}"))
-
-    async def _revive(self, how: Json) -> None:
-        """The guest died between cells. If it did so before in the state that was restored then,
-        what kills it is part of that state, and the one before is taken."""
-        head = self.timeline.head
-        key = self.timeline.get(head).parent if head == self._revived else head
-        words = self._death_words(died(how))
-        restored = await self._recover(key)
-        self._revived = self.timeline.head
-        self._listener.warn(f"between cells {words}; {restored}")
-
-    async def _recover(self, key: str | None) -> str:
-        """Restore the newest state from `key` upward that can be had, and say which one it is."""
-        if self.engine.lost:
-            self._spare.drop()
-            self._past.forget("it was lost together with all sandboxes")
-            await self.engine.start()
-        while key is not None:
-            checkpoint = self.timeline.get(key)
-            if checkpoint.reason is None:
-                try:
-                    await self._restore(key)
-                except CRKernelError as error:
-                    log.warning("checkpoint %s could not be restored: %s", key, error)
-                else:
-                    return f"the state before it (checkpoint {key}) is restored"
-            key = checkpoint.parent
-        self._move_in(await self._boot.fresh())
-        return "no earlier state could be restored, so a fresh guest was started"
-
-    def _death_words(self, death: SandboxDied) -> str:
-        words = death.crashed and self.language.out_of_memory.search(self._listener.last_words)
-        if words or self.engine.ran_out_of_memory:
-            return f"the guest ran out of memory ({limit_hint('memory', self.engine.limits)})"
-        return str(death)
 
     def _on_exit(self, _how: Json) -> None:
         if not self._running:  # the cell's own call fails with it otherwise, see _run

@@ -1,0 +1,164 @@
+"""The present of a session: its live guest, what takes its place, what becomes of it if it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from crkernel.background import Background
+from crkernel.boot import Boot
+from crkernel.checkpoint import Checkpoint
+from crkernel.comms import Comms
+from crkernel.engines.base import Engine, Sandbox, died
+from crkernel.errors import CRKernelError, SandboxDied
+from crkernel.listener import Listener
+from crkernel.outcome import Json, Language, limit_hint
+from crkernel.past import Past
+from crkernel.spare import Spare
+
+log = logging.getLogger(__name__)
+
+
+class Present:
+    """The live guest, if there is one. Who calls what changes it excludes everything else then.
+    `on_exit` is told when the guest ends by itself."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        language: Language,
+        past: Past,
+        listener: Listener,
+        comms: Comms,
+        background: Background,
+        on_exit: Callable[[Json], None],
+    ) -> None:
+        self.live: Sandbox | None = None
+        self.boot = Boot(engine, language, background)
+        self.spare = Spare(engine, background)
+        self.revived: str | None = None
+        """Where a death between cells led, until a cell runs."""
+        self._engine = engine
+        self._language = language
+        self._past = past
+        self._listener = listener
+        self._comms = comms
+        self._background = background
+        self._on_exit = on_exit
+
+    # -- moving in
+
+    async def root(self, key: str) -> None:
+        """Move in with a guest that has run nothing, which is the new root `key`."""
+        draft = Checkpoint(key, None, None, time.time())
+        golden = await self.boot.from_golden(needed=len(self._past.timeline) > 0)
+        if golden is not None:
+            self.move_in(golden[0])
+            self._past.take_golden(draft, golden[1])
+            await self._close_comms(key)
+            return
+        sandbox = await self.boot.fresh()
+        try:
+            await self._past.take(draft, sandbox)
+        except CRKernelError:
+            self._background.start(sandbox.end())
+            raise
+        self.move_in(sandbox)
+        await self._close_comms(key)
+
+    async def restore(self, key: str) -> None:
+        """Go to a checkpoint. Raises CRKernelError, and nothing is changed."""
+        begin = time.monotonic()
+        await self.replace(key)
+        self._past.timeline.move(key)
+        await self._close_comms(key)
+        self._past.last["rewind"] = time.monotonic() - begin
+
+    async def replace(self, key: str) -> None:
+        """Move in with the guest of a checkpoint."""
+        spare = await self.spare.take()
+        try:
+            await self._past.restore(key, spare)
+        except CRKernelError:
+            self._background.start(spare.end())
+            raise
+        finally:
+            self.spare.warm()
+        self.move_in(spare)
+
+    def move_in(self, sandbox: Sandbox) -> None:
+        """Its guest is the live one from here on; the one before is ended."""
+        old, self.live = self.live, sandbox
+        sandbox.on_event = self._listener.hear
+        sandbox.on_exit = self._on_exit
+        if old is not None:
+            old.silence()
+            self._background.start(old.end())
+
+    async def _close_comms(self, key: str) -> None:
+        """Of the present and of the state `key`, those that the other does not know."""
+        assert self.live is not None
+        for call in self._comms.rewound(key, self._listener.sink):
+            with contextlib.suppress(SandboxDied):
+                await self.live.call("comm", delivery=0, **call)
+
+    async def keep_golden(self) -> bool:
+        """Make the golden root for sessions with these limits, of this one's root; False if there
+        is one. Raises EngineError."""
+        name = self._past.root_name()
+        return name is not None and await self.boot.keep_golden(name)
+
+    # -- staying reachable
+
+    async def keep(self) -> Sandbox:
+        """If the guest went on by itself since the head's checkpoint, keep where it is now."""
+        assert self.live is not None
+        head = self._past.timeline.head
+        try:
+            if await self.live.rested():
+                return self.live
+            later = Checkpoint(self._past.timeline.later_key(head), head, None, time.time())
+            await self._past.take(later, self.live)
+        except SandboxDied:
+            if self.live.death is None:
+                raise
+            await self.revive(self.live.death)
+        return self.live
+
+    async def revive(self, how: Json) -> None:
+        """The guest died between cells. If it did so before in the state that was restored then,
+        what kills it is part of that state, and the one before is taken."""
+        head = self._past.timeline.head
+        key = self._past.timeline.get(head).parent if head == self.revived else head
+        words = self.death_words(died(how))
+        restored = await self.recover(key)
+        self.revived = self._past.timeline.head
+        self._listener.warn(f"between cells {words}; {restored}")
+
+    async def recover(self, key: str | None) -> str:
+        """Restore the newest state from `key` upward that can be had, and say which one it is."""
+        if self._engine.lost:
+            self.spare.drop()
+            self._past.forget("it was lost together with all sandboxes")
+            await self._engine.start()
+        while key is not None:
+            checkpoint = self._past.timeline.get(key)
+            if checkpoint.reason is None:
+                try:
+                    await self.restore(key)
+                except CRKernelError as error:
+                    log.warning("checkpoint %s could not be restored: %s", key, error)
+                else:
+                    return f"the state before it (checkpoint {key}) is restored"
+            key = checkpoint.parent
+        self.move_in(await self.boot.fresh())
+        return "no earlier state could be restored, so a fresh guest was started"
+
+    def death_words(self, death: SandboxDied) -> str:
+        """How the guest died, with the limit that it hit if it hit one."""
+        words = death.crashed and self._language.out_of_memory.search(self._listener.last_words)
+        if words or self._engine.ran_out_of_memory:
+            return f"the guest ran out of memory ({limit_hint('memory', self._engine.limits)})"
+        return str(death)
