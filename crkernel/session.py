@@ -475,7 +475,8 @@ class Session:
         try:
             restored = await self._present.recover(self.timeline.head)
         except CRKernelError as error:
-            restored = f"there is no guest until this is mended: {error}"
+            hint = f" ({error.hint})" if error.hint else ""
+            restored = f"there is no guest until this is mended: {error}{hint}"
         return Outcome("error", error=simple_error("GuestDied", f"{message}; {restored}"))
 
     def _on_exit(self, _how: Json) -> None:

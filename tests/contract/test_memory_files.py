@@ -217,7 +217,7 @@ async def test_a_lost_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F
 def inside(running: Engine, command: str) -> None:
     """Run a command where the nest runs."""
     nest = str(containers.nest_of(running).pid)
-    enter = ["nsenter", "-t", nest, "-U", "-m", "-S", "0", "-G", "0"]
+    enter = ["nsenter", "-t", nest, "-U", "-m", "--preserve-credentials"]
     subprocess.run([*enter, "/bin/sh", "-c", command], check=True)
 
 

@@ -18,6 +18,7 @@ from driver import Kernel, Result
 
 from crkernel import golden_root, image
 from crkernel.engines import Limits
+from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
 pytestmark = pytest.mark.e2e
@@ -284,7 +285,7 @@ def test_a_kernel_that_was_killed_as_it_made_the_golden_root(
     """What it left of it is of no harm, and gone with the next one."""
     chance = random.Random(f"golden {seed}")
     folder = image.require_image() / "golden"
-    key = golden_root.key(JAVASCRIPT, Limits.default())
+    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
     shutil.rmtree(folder / key)
     kernel = start_kernel()
     kernel.ok("1")
