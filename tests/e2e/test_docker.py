@@ -255,3 +255,44 @@ def test_a_claimed_container_survives_a_restart(start_kernel: Callable[..., Kern
     kernel.client.wait_for_ready(timeout=SECONDS)
     kernel.rewind("r1.1")
     assert kernel.ok("x").text == "'before'"
+
+
+def by_tcp(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """Where the daemon listens with TLS, and the folder with what a client needs."""
+    folder = Path(os.environ["DOCKERD_FOLDER"])
+    monkeypatch.delenv("DOCKER_HOST")
+    return f"tcp://127.0.0.1:{(folder / 'port').read_text().strip()}", folder / "certificates"
+
+
+def travels(kernel: Kernel, host: str) -> None:
+    """It works, by that address."""
+    kernel.ok("let x = 'y'.repeat(3e6); console.log(x)")
+    kernel.ok("x = 2")
+    kernel.rewind(1)
+    assert kernel.ok("x.length").text == "3000000"
+    assert host in kernel.ok("%status").shown
+
+
+def test_a_daemon_by_tcp_with_tls(
+    start_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, certificates = by_tcp(monkeypatch)
+    monkeypatch.setenv("DOCKER_HOST", host)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    travels(start_kernel("--CRKernel.engine=docker"), host)
+
+
+def test_a_daemon_by_a_context(
+    start_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    host, certificates = by_tcp(monkeypatch)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")  # without it the SDK looks for contexts elsewhere
+    keys = [f"{name}={certificates}/{name}.pem" for name in ("ca", "cert", "key")]
+    subprocess.run(
+        ["docker", "context", "create", "far", "--docker", ",".join([f"host={host}", *keys])],
+        check=True,
+    )
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    travels(start_kernel("--CRKernel.engine=docker"), host)

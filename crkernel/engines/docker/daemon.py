@@ -7,6 +7,7 @@ Nothing here assumes that the daemon runs on this machine. Podman's socket answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -88,20 +89,26 @@ class Daemon:
             ) from error
         endpoint = _translated(Endpoint.find)
         _translated(endpoint.knock, endpoint.url)
-        api = _translated(
-            lambda: docker.APIClient(
+        oldest = ".".join(map(str, _API_NEEDED))
+
+        def client(version: str) -> APIClient:
+            api = docker.APIClient(
                 base_url=endpoint.url,
                 tls=endpoint.tls or False,
-                version="auto",
+                version=version,
                 timeout=_TIMEOUT,
                 use_ssh_client=True,
-            ),
-            endpoint.url,
-        )
+            )
+            # REQUESTS_CA_BUNDLE would outrank the daemon's own certificate authority.
+            api.trust_env = False
+            return api
+
+        with contextlib.closing(_translated(lambda: client(oldest), endpoint.url)) as first:
+            said = _translated(lambda: first.version(api_version=False), endpoint.url)
+        api = _translated(lambda: client(str(said["ApiVersion"])), endpoint.url)
         if tuple(map(int, api.api_version.split("."))) < _API_NEEDED:
-            needed = ".".join(map(str, _API_NEEDED))
             raise EngineUnavailable(
-                f"the daemon at {endpoint.url} speaks API {api.api_version}, {needed} is needed",
+                f"the daemon at {endpoint.url} speaks API {api.api_version}, {oldest} is needed",
                 hint="install Docker 20.10 or newer",
             )
         return cls(endpoint, api)
