@@ -217,7 +217,9 @@ async def test_a_lost_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F
 def inside(running: Engine, command: str) -> None:
     """Run a command where the nest runs."""
     nest = str(containers.nest_of(running).pid)
-    enter = ["nsenter", "-t", nest, "-U", "-m", "--preserve-credentials"]
+    # An ordinary user is root in there already; root, whose nests have another user id, is not.
+    become = ["-S", "0", "-G", "0"] if os.geteuid() == 0 else ["--preserve-credentials"]
+    enter = ["nsenter", "-t", nest, "-U", "-m", *become]
     subprocess.run([*enter, "/bin/sh", "-c", command], check=True)
 
 
