@@ -28,11 +28,5 @@ def make(source: str, target: str, key: str) -> dict[str, int]:
     """
     os.mkdir(target, 0o755)
     memory.rewrite(source, target, f"{target}/{_MEMORY}", f"{FOLDER}/{key}/{_MEMORY}")
-    directories = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target)]
-    try:
-        old = record.read(directories[0])
-        record.write(directories[1], old | {"files": None, "sizes": record.sizes(directories[1])})
-    finally:
-        for directory in directories:
-            os.close(directory)
+    record.carry(source, target, files=None)
     return {name: os.open(f"{target}/{name}", os.O_RDONLY) for name in os.listdir(target)}

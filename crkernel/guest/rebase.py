@@ -35,7 +35,8 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
     try:
         if not memory.rewrite(old, new, file, file, near and f"{staging}/{near}"):
             return before, before
-        _carry_record(old, new)
+        names = [n for path in memory.Files(new).paths.values() if (n := memory.in_session(path))]
+        record.carry(old, new, memory=record.fingerprints(names))
         sc.exchange(old, new)
     except BaseException:
         for left in [*glob.glob(file), *glob.glob(f"{file}.*")]:
@@ -83,16 +84,3 @@ def _fill(mount: str) -> tuple[int, int]:
 def _pages(directory: str) -> int:
     with os.scandir(directory) as entries:
         return sum(e.stat().st_size for e in entries if e.name.startswith("pages-"))
-
-
-def _carry_record(old: str, new: str) -> None:
-    """As thin.py does, with the memory files that the images name now."""
-    source, target = os.open(old, os.O_RDONLY), os.open(new, os.O_RDONLY)
-    try:
-        paths = memory.Files(new).paths.values()
-        names = [name for path in paths if (name := memory.in_session(path))]
-        fresh = {"sizes": record.sizes(target), "memory": record.fingerprints(names)}
-        record.write(target, record.read(source) | fresh)
-    finally:
-        os.close(source)
-        os.close(target)

@@ -1,6 +1,6 @@
 """The record in a checkpoint's directory, written last: what makes it a checkpoint.
 
-All functions take the directory as a descriptor.
+All functions but `carry` take the directory as a descriptor.
 """
 
 from __future__ import annotations
@@ -21,6 +21,17 @@ def write(directory: int, record: wire.Message) -> None:
     with open(os.open(f"{NAME}.new", flags, 0o600, dir_fd=directory), "w") as file:
         json.dump(record, file)
     os.rename(f"{NAME}.new", NAME, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def carry(source: str, target: str, **changes: object) -> None:
+    """Write the record of directory `source` into `target`, which has its images in another form;
+    `changes` are fields that differ."""
+    old, new = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target))
+    try:
+        write(new, read(old) | {"sizes": sizes(new)} | changes)
+    finally:
+        os.close(old)
+        os.close(new)
 
 
 def read(directory: int) -> wire.Message:

@@ -63,20 +63,11 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
             if file not in replaced and file != record.NAME:
                 os.link(f"{old}/{file}", f"{new}/{file}")
         os.symlink(f"../{base}", f"{new}/parent")
-        _carry_record(old, new, base)
+        record.carry(old, new, base=base)
         exchange(old, new)
     finally:
         shutil.rmtree(new)
     return before, after
-
-
-def _carry_record(old: str, new: str, base: str) -> None:
-    source, target = os.open(old, os.O_RDONLY), os.open(new, os.O_RDONLY)
-    try:
-        record.write(target, record.read(source) | {"sizes": record.sizes(target), "base": base})
-    finally:
-        os.close(source)
-        os.close(target)
 
 
 def _rewrite(old: str, new: str, base: str, file: str, pages: Pages) -> int:
