@@ -32,7 +32,8 @@ NOSECCOMP = "/usr/lib/crkernel-shims/noseccomp.so"
 
 CRIU_NEEDED = (4, 2)  # 4.1 cannot dump any TCP socket on recent kernels
 _DIGEST_LENGTH = 12
-_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+"""What machines and daemons call themselves, and how the recipe spells it."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ def images_dir() -> Path:
 def architecture() -> str:
     """The machine as the recipe spells it; raises `EngineUnavailable` where crkernel cannot run."""
     machine = platform.machine().lower()
-    if machine not in _ARCHITECTURES:
+    if machine not in ARCHITECTURES:
         raise EngineUnavailable(
             f"crkernel runs on x86_64 and aarch64, this machine is {machine or 'unknown'}",
             hint="use another machine",
         )
-    return _ARCHITECTURES[machine]
+    return ARCHITECTURES[machine]
 
 
 @cache

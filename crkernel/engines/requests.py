@@ -44,6 +44,11 @@ class Requests:
             raise from_wire(message["error"])
         return message
 
+    async def shrink(self, op: str, name: str, base: str | None) -> tuple[int, int]:
+        """Have a checkpoint made smaller, by `thin` or `rebase`; bytes before and after."""
+        answer = await self.ask(op, name=name, base=base)
+        return int(answer["before"]), int(answer["after"])
+
     def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
         """An answer has come; its descriptors are in it as `descriptors`."""
         future = self._answers.get(message["id"])

@@ -313,13 +313,11 @@ class DockerEngine(Engine):
 
     async def thin(self, name: str, base: str) -> tuple[int, int]:
         """Done by a child of the nest, at low priority."""
-        answer = await self._nest.ask("thin", name=name, base=base)
-        return int(answer["before"]), int(answer["after"])
+        return await self._nest.shrink("thin", name, base)
 
     async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
         """As `thin`."""
-        answer = await self._nest.ask("rebase", name=name, base=near)
-        return int(answer["before"]), int(answer["after"])
+        return await self._nest.shrink("rebase", name, near)
 
     # -- golden roots: kept by the nests in a volume that all containers of the image share
 

@@ -28,7 +28,6 @@ _LABEL = "crkernel.recipe"
 _CHUNK = 1 << 20
 _LINKS = ("bin", "lib", "lib64", "sbin", "usr")  # so that the container itself runs its programs
 _MOUNT_POINTS = ("dev", "etc", "proc", "sys", CODE.strip("/"))
-_ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ async def _require_base(daemon: Daemon) -> None:
 async def check_architecture(daemon: Daemon) -> str:
     """That the daemon's machine is one for which this crkernel's image is built."""
     said = str((await daemon.ask("version"))["Arch"])
-    if _ARCHITECTURES.get(said) != image.architecture():
+    if image.ARCHITECTURES.get(said) != image.architecture():
         raise EngineUnavailable(
             f"the daemon's machine is {said}, crkernel's image here is for {image.architecture()}",
             hint="use a daemon on a machine of this architecture",
