@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from test_guest_js import Guest, find_node
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    guest = Guest(find_node(), tmp_path_factory.mktemp("shared"))
-    yield guest
-    guest.close()
+from test_guest_js import Guest
 
 
 @pytest.mark.parametrize(

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_guest_js import Guest, find_node
+from test_guest_js import Guest
 
 PNG = "Buffer.from('89504e470d0a1a0a00', 'hex')"
 METHOD = "[Symbol.for('Jupyter.display')]"
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    return find_node()
-
-
-@pytest.fixture
-def guest(node: str, tmp_path: Path) -> Iterator[Guest]:
-    guest = Guest(node, tmp_path)
-    yield guest
-    guest.close()
 
 
 def result(guest: Guest, code: str) -> Any:

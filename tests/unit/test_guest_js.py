@@ -10,7 +10,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +128,6 @@ class Guest:
         self.process.communicate()
         for reader in self._readers:
             reader.join()
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    return find_node()
-
-
-@pytest.fixture
-def guest(node: str, tmp_path: Path) -> Iterator[Guest]:
-    guest = Guest(node, tmp_path)
-    yield guest
-    guest.close()
 
 
 def test_hello_says_who_it_is(guest: Guest) -> None:

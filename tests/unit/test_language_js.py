@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_guest_js import Guest, find_node
-
-
-@pytest.fixture
-def guest(tmp_path: Path) -> Iterator[Guest]:
-    guest = Guest(find_node(), tmp_path)
-    yield guest
-    guest.close()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """One guest for tests that do not mind what others declared."""
-    guest = Guest(find_node(), tmp_path_factory.mktemp("shared"))
-    yield guest
-    guest.close()
+from test_guest_js import Guest
 
 
 def test_results_of_earlier_cells_are_at_hand(guest: Guest) -> None:
