@@ -99,6 +99,23 @@ def test_each_operation_of_the_wire_is_documented(source: str, pattern: str) -> 
         assert f"`{operation}`" in text("docs/protocol.md"), operation
 
 
+def rows(document: str) -> list[list[str]]:
+    """The cells of all rows of a document's tables, their headings and rules left out."""
+    lines = re.findall(r"^\|(.*)\|$", document, re.M)
+    table = [[cell.strip() for cell in line.split(" | ")] for line in lines]
+    return [row for row in table if row[0] != "feature" and not row[0].startswith("---")]
+
+
+@pytest.mark.parametrize("row", rows(text("docs/peers.md")), ids=lambda row: row[0])
+def test_what_is_claimed_beside_other_kernels_is_tested(row: list[str]) -> None:
+    claim, evidence = row[-2:]
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", evidence)
+    assert named or not claim.startswith("yes"), "a claim without a test"
+    for file, name in named:
+        source = text(f"tests/{file}")
+        assert not name or re.search(rf"^(async )?def {name}\(", source, re.M), name
+
+
 # -- what is said is so ------------------------------------------------------------------------
 
 
