@@ -11,7 +11,7 @@ from bench.client import BASELINE, OF, OURS, Kernel, kernels
 from bench.table import Table
 
 _CELLS = 1000
-_AIMS = {"ready": "", "first": "<= 1.5x", "reply": "<= 1x", "idle": "<= 1x"}
+_AIMS = {"ready": "", "first": "<= 1.2x", "reply": "<= 1x", "idle": "<= 1x"}
 Values = dict[str, dict[str, list[float]]]
 
 

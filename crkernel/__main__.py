@@ -1,30 +1,11 @@
 """`python -m crkernel -f CONNECTION_FILE`: what a kernelspec starts."""
 
-from typing import Any
+import sys
 
-from ipykernel.kernelapp import IPKernelApp
-
-from crkernel.kernel import CRKernel
-
-
-class App(IPKernelApp):
-    """ipykernel's application without its thread for the shell channel, which is there for
-    subshells: each message would go through it on its way in and out."""
-
-    def init_control(self, context: Any) -> None:
-        """Where the base class makes that thread."""
-        super().init_control(context)  # type: ignore[no-untyped-call]
-        self.shell_channel_thread = None
-
-    def close(self) -> None:
-        """The control thread ends first: its last word, after a shutdown, goes out on IOPub."""
-        if self.control_thread and self.control_thread.is_alive():
-            self.control_thread.stop()
-            self.control_thread.join()
-        super().close()  # type: ignore[no-untyped-call]
-
+from crkernel.engines import nest_process
 
 if __name__ == "__main__":
-    # Nothing is to be captured of this process's own stdout and stderr. With a capture, a shutdown
-    # can take seconds: ipykernel's control thread then flushes to a thread that has just ended.
-    App.launch_instance(kernel_class=CRKernel, outstream_class=None)
+    nest_process.start_ahead(sys.argv[1:])
+    from crkernel.app import launch  # and all else, while the nest comes up
+
+    launch()

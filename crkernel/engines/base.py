@@ -371,6 +371,9 @@ def open_engine(name: str, limits: Limits, secret: bytes | None = None) -> Engin
         from crkernel.engines.local import LocalEngine
 
         return LocalEngine(limits, secret)
+    from crkernel.engines.nest_process import drop_ahead
+
+    drop_ahead()
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in found:
         known = ", ".join(["auto", "local", *sorted(found)])

@@ -10,25 +10,22 @@ import select
 import signal
 import socket
 import struct
-import subprocess
-import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import crkernel.guest
 from crkernel import image
-from crkernel.engines import outside
+from crkernel.engines import nest_process, outside
 from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
+from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json, Requests
 from crkernel.errors import EngineError, EngineUnavailable
 from crkernel.guest import golden, golden_store, linger, wire
 
 log = logging.getLogger(__name__)
 
-_ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
 _DATAGRAM = 1 << 16
 _START_SECONDS = 20.0
 _MAX_DESCRIPTORS = 200
@@ -43,10 +40,9 @@ class LocalEngine(Engine):
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         super().__init__(limits, secret)
         self._control: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | Heirloom | None = None
+        self._process: NestProcess | Heirloom | None = None
         self._image: Path | None = None
         self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
-        self._held: list[int] = []  # descriptors that hold the image
         self._cgroup: Cgroup | None = None
         self._nest = Requests()
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
@@ -57,40 +53,30 @@ class LocalEngine(Engine):
             return None
         if not hasattr(os, "pidfd_open"):
             raise EngineUnavailable("the local engine needs Linux", hint=_DOCTOR)
-        self._release()  # of a start that failed
+        await self._end_nest()  # of a start that failed
         self._image = image.require_image()
-        self._held.append(image.hold(self._image))
         control = linger.claim(self.secret) if self.secret else None
         if control is not None and (state := await self._take_over(control)) is not None:
+            nest_process.drop_ahead()
             return state
-        await self._hello(self._new_nest(self._image))
+        self._process = nest_process.take(self._image, self.limits.staging_size)
+        self._cgroup = Cgroup.around(self._process.pid, self.limits)
+        await self._hello(self._process.control)
         return None
 
     async def _take_over(self, control: socket.socket) -> bytes | None:
         """Have the same hold on the nest of the kernel before as on one of our own; the state that
         it keeps, or None if it is of no use."""
+        assert self._image is not None
         legacy, _, state = (await self._hello(control) or b"{}").partition(b"\n")
         left = json.loads(legacy)
         if left.get("image") != str(self._image):
             log.warning("the sandbox image is a new one: the past of before the restart is gone")
             self._disconnect()
             return None
-        self._process = Heirloom(control)
+        self._process = Heirloom(control, self._image)
         self._cgroup = Cgroup.of(left["cgroup"]) if left["cgroup"] else None
         return state
-
-    def _new_nest(self, path: Path) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        cache = outside.npm_cache()
-        config = {"image": str(path), "staging": self.limits.staging_size, "cache": cache}
-        # -E -s -S: nothing of the user's Python set-up takes part.
-        command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
-        self._process = subprocess.Popen(
-            [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-        )
-        theirs.close()
-        self._cgroup = Cgroup.around(self._process.pid, self.limits)
-        return ours
 
     async def _hello(self, control: socket.socket) -> bytes | None:
         """Wait until a nest is ready, then talk to it; the state it keeps, if any."""
@@ -231,18 +217,20 @@ class LocalEngine(Engine):
         self._disconnect()
         for sandbox in list(self._sandboxes):
             await sandbox.end()
+        await self._end_nest()
+
+    async def _end_nest(self) -> None:
+        """And let go of all that was kept for it."""
         if self._process is not None:
             self._process.kill()
-            await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
         if self._cgroup is not None:
             self._cgroup.remove()
-        self._release()
-
-    def _release(self) -> None:
-        for descriptor in (*self._golden.values(), *self._held):
+            self._cgroup = None
+        for descriptor in self._golden.values():
             os.close(descriptor)
         self._golden.clear()
-        self._held.clear()
 
     def _on_answer(self) -> None:
         assert self._control is not None
@@ -267,10 +255,13 @@ class LocalEngine(Engine):
 
 
 class Heirloom:
-    """The process of a nest that the kernel before a restart started; as a Popen in what it can."""
+    """The process of a nest that the kernel before a restart started; as a NestProcess in what it
+    can."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, path: Path) -> None:
+        """It runs from the image at `path`."""
         credentials = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self._held = image.hold(path)
         self._descriptor = os.pidfd_open(struct.unpack("3i", credentials)[0])
 
     def kill(self) -> None:
@@ -279,9 +270,10 @@ class Heirloom:
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wait(self) -> None:
-        """Until it has ended."""
+        """Until it has ended, and needs its image no more."""
         select.select([self._descriptor], [], [])
         os.close(self._descriptor)
+        os.close(self._held)
 
 
 def _send(control: socket.socket, request: Json, descriptors: list[int]) -> None:

@@ -1,0 +1,93 @@
+"""The process of a nest on this machine, and the one that is started ahead of its kernel.
+
+A kernel's own imports take three times as long as a nest takes to come up, and keep one processor
+busy. So `python -m crkernel` has a nest started first, and the engine finds it ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import crkernel.guest
+from crkernel import image
+from crkernel.engines import outside
+from crkernel.engines.base import Limits
+from crkernel.errors import CRKernelError
+
+_ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
+_UNUSUAL = re.compile(r"--CRKernel\.(staging_size|engine(?!=(auto|local)$))")
+"""Arguments of a kernel that wants another nest, or none."""
+
+
+class NestProcess:
+    """A nest that comes up; `control` is the socket to it."""
+
+    def __init__(self, path: Path, staging: int) -> None:
+        """Of the image at `path`, with `staging` bytes. Raises OSError, ImageMissing."""
+        self.wanted = (path, staging)
+        self._held = image.hold(path)
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = {"image": str(path), "staging": staging, "cache": outside.npm_cache()}
+        # -E -s -S: nothing of the user's Python set-up takes part.
+        command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it, unless it has ended."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Until it has ended, and needs its image no more."""
+        self._process.wait()
+        self.control.close()
+        os.close(self._held)
+
+
+_ahead: NestProcess | None = None
+
+
+def start_ahead(arguments: list[str]) -> None:
+    """Start the nest of a kernel with these arguments, if it is likely to want the usual one. What
+    is in the way of that, the engine will meet again, and tell."""
+    global _ahead
+    path = image.image_path()
+    if path is None or any(_UNUSUAL.match(argument) for argument in arguments):
+        return
+    with suppress(CRKernelError, OSError):
+        _ahead = NestProcess(path, Limits.default().staging_size)
+
+
+def take(path: Path, staging: int) -> NestProcess:
+    """The one that was started ahead, if it is as wanted, or a new one; see there."""
+    global _ahead
+    if _ahead is not None and _ahead.wanted == (path, staging):
+        nest, _ahead = _ahead, None
+        return nest
+    drop_ahead()
+    return NestProcess(path, staging)
+
+
+def drop_ahead() -> None:
+    """End the one that was started ahead, if it is still there: nobody wants it."""
+    global _ahead
+    if _ahead is not None:
+        nest, _ahead = _ahead, None
+        nest.kill()
+        nest.wait()
