@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -36,6 +37,8 @@ class Present:
         on_exit: Callable[[Json], None],
     ) -> None:
         self.live: Sandbox | None = None
+        self.reachable = asyncio.Event()
+        """Set while the guest can take messages of comms."""
         self.boot = Boot(engine, language, background)
         self.spare = Spare(engine, background)
         self.revived: str | None = None

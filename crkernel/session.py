@@ -15,23 +15,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from crkernel.background import Background
-from crkernel.checkpoint import Checkpoint, Status
+from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
 from crkernel.engines.base import Engine, Limits, Sandbox
-from crkernel.errors import CRKernelError, SandboxDied, UserError
+from crkernel.errors import SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
 from crkernel.npm import Npm
-from crkernel.outcome import (
-    Json,
-    Language,
-    Outcome,
-    Sink,
-    add_network_hint,
-    outcome,
-    simple_error,
-)
+from crkernel.outcome import Json, Language, Outcome, Sink
 from crkernel.past import ROOT, Past
 from crkernel.present import Present
 from crkernel.questions import Questions
@@ -39,8 +31,6 @@ from crkernel.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-_STUBBORN_SECONDS = 2.0
-"""A cell that an interrupt did not stop for so long is ended with its guest by the next one."""
 _LAST_SECONDS = 2.0
 """How long the end waits for the checkpoint under way."""
 _SPARE_DELAY = 0.25
@@ -69,12 +59,17 @@ class Session:
             self._background,
             self._on_exit,
         )
+        self._cells = Cells(
+            engine,
+            language,
+            self._past,
+            self._present,
+            self._listener,
+            self._questions,
+            self._background,
+        )
         self._delivery = Delivery(engine)
         self._lock = asyncio.Lock()
-        self._reachable = asyncio.Event()  # set while the guest can take messages of comms
-        self._checkpointing: asyncio.Task[None] | None = None
-        self._running = False
-        self._interrupted_at: float | None = None
         self._swaps = 0
 
     @property
@@ -102,7 +97,7 @@ class Session:
             self._past.inherit(state)
         await self._present.root(ROOT)
         self._past.last["start"] = time.monotonic() - begin
-        self._reachable.set()
+        self._present.reachable.set()
         self._present.spare.warm(_SPARE_DELAY)
         if self._past.root_name() is not None and self.engine.limits == Limits.default():
             self._background.start(self._make_golden(_GOLDEN_DELAY))
@@ -112,8 +107,8 @@ class Session:
         with the same secret: its keys get a prefix there ("r1.7")."""
         if restart:
             await self._finish()
-        elif self._checkpointing is not None:  # it may have to tell why it is refused
-            await asyncio.wait([self._checkpointing], timeout=_LAST_SECONDS)
+        else:  # a checkpoint may have to tell why it is refused
+            await self._cells.settled(_LAST_SECONDS)
         if self._present.live is not None:
             self._present.live.silence()
         await self._background.cancel()
@@ -125,8 +120,8 @@ class Session:
     async def _finish(self) -> None:
         """Stop what runs and keep where it got to, unless it does not stop."""
         try:
-            async with asyncio.timeout(_STUBBORN_SECONDS):
-                while self._running:
+            async with asyncio.timeout(STUBBORN_SECONDS):
+                while self._cells.running:
                     await self.interrupt()
                     await asyncio.sleep(0)
             async with asyncio.timeout(_LAST_SECONDS):
@@ -160,12 +155,12 @@ class Session:
                 live = await self._present.keep()
             self._present.revived = None
             self._listener.begin(sink)
-            if self._was_interrupted:  # while it waited for the checkpoint before it
-                return _interrupted()
+            if self._cells.interrupted:  # while it waited for the checkpoint before it
+                return self._cells.interrupted
             fields: Json = {"user_expressions": dict(user_expressions or {})}
             if measure is not None:
                 fields["measure"] = measure
-            return await self._run(live, code, count, silent, fields)
+            return await self._cells.run(live, code, count, silent=silent, **fields)
 
     async def npm(self, call: Npm, counts: Callable[[], int], sink: Sink) -> Outcome:
         """Run npm on the packages of the guest, outside of it. If that changes them, it is a cell
@@ -173,26 +168,23 @@ class Session:
         async with self._operation():
             live = await self._present.keep()
             self._listener.begin(sink)
-            if self._was_interrupted:
-                return _interrupted()
+            if self._cells.interrupted:
+                return self._cells.interrupted
             begin = time.monotonic()
             head = self.timeline.restorable(self.timeline.head).key
             files = await self._delivery.run(call, self._past.name(head), sink)
             if files is not None:
                 await live.place(files, FOLDER, LEAVES)
             if call.scripts:
-                return await self._run(
-                    live, self.language.install_scripts, counts(), False, {}, call.line
-                )
+                code = self.language.install_scripts
+                return await self._cells.run(live, code, counts(), told=call.line)
             if files is not None:
-                duration = time.monotonic() - begin
-                work = self._checkpoint(live, call.line, counts(), duration, "ok")
-                self._checkpointing = self._background.start(work)
+                self._cells.checkpoint(live, call.line, counts(), time.monotonic() - begin)
             return Outcome("ok")
 
     def begin_request(self) -> None:
         """A front end wants something new; interrupts from here on are meant for it."""
-        self._interrupted_at = None
+        self._cells.begin_request()
 
     async def call(self, op: str, **fields: Any) -> Json:
         """Ask the guest something that changes nothing: completion, inspection and the like."""
@@ -203,7 +195,7 @@ class Session:
     async def comm(self, message: Json, sink: Sink) -> None:
         """Have the guest handle a message of a comm, in a running cell or between two; what its
         handler shows goes to `sink`. Raises SandboxDied."""
-        await self._reachable.wait()
+        await self._present.reachable.wait()
         assert self._present.live is not None
         call = self._comms.call(message)
         with self._listener.handling(sink) as number:
@@ -216,20 +208,7 @@ class Session:
         if self._delivery.under_way:
             await self._delivery.interrupt()
             return
-        if self._present.live is None or self._present.live.death is not None:
-            return
-        now = time.monotonic()
-        if not self._was_interrupted:
-            self._interrupted_at = now
-        elif self._running and now > (self._interrupted_at or now) + _STUBBORN_SECONDS:
-            await self._present.live.kill_guest()
-            return
-        with contextlib.suppress(SandboxDied):
-            await self._present.live.call("interrupt", look=not self._running)
-
-    @property
-    def _was_interrupted(self) -> bool:
-        return self._interrupted_at is not None
+        await self._cells.interrupt()
 
     # -- going back and forth
 
@@ -303,10 +282,6 @@ class Session:
                 self._present.spare.warm()
             return key
 
-    @property
-    def _has_network(self) -> bool:
-        return self.engine.network != "none"
-
     def change_network(self, network: str) -> None:
         """What guests reach that come up from now on, also in a rewind. Raises UserError."""
         if network not in self.engine.networks:
@@ -357,10 +332,8 @@ class Session:
         lives: one that died meanwhile is put back first."""
         async with self._lock:
             self._past.touch()
-            self._reachable.clear()
-            if self._checkpointing is not None:
-                await asyncio.wait([self._checkpointing])  # who gives up waiting does not stop it
-                self._checkpointing = None
+            self._present.reachable.clear()
+            await self._cells.settled()
             if self._present.live is None:
                 raise SandboxDied("there is no guest", hint="restart the kernel")
             if self._present.live.death is not None:
@@ -368,47 +341,7 @@ class Session:
             try:
                 yield self._present.live
             finally:
-                self._reachable.set()
-
-    async def _run(
-        self,
-        live: Sandbox,
-        code: str,
-        count: int,
-        silent: bool,
-        fields: Json,
-        told: str | None = None,
-    ) -> Outcome:
-        """`told` is what the timeline has as the cell's code, if it is something else."""
-        begin = time.monotonic()
-        self._running = True
-        self._reachable.set()
-        audience = self._listener.audience
-        try:
-            with self._questions.of(live):
-                reply = await live.call(
-                    "execute",
-                    code=code,
-                    cell=str(count),
-                    silent=silent,
-                    audience=audience.at,
-                    colors=audience.colors,
-                    **fields,
-                )
-        except SandboxDied as death:
-            record = None if silent else (told or code, count, time.monotonic() - begin)
-            return await self._mourn(death, record)
-        finally:
-            self._running = False
-            self._reachable.clear()
-        result = outcome(reply, self.engine.limits, self.language)
-        if result.error is not None and "full" in self.engine.networks and not self._has_network:
-            add_network_hint(result.error)
-        if not silent:
-            duration = time.monotonic() - begin
-            work = self._checkpoint(live, told or code, count, duration, result.status)
-            self._checkpointing = self._background.start(work)
-        return result
+                self._present.reachable.set()
 
     # -- the transaction
 
@@ -449,41 +382,6 @@ class Session:
         await asyncio.sleep(delay)
         await self.keep_golden()
 
-    # -- checkpoints
-
-    async def _checkpoint(
-        self, live: Sandbox, code: str, count: int, duration: float, status: str
-    ) -> None:
-        state: Status = "ok" if status == "ok" else "error"
-        draft = Checkpoint(str(count), self.timeline.head, code, time.time(), duration, state)
-        try:
-            await self._past.take(draft, live)
-        except SandboxDied as death:
-            self._past.lose(draft, str(death))
-
-    # -- deaths
-
-    async def _mourn(self, death: SandboxDied, cell: tuple[str, int, float] | None) -> Outcome:
-        """The guest died in a cell: record it, restore the state before, say how."""
-        message = self._present.death_words(death)
-        if cell is not None:
-            code, count, duration = cell
-            head, now = self.timeline.head, time.time()
-            self.timeline.append(
-                Checkpoint(str(count), head, code, now, duration, "died", reason=message)
-            )
-        try:
-            restored = await self._present.recover(self.timeline.head)
-        except CRKernelError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            restored = f"there is no guest until this is mended: {error}{hint}"
-        return Outcome("error", error=simple_error("GuestDied", f"{message}; {restored}"))
-
     def _on_exit(self, _how: Json) -> None:
-        if not self._running:  # the cell's own call fails with it otherwise, see _run
+        if not self._cells.running:  # its own call fails with it otherwise
             self._background.start(self.settled())
-
-
-def _interrupted() -> Outcome:
-    error = simple_error("Interrupted", "the cell was interrupted before it began")
-    return Outcome("error", error=error | {"interrupted": True})

@@ -20,18 +20,15 @@ from contextlib import contextmanager
 
 from . import activity, golden, memory, mounts, process, record, seccomp, uplink, wire
 from . import syscalls as sc
-from .activity import Activity, Times
 from .clock import Clock
 from .criu import STAGING_FULL, Criu, CriuError
 from .link import Channel
 from .process import Guest, GuestEnded, Pipes
+from .rest import Rest
 from .tree import Tree
 
 _HELLO_SECONDS = 20.0
 _ANSWER_SECONDS = 2.0
-_SETTLE_SECONDS = 0.005
-"""After an answer the guest's main thread finishes what it did for it. Until then only what the
-guest says tells whether it has gone on by itself."""
 _WATCHED = (process.WORK, "/tmp")
 _PATH_COLUMN = 73  # of /proc/PID/maps
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -70,11 +67,6 @@ class Supervisor:
         self._clock = Clock()
         self._guest: Guest | None = None
         self._hello: wire.Message = {}
-        self._activity = Activity(0)
-        self._rested: Times | None = None
-        self._settle_at: float | None = None
-        self._spoke = False
-        self._looking = False  # a call is under way that changes nothing, in a guest at rest
         self._selector = selectors.DefaultSelector()
         self._selector.register(kernel, selectors.EVENT_READ, self._on_request)
         self._operations: dict[str, Callable[[wire.Message], wire.Message]] = {
@@ -88,17 +80,14 @@ class Supervisor:
             "warm": self._warm,
         }
         self._criu = Criu(_open_directory(staging, "runtime"))
+        self._rest = Rest(lambda: self._criu.waiting)
 
     def serve(self) -> None:
         """Until the kernel is gone; then everything in the sandbox ends with PID 1."""
         while True:
-            timeout = None
-            if self._settle_at is not None:
-                timeout = max(0.0, self._settle_at - time.monotonic())
-            for key, _ in self._selector.select(timeout):
+            for key, _ in self._selector.select(self._rest.timeout):
                 key.data()
-            if self._settle_at is not None and time.monotonic() >= self._settle_at:
-                self._settle()
+            self._rest.settle()
             self._reap_orphans()
             if self._guest is not None:
                 with contextlib.suppress(OSError):  # then the next dump starts its own
@@ -135,14 +124,12 @@ class Supervisor:
         self._clock.enter()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
-        self._activity = Activity(_worker(self._hello))
+        self._rest.of(_worker(self._hello))
         return {"hello": self._hello}
 
     def _call(self, request: wire.Message) -> wire.Message:
         guest = self._living()
-        self._looking = request["look"] is True and self._at_rest()
-        if not self._looking:
-            self._rested = self._settle_at = None
+        self._rest.called(look=request["look"] is True)
         try:
             guest.call(request["call"])
         except GuestEnded as error:
@@ -156,23 +143,12 @@ class Supervisor:
     def _is_rested(self, _request: wire.Message) -> wire.Message:
         """Whether the guest still is where its newest checkpoint left it."""
         self._drain(self._living())
-        return {"rested": self._at_rest()}
-
-    def _read_times(self, but: int = 0) -> None:
-        """What the guest does from here on, it does by itself."""
-        self._rested = self._activity.times(but or self._criu.waiting)
-
-    def _at_rest(self) -> bool:
-        if self._settle_at is not None:
-            return not self._spoke
-        if self._spoke or self._rested is None:
-            return False
-        return activity.is_rest(self._rested, self._activity.times(self._criu.waiting))
+        return {"rested": self._rest.holds()}
 
     def _dump(self, request: wire.Message) -> wire.Message:
         guest, name = self._living(), str(request["name"])
         start = time.monotonic()
-        self._rested = self._settle_at = None
+        self._rest.end()
         self._finish_calls(guest)
         self._reap_orphans()
         meta: wire.Message = {"pipes": guest.pipes.inodes(), "hello": self._hello}
@@ -187,8 +163,7 @@ class Supervisor:
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta["memory"] = record.fingerprints(files)
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
-            self._spoke = False
-            self._read_times(criu_pid)
+            self._rest.begin(criu_pid)
 
         try:
             inodes = list(meta["pipes"].values())
@@ -199,8 +174,7 @@ class Supervisor:
             shutil.rmtree(name, dir_fd=self._staging)
             # The session knows of this state, and would gain nothing by a second try. CRIU may have
             # let go of the guest in the middle of anything, so its threads settle first.
-            self._spoke = False
-            self._settle_at = time.monotonic() + _SETTLE_SECONDS
+            self._rest.begin_soon()
             raise Refused("DumpRefused", _words(error)) from error
         finally:
             os.close(images)
@@ -253,10 +227,9 @@ class Supervisor:
             guest.call({"id": 0, "op": "hello", "restored": True, "fresh": fresh})
         except GuestEnded:
             pass  # the wait for its answer tells
-        self._hello = meta["hello"]
-        self._activity = Activity(_worker(self._hello))
         self._adopt(guest)
-        self._spoke = False
+        self._hello = meta["hello"]
+        self._rest.of(_worker(self._hello))
         return {"hello": meta["hello"], "seconds": seconds}
 
     def _await_network(self) -> None:
@@ -273,7 +246,7 @@ class Supervisor:
 
     def _place(self, request: wire.Message) -> wire.Message:
         """Put files that somebody else made in the place of some of the guest's."""
-        self._rested = self._settle_at = None
+        self._rest.end()
         try:
             self._tree.place(request["files"], request["folder"], request["leaves"])
         except OSError as error:
@@ -307,7 +280,7 @@ class Supervisor:
         return self._guest
 
     def _forward(self, frames: wire.Body) -> None:
-        self._spoke = True
+        self._rest.disturb()
         self._kernel.sendall(frames)
 
     def _adopt(self, guest: Guest) -> wire.Message:
@@ -325,7 +298,6 @@ class Supervisor:
                 self._selector.register(descriptor, selectors.EVENT_READ, self._on_output)
         self._selector.register(guest.pidfd, selectors.EVENT_READ, self._on_exit)
         self._guest = guest
-        self._settle_at = time.monotonic() + _SETTLE_SECONDS
         return hello
 
     def _on_output(self) -> None:
@@ -340,9 +312,8 @@ class Supervisor:
         guest.drain()
         for data in wire.join(guest.take_replies(), wire.REPLY):
             self._kernel.sendall(data)
-        if self._looking and guest.answered:
-            self._looking = False
-            self._settle_at = time.monotonic() + _SETTLE_SECONDS
+        if guest.answered:
+            self._rest.answered()
 
     def _on_room(self) -> None:
         guest = self._living()
@@ -374,10 +345,6 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
         guest.close()
         self._kernel.sendall(wire.pack({"event": "exited"} | how))
-
-    def _settle(self) -> None:
-        self._settle_at = None
-        self._read_times()
 
     def _reap_orphans(self) -> None:
         """PID 1 inherits whoever lost its parent; the guest itself is left to `_on_exit`."""

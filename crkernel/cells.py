@@ -1,0 +1,158 @@
+"""Runs cells in the live guest and has a checkpoint taken after each; interrupts and deaths too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+from crkernel.background import Background
+from crkernel.checkpoint import Checkpoint, Status
+from crkernel.engines.base import Engine, Sandbox
+from crkernel.errors import CRKernelError, SandboxDied
+from crkernel.listener import Listener
+from crkernel.outcome import Language, Outcome, add_network_hint, outcome, simple_error
+from crkernel.past import Past
+from crkernel.present import Present
+from crkernel.questions import Questions
+
+STUBBORN_SECONDS = 2.0
+"""A cell that an interrupt did not stop for so long is ended with its guest by the next one."""
+
+
+class Cells:
+    """One at a time: who calls `run` or `checkpoint` excludes everything else then."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        language: Language,
+        past: Past,
+        present: Present,
+        listener: Listener,
+        questions: Questions,
+        background: Background,
+    ) -> None:
+        self.running = False
+        self._engine = engine
+        self._language = language
+        self._past = past
+        self._present = present
+        self._listener = listener
+        self._questions = questions
+        self._background = background
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._interrupted_at: float | None = None
+
+    async def run(
+        self,
+        live: Sandbox,
+        code: str,
+        count: int,
+        *,
+        silent: bool = False,
+        told: str | None = None,
+        **fields: Any,
+    ) -> Outcome:
+        """One cell, as execution `count`; `fields` are more of the guest's call. `told` is what the
+        timeline has as its code, if it is something else."""
+        begin = time.monotonic()
+        self.running = True
+        self._present.reachable.set()
+        audience = self._listener.audience
+        try:
+            with self._questions.of(live):
+                reply = await live.call(
+                    "execute",
+                    code=code,
+                    cell=str(count),
+                    silent=silent,
+                    audience=audience.at,
+                    colors=audience.colors,
+                    **fields,
+                )
+        except SandboxDied as death:
+            record = None if silent else (told or code, count, time.monotonic() - begin)
+            return await self._mourn(death, record)
+        finally:
+            self.running = False
+            self._present.reachable.clear()
+        result = outcome(reply, self._engine.limits, self._language)
+        networks, network = self._engine.networks, self._engine.network
+        if result.error is not None and "full" in networks and network == "none":
+            add_network_hint(result.error)
+        if not silent:
+            self.checkpoint(live, told or code, count, time.monotonic() - begin, result.status)
+        return result
+
+    # -- checkpoints
+
+    def checkpoint(
+        self, live: Sandbox, code: str, count: int, duration: float, status: str = "ok"
+    ) -> None:
+        """Begin to take the one of a cell that has just run; `settled` waits for it."""
+        state: Status = "ok" if status == "ok" else "error"
+        head = self._past.timeline.head
+        draft = Checkpoint(str(count), head, code, time.time(), duration, state)
+        self._checkpointing = self._background.start(self._take(draft, live))
+
+    async def settled(self, timeout: float | None = None) -> None:
+        """Wait for the checkpoint under way, so many seconds at most. Who gives up waiting does not
+        stop it."""
+        if self._checkpointing is not None:
+            await asyncio.wait([self._checkpointing], timeout=timeout)
+
+    async def _take(self, draft: Checkpoint, live: Sandbox) -> None:
+        try:
+            await self._past.take(draft, live)
+        except SandboxDied as death:
+            self._past.lose(draft, str(death))
+
+    # -- interrupts
+
+    def begin_request(self) -> None:
+        """A front end wants something new; interrupts from here on are meant for it."""
+        self._interrupted_at = None
+
+    @property
+    def interrupted(self) -> Outcome | None:
+        """What becomes of a cell that was interrupted before it began; None if it was not."""
+        if self._interrupted_at is None:
+            return None
+        error = simple_error("Interrupted", "the cell was interrupted before it began")
+        return Outcome("error", error=error | {"interrupted": True})
+
+    async def interrupt(self) -> None:
+        """Stop the running cell. One that does not react is ended, guest and all, by the second
+        interrupt, and the state before it comes back."""
+        live = self._present.live
+        if live is None or live.death is not None:
+            return
+        now = time.monotonic()
+        if self._interrupted_at is None:
+            self._interrupted_at = now
+        elif self.running and now > self._interrupted_at + STUBBORN_SECONDS:
+            await live.kill_guest()
+            return
+        with contextlib.suppress(SandboxDied):
+            await live.call("interrupt", look=not self.running)
+
+    # -- deaths
+
+    async def _mourn(self, death: SandboxDied, cell: tuple[str, int, float] | None) -> Outcome:
+        """The guest died in a cell: record it, restore the state before, say how."""
+        message = self._present.death_words(death)
+        timeline = self._past.timeline
+        if cell is not None:
+            code, count, duration = cell
+            head, now = timeline.head, time.time()
+            timeline.append(
+                Checkpoint(str(count), head, code, now, duration, "died", reason=message)
+            )
+        try:
+            restored = await self._present.recover(timeline.head)
+        except CRKernelError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            restored = f"there is no guest until this is mended: {error}{hint}"
+        return Outcome("error", error=simple_error("GuestDied", f"{message}; {restored}"))

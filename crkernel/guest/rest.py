@@ -1,0 +1,87 @@
+"""Tells whether a guest still is where its newest checkpoint has it: if it rests there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .activity import Activity, Times, is_rest
+
+_SETTLE_SECONDS = 0.005
+"""After an answer the guest's main thread finishes what it did for it. Until then only what the
+guest says tells whether it has gone on by itself."""
+
+
+class Rest:
+    """Of the guest in a sandbox, by what it says and by what its threads do. `not_the_guest` is the
+    process that waits there for the next dump, 0 if none does."""
+
+    def __init__(self, not_the_guest: Callable[[], int]) -> None:
+        self._not_the_guest = not_the_guest
+        self._activity = Activity(0)
+        self._times: Times | None = None
+        self._begins_at: float | None = None
+        self._spoke = False
+        self._looking = False  # a call is under way that changes nothing, in a guest at rest
+
+    def of(self, worker: int) -> None:
+        """A guest has come up whose thread `worker` speaks with the supervisor."""
+        self._activity = Activity(worker)
+        self.begin_soon()
+
+    def begin(self, criu: int) -> None:
+        """The guest is frozen for a checkpoint, which the process `criu` takes."""
+        self._spoke = False
+        self._read(criu)
+
+    def begin_soon(self) -> None:
+        """The guest does nothing any more that it was told to do, but has not settled yet."""
+        self._spoke = False
+        self._begins_at = time.monotonic() + _SETTLE_SECONDS
+
+    def end(self) -> None:
+        """The guest goes on, because it is told to."""
+        self._times = self._begins_at = None
+
+    def disturb(self) -> None:
+        """The guest said something."""
+        self._spoke = True
+
+    def holds(self) -> bool:
+        """Whether nothing has happened since it began."""
+        if self._begins_at is not None:
+            return not self._spoke
+        if self._spoke or self._times is None:
+            return False
+        return is_rest(self._times, self._activity.times(self._not_the_guest()))
+
+    # -- calls
+
+    def called(self, *, look: bool) -> None:
+        """The guest gets a call; with `look` it changes nothing."""
+        self._looking = look and self.holds()
+        if not self._looking:
+            self.end()
+
+    def answered(self) -> None:
+        """The guest has answered all calls."""
+        if self._looking:
+            self._looking = False
+            self._begins_at = time.monotonic() + _SETTLE_SECONDS
+
+    # -- the supervisor's loop
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds until `settle` has something to do."""
+        return None if self._begins_at is None else max(0.0, self._begins_at - time.monotonic())
+
+    def settle(self) -> None:
+        """Begin, if it is time."""
+        if self._begins_at is not None and time.monotonic() >= self._begins_at:
+            self._read(self._not_the_guest())
+
+    def _read(self, but: int) -> None:
+        """What the guest does from here on, it does by itself."""
+        self._begins_at = None
+        self._times = self._activity.times(but)
