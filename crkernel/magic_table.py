@@ -170,6 +170,26 @@ Runs nothing and does not change the state of the guest.""",
         required=True,
     ),
     Magic(
+        "forget",
+        "%forget REF [..REF]",
+        "drop checkpoints: their memory and files, not their place in the timeline",
+        f"""\
+Frees what staging holds of REF, or of all checkpoints on the path from the first REF to the second.
+They cannot be rewound to any more; %recall still works, and %rerun from a state that stays. What
+other checkpoints share with them stays until these are dropped too; %status shows what each takes.
+
+{REFERENCES}
+
+Examples:
+  %forget 3
+  %forget 3..7
+
+The state that the guest would come back to if it died stays. Does not change the state of the
+guest.""",
+        argument="range",
+        required=True,
+    ),
+    Magic(
         "reset",
         "%reset",
         "go to a fresh guest",

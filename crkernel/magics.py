@@ -101,6 +101,13 @@ async def _recall(command: Command, front: Frontend) -> None:
     front.recall(code.lstrip("\n"))  # magics stood above it
 
 
+async def _forget(command: Command, front: Frontend) -> None:
+    last = command.args[1] if len(command.args) > 1 else None
+    count, freed = await front.session.forget(command.args[0], last)
+    checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
+    front.show(f"{checkpoints} dropped, {freed / (1 << 20):.0f} MiB of staging are free again")
+
+
 async def _reset(_command: Command, front: Frontend) -> None:
     key = await front.session.reset(front.next_count())
     front.show(f"a fresh guest, checkpoint {key}; %undo and %rewind lead back")
@@ -201,6 +208,7 @@ _RUN: dict[str, Callable[[Command, Frontend], Awaitable[Outcome | None]]] = {
     "checkpoint": _checkpoint,
     "timeline": _timeline,
     "recall": _recall,
+    "forget": _forget,
     "reset": _reset,
     "config": _config,
     "npm": _npm,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost
 from crkernel.comms import Comms
 from crkernel.engines.base import Engine, Sandbox, died
-from crkernel.errors import CheckpointError, EngineError, SandboxDied
+from crkernel.errors import CheckpointError, EngineError, SandboxDied, UserError
 from crkernel.guest import golden
 from crkernel.outcome import Json
 from crkernel.thinner import Thinner
@@ -68,6 +69,33 @@ class Past:
         """Record a guest that was restored from the golden root `name`, as a checkpoint."""
         self._names[draft.key] = name
         self._append(replace(draft, cost=Cost(0.0, 0.0, 0, 0)))
+
+    async def drop(self, keys: Sequence[str]) -> tuple[int, int]:
+        """Give up what can be restored of some checkpoints; how many, and bytes that are free now.
+        Raises UserError for the one that the guest would come back to, and drops none."""
+        needed = self.timeline.nearest_restorable(self.timeline.head)
+        if needed in keys:
+            raise UserError(
+                f"checkpoint {needed} stays: the guest would come back there if it died",
+                hint="go elsewhere first, e.g. with %undo",
+            )
+        names = {key: self._names[key] for key in keys if key in self._names}
+        names = {key: n for key, n in names.items() if not n.startswith(golden.PREFIX)}
+        freed = await self._thinner.drop(names.values()) if names else 0
+        for key in names:
+            del self._names[key]
+            self._comms.kept.pop(key, None)
+            cost = self.timeline.get(key).cost
+            left = cost and replace(cost, memory=0, files=0)
+            self.timeline.amend(key, reason="it was dropped by %forget", cost=left)
+        return len(names), freed
+
+    async def costs(self, count: int) -> dict[str, list[int]]:
+        """What the newest `count` checkpoints take of staging, by key: see `Engine.costs`."""
+        newest = list(islice(reversed(self._names.items()), count))
+        names = {name: key for key, name in newest if not name.startswith(golden.PREFIX)}
+        costs = await self._engine.costs(list(names))
+        return {key: costs[name] for name, key in names.items() if name in costs}
 
     def lose(self, draft: Checkpoint, why: str) -> None:
         """Record a cell whose guest died before there was a checkpoint."""

@@ -27,6 +27,7 @@ from crkernel.outcome import Json, Language, Outcome, Sink
 from crkernel.past import ROOT, Past
 from crkernel.present import Present
 from crkernel.questions import Questions
+from crkernel.render import size
 from crkernel.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ _LAST_SECONDS = 2.0
 _SPARE_DELAY = 0.25
 """Seconds that the first spare waits, so as not to slow down the first cell."""
 _GOLDEN_DELAY = 3.0
+_NEWEST = 8
+"""So many checkpoints does %status show the cost of."""
 
 
 class Session:
@@ -270,6 +273,14 @@ class Session:
                 self.timeline.label(key, label)
             return key
 
+    async def forget(self, first: str, last: str | None) -> tuple[int, int]:
+        """Drop the checkpoints from `first` to `last`: their memory and files, not their records.
+        How many, and bytes that are free now. Raises UserError."""
+        async with self._operation():
+            start = self.timeline.resolve(first)
+            end = self.timeline.resolve(last) if last is not None else start
+            return await self._past.drop(self.timeline.span(start, end))
+
     async def reset(self, count: int) -> str:
         """Start over with a fresh guest, under the limits as they are now; the timeline stays."""
         async with self._operation():
@@ -300,14 +311,14 @@ class Session:
     async def status(self) -> Json:
         """For %status: values by section."""
         engine, limits, unit = await self.engine.status(), self.engine.limits, 1 << 20
-        used, size = engine["staging used"] / unit, engine["staging size"] // unit
+        used, whole = engine["staging used"] / unit, engine["staging size"] // unit
         return {
             "engine": {
                 "name": engine["engine"],
                 "image": engine["image"],
                 "guest": self.language_version,
                 "cgroup": engine["cgroup"],
-                "staging": f"{used:.0f} of {size} MiB",
+                "staging": f"{used:.0f} of {whole} MiB",
             },
             "limits": {
                 "memory": f"{limits.memory // unit} MiB",
@@ -320,6 +331,10 @@ class Session:
                 "head": self.timeline.head,
                 "checkpoints": len(self.timeline),
                 "twin swaps": self._swaps,
+            },
+            "checkpoints": {
+                key: f"{size(images)}, memory files {size(own)} of its own, {size(shared)} shared"
+                for key, (images, own, shared) in (await self._past.costs(_NEWEST)).items()
             },
             "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self._past.last.items()},
         }

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
 from crkernel.background import Background
@@ -28,6 +28,8 @@ _BIG = 24 << 20
 """Bytes from which on a checkpoint's memory moves into a memory file. A guest that was booted takes
 less when it is idle, and is thinned."""
 _SHARE = 4
+_DROPPING = "/"
+"""No checkpoint's name: what is under way with all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,23 @@ class Thinner:
             async with self._free:
                 self._free.notify_all()
 
+    async def drop(self, names: Collection[str]) -> int:
+        """Take checkpoints out of staging; bytes that are free now. Raises EngineError."""
+        async with self._free:
+            await self._free.wait_for(lambda: not self._current)
+            self._current = _DROPPING
+        self._jobs = deque(job for job in self._jobs if job.name not in names)
+        self._waiting = sum(job.size for job in self._jobs)
+        for known in (self._bases, self._mapped):
+            for name in [n for n, near in known.items() if n in names or near in names]:
+                del known[name]
+        try:
+            return await self._engine.drop(list(names))
+        finally:
+            async with self._free:
+                self._current = ""
+                self._free.notify_all()
+
     async def stop(self) -> None:
         """Finish what is under way, and take up nothing more."""
         async with self._free:
@@ -114,15 +133,20 @@ class Thinner:
                 await self._pause()
                 job = self._jobs[0]
                 async with self._free:
-                    await self._free.wait_for(lambda: job.name not in self._held)  # noqa: B023
+                    await self._free.wait_for(lambda: self._is_free(job.name))  # noqa: B023
                     if self._stopped:
                         return
+                    if job not in self._jobs:  # it was dropped meanwhile
+                        continue
                     self._current = job.name
                 self._jobs.popleft()
                 self._waiting -= job.size
                 await self._shrink(job)
         finally:
             self._worker = None
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._held and not self._current
 
     async def _pause(self) -> None:
         while self._waiting < self._engine.limits.staging_size // _SHARE:

@@ -291,6 +291,13 @@ class Timeline:
             raise _too_few("redo", len(reached), "after")
         return reached[n - 1].key
 
+    def span(self, first: str, last: str) -> list[str]:
+        """The keys on the path from `first` to `last`, both included. Raises UserError."""
+        path = self.path(last)
+        if self.get(first).key not in path:
+            raise UserError(f"{first} does not lead to {last}: they lie on different branches")
+        return path[path.index(first) :]
+
     def between(self, first: str, last: str) -> list[Checkpoint]:
         """The checkpoints with code on the path from `first` to `last`, both included, in order.
 

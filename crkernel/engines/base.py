@@ -331,6 +331,16 @@ class Engine(ABC):
         """Move a checkpoint's memory into memory files, if it can be those of the rebased one
         `near`; bytes before and after."""
 
+    @abstractmethod
+    async def drop(self, names: Sequence[str]) -> int:
+        """Take checkpoints out of staging, and what no other needs of what they brought; bytes that
+        are free now. Not the one that the live guest was dumped to or restored from last."""
+
+    @abstractmethod
+    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """What some checkpoints take, in bytes: images, memory files that no other checkpoint
+        needs, memory files that others need too."""
+
     @property
     def machine(self) -> list[str]:
         """What of the machine where sandboxes run its checkpoints depend on."""

@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -163,6 +164,14 @@ class LocalEngine(Engine):
     async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
         """As `thin`."""
         return await self._nest.shrink("rebase", name, near)
+
+    async def drop(self, names: Sequence[str]) -> int:
+        """As `thin`."""
+        return await self._nest.drop(names)
+
+    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """As `thin`."""
+        return await self._nest.costs(names)
 
     def golden(self, key: str) -> str | None:
         """They lie in the image's tree, where the sandboxes see them. One that was asked for is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crkernel.errors import EngineError, from_wire
@@ -48,6 +48,15 @@ class Requests:
         """Have a checkpoint made smaller, by `thin` or `rebase`; bytes before and after."""
         answer = await self.ask(op, name=name, base=base)
         return int(answer["before"]), int(answer["after"])
+
+    async def drop(self, names: Sequence[str]) -> int:
+        """Have checkpoints dropped; bytes that are free now."""
+        return int((await self.ask("drop", names=list(names)))["freed"])
+
+    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """What some checkpoints take, see `Engine.costs`."""
+        found: dict[str, list[int]] = (await self.ask("costs", names=list(names)))["costs"]
+        return found
 
     def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
         """An answer has come; its descriptors are in it as `descriptors`."""

@@ -37,8 +37,8 @@ _PATIENCE_SECONDS = 120
 
 
 STAGING_FULL = (
-    "staging is full (limit staging_size; shut the kernel down and start it anew, "
-    "or raise the limit)"
+    "staging is full (limit staging_size; drop checkpoints with %forget, or shut the kernel down "
+    "and start it with a higher limit)"
 )
 
 

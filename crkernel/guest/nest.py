@@ -24,6 +24,7 @@ from typing import Any
 from . import courier, golden, linger, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
+from .eviction import costs, drop
 from .link import Channel, GateLink, SocketLink
 from .mounts import RESOLV_CONF, STAGING
 from .rebase import clear, rebase, used
@@ -45,6 +46,19 @@ def main() -> None:
     nest = Nest(SocketLink(socket.socket(fileno=CONTROL_FD)))
     nest.answer({"ready": wire.PROTOCOL})
     nest.serve()
+
+
+def _shrink(way: Callable[[str, str, str], tuple[int, int]], request: Json) -> Json:
+    before, after = way(STAGING, request["name"], request["base"])
+    return {"before": before, "after": after}
+
+
+_CHORES: dict[str, Callable[[Json], Json]] = {
+    "costs": lambda request: {"costs": costs(STAGING, request["names"])},
+    "drop": lambda request: {"freed": drop(STAGING, request["names"])},
+    "rebase": partial(_shrink, rebase),
+    "thin": partial(_shrink, thin),
+}
 
 
 class Nest:
@@ -151,8 +165,8 @@ class Nest:
             return {"pid": self.fork(work, _COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
-        if request["op"] in ("thin", "rebase", "golden"):
-            do = self._golden if request["op"] == "golden" else self._shrink
+        if request["op"] in (*_CHORES, "golden"):
+            do = self._golden if request["op"] == "golden" else self._chore
             self._working[self.fork(partial(do, request), 0)] = request
             return None
         taken, size = used()
@@ -203,7 +217,8 @@ class Nest:
                 continue
             del self._ending[pid]
             if (work := self._working.pop(pid, None)) and status:  # it has not answered for itself
-                clear(STAGING, work["name"])
+                if "name" in work:
+                    clear(STAGING, work["name"])
                 words = f"{work['op']}: its process was ended, perhaps for want of memory"
                 failure = {"kind": "EngineError", "message": words}
                 self.answer({"id": work["id"], "error": failure})
@@ -231,14 +246,12 @@ class Nest:
             self._ending[pid] = -1
         return pid
 
-    def _shrink(self, request: Json) -> None:
-        """Make a checkpoint smaller, in one of two ways."""
+    def _chore(self, request: Json) -> None:
+        """Do something with checkpoints in staging that may take a while."""
         sc.die_with_parent()
         os.nice(_NICE)
-        way = rebase if request["op"] == "rebase" else thin
         try:
-            before, after = way(STAGING, request["name"], request["base"])
-            answer: Json = {"before": before, "after": after}
+            answer = _CHORES[request["op"]](request)
         except (OSError, ValueError, KeyError) as error:
             failure = {"kind": "EngineError", "message": f"{request['op']}: {error}"}
             answer = {"error": failure}

@@ -44,23 +44,19 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
         raise
     finally:
         shutil.rmtree(new)
-        _share_room()
+        share_room()
     return before, _pages(old)
 
 
 def clear(staging: str, name: str) -> None:
     """Take away what a process left that was ended while it made checkpoint `name` smaller."""
-    directory = os.open(f"{staging}/{name}", os.O_RDONLY)
-    try:
-        needed = record.read(directory).get("memory", {})
-    finally:
-        os.close(directory)
+    needed = record.at(f"{staging}/{name}").get("memory", {})
     for path in (f"{memory.FOLDER}/{name}", *glob.glob(f"{memory.FOLDER}/{name}.*")):
         if os.path.basename(path) not in needed and os.path.exists(path):
             os.unlink(path)
     for suffix in ("thin", "rebased", "golden"):
         shutil.rmtree(f"{staging}/{name}.{suffix}", ignore_errors=True)
-    _share_room()
+    share_room()
 
 
 def used() -> tuple[int, int]:
@@ -69,7 +65,7 @@ def used() -> tuple[int, int]:
     return in_staging + in_files, size
 
 
-def _share_room() -> None:
+def share_room() -> None:
     """Two mounts, one budget: staging gets what memory files leave of it."""
     _, (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
     flags = sc.MS_REMOUNT | sc.MS_NOSUID | sc.MS_NODEV

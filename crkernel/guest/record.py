@@ -1,6 +1,6 @@
 """The record in a checkpoint's directory, written last: what makes it a checkpoint.
 
-All functions but `carry` take the directory as a descriptor.
+All functions but `carry` and `at` take the directory as a descriptor.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ def carry(source: str, target: str, **changes: object) -> None:
     finally:
         os.close(old)
         os.close(new)
+
+
+def at(path: str) -> wire.Message:
+    """As `read`, of a directory by its path."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return read(directory)
+    finally:
+        os.close(directory)
 
 
 def read(directory: int) -> wire.Message:

@@ -242,7 +242,7 @@ def test_each_magic_is_explained_with_an_example(magic: Magic) -> None:
 
 def test_the_table_is_what_the_documentation_lists() -> None:
     names = (
-        "rewind undo redo rerun checkpoint timeline recall reset config npm status"
+        "rewind undo redo rerun checkpoint timeline recall forget reset config npm status"
         " time timeit stack who whos lsmagic help"
     )
     assert list(MAGICS) == names.split()

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from crkernel.engines.base import Engine, Limits, Sandbox
@@ -318,6 +319,14 @@ class DockerEngine(Engine):
     async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
         """As `thin`."""
         return await self._nest.shrink("rebase", name, near)
+
+    async def drop(self, names: Sequence[str]) -> int:
+        """As `thin`."""
+        return await self._nest.drop(names)
+
+    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """As `thin`."""
+        return await self._nest.costs(names)
 
     # -- golden roots: kept by the nests in a volume that all containers of the image share
 

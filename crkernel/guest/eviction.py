@@ -1,0 +1,97 @@
+"""What checkpoints take of staging, and how they go, with all that nobody else needs of them.
+
+A checkpoint's memory files, the contents of its files and, if others are differences to it, its
+images may be part of other checkpoints. Those stay until the last of these is dropped too. Who
+drops some sees to it that nobody works on checkpoints meanwhile, and that the one which the live
+guest was dumped to or restored from last is not dropped: it names all that the guest maps.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from . import memory, record, wire
+from .rebase import share_room, used
+from .tree import read_manifest
+
+_DROPPED = "dropped"
+"""A file that marks a checkpoint which others need a part of, and nobody else."""
+
+
+def drop(staging: str, names: Iterable[str]) -> int:
+    """Drop checkpoints; bytes that are free now. Raises OSError or ValueError; what is marked by
+    then goes the next time."""
+    before, _ = used()
+    for name in names:
+        if "/" in name or name.startswith("."):
+            raise ValueError(f"{name!r} is no name of a checkpoint")
+        with open(f"{staging}/{name}/{_DROPPED}", "w"):
+            pass
+    folders = [name for name in os.listdir(staging) if os.path.isdir(f"{staging}/{name}")]
+    dropped = {name for name in folders if os.path.exists(f"{staging}/{name}/{_DROPPED}")}
+    living = [record.at(f"{staging}/{name}") for name in folders if _lives(staging, name, dropped)]
+    bases = dropped & {str(found.get("base")) for found in living}
+    needed = bases | {file for found in living for file in found["memory"]}
+    left = _remove(memory.FOLDER, dropped, needed)
+    left |= _remove(staging, dropped, needed | _contents(staging, living))
+    for name in dropped - bases:
+        shutil.rmtree(f"{staging}/{name}")
+        if name in left:
+            os.mkdir(f"{staging}/{name}", 0o700)
+            with open(f"{staging}/{name}/{_DROPPED}", "w"):
+                pass
+    share_room()
+    return before - used()[0]
+
+
+def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
+    """Bytes that checkpoints take: of images, of memory files that no other needs, and of memory
+    files that others need too. Raises OSError."""
+    needs = {
+        name: record.at(f"{staging}/{name}")["memory"]
+        for name in os.listdir(staging)
+        if _lives(staging, name, ())
+    }
+    users = Counter(file for files in needs.values() for file in files)
+    found = {}
+    for name in needs.keys() & set(names):
+        bytes_of = {
+            file: os.stat(f"{memory.FOLDER}/{file}").st_blocks * 512 for file in needs[name]
+        }
+        own = sum(taken for file, taken in bytes_of.items() if users[file] == 1)
+        with os.scandir(f"{staging}/{name}") as entries:
+            images = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+        found[name] = [images, own, sum(bytes_of.values()) - own]
+    return found
+
+
+def _lives(staging: str, name: str, dropped: Collection[str]) -> bool:
+    """Whether this is a checkpoint: not one that is being made, nor staging's other folders."""
+    return name not in dropped and os.path.exists(f"{staging}/{name}/{record.NAME}")
+
+
+def _contents(staging: str, living: list[wire.Message]) -> set[str]:
+    """The names of manifests and of contents of files that checkpoints need."""
+    directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        manifests = {str(found["files"]) for found in living}
+        entries = [e for name in manifests for e in read_manifest(directory, name).values()]
+    finally:
+        os.close(directory)
+    return manifests | {entry["content"] for entry in entries if "content" in entry}
+
+
+def _remove(folder: str, dropped: set[str], needed: set[str]) -> set[str]:
+    """Remove files that dropped checkpoints brought; the names of those that left some."""
+    left = set()
+    for file in os.listdir(folder):
+        name = file.partition(".")[0]
+        if name in dropped and not os.path.isdir(f"{folder}/{file}"):
+            if file in needed:
+                left.add(name)
+            else:
+                os.unlink(f"{folder}/{file}")
+    return left

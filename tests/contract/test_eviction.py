@@ -1,0 +1,107 @@
+"""What is dropped of staging goes, but for what other checkpoints need of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from crkernel.engines import Engine, Sandbox
+from crkernel.errors import EngineError, RestoreFailed
+
+from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+
+MB = 1 << 20
+HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
+FILE = "require('fs').writeFileSync('/tmp/big', Buffer.alloc(40e6, 3)); 0"
+
+
+async def _used(engine: Engine) -> float:  # noqa: F811
+    return float((await engine.status())["staging used"]) / MB
+
+
+async def _mapped(engine: Engine, name: str) -> Sandbox:  # noqa: F811
+    """A guest with 64 MB in the memory file of a checkpoint."""
+    live = await boot(engine)
+    await run(live, HEAP)
+    await live.dump(name)
+    await engine.rebase(name, None)
+    await live.end()
+    return await restored(engine, name)
+
+
+async def test_a_dropped_checkpoint_leaves_nothing(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("a")
+    before = await _used(engine)
+    await run(live, HEAP)
+    await run(live, FILE)
+    await live.dump("b")
+    await engine.rebase("b", None)
+    assert await _used(engine) > before + 100
+    await run(live, "heap = 0; require('fs').unlinkSync('/tmp/big'); 0")
+    await live.dump("c")
+    taken = await _used(engine)
+    freed = await engine.drop(["b"])
+    assert freed > 100 * MB
+    assert await _used(engine) == pytest.approx(taken - freed / MB, abs=1)
+    with pytest.raises((RestoreFailed, EngineError)):
+        await restored(engine, "b")
+    assert await run(await restored(engine, "a"), "typeof heap") == "'undefined'"
+    assert await run(await restored(engine, "c"), "heap") == "0"
+
+
+async def test_a_memory_file_stays_as_long_as_somebody_needs_it(
+    engine: Engine,  # noqa: F811
+) -> None:
+    twin = await _mapped(engine, "a")
+    await run(twin, "heap[1][1] = -1; 0")
+    await twin.dump("b")
+    full = await _used(engine)
+    await engine.drop(["a"])
+    assert await _used(engine) > full - 16  # only what "a" had in its images
+    again = await restored(engine, "b")
+    assert await run(again, "heap[1][1] + heap[63][9]") == "62"
+    await again.end()
+    await run(twin, "heap = 0")  # still maps it, as its checkpoint says
+    await twin.dump("c")
+    await engine.drop(["b"])
+    assert await run(await restored(engine, "c"), "heap") == "0"
+
+
+async def test_a_base_stays_as_long_as_there_are_differences_to_it(
+    engine: Engine,  # noqa: F811
+) -> None:
+    live = await boot(engine)
+    await run(live, FILE)
+    await live.dump("base")
+    await run(live, "globalThis.x = 5")
+    await live.dump("a")
+    before, after = await engine.thin("a", "base")
+    assert after < before / 2
+    await live.dump("b")
+    await engine.drop(["base"])
+    thin = await restored(engine, "a")
+    code = "[x, require('fs').readFileSync('/tmp/big')[39999999]]"  # which "base" had brought
+    assert await run(thin, code) == "[ 5, 3 ]"
+    await thin.end()
+    used = await _used(engine)
+    await engine.drop(["a"])
+    assert await _used(engine) < used - 15  # now the base goes too
+    assert await run(await restored(engine, "b"), code) == "[ 5, 3 ]"
+
+
+async def test_names_lead_nowhere_else(engine: Engine) -> None:  # noqa: F811
+    for name in ("../memory", ".", "no such one"):
+        with pytest.raises(EngineError, match="drop"):
+            await engine.drop([name])
+
+
+async def test_what_each_takes(engine: Engine) -> None:  # noqa: F811
+    twin = await _mapped(engine, "a")
+    images, own, shared = (await engine.costs(["a"]))["a"]
+    assert images < 24 * MB
+    assert 64 * MB <= own < 100 * MB
+    assert shared == 0
+    await twin.dump("b")
+    found = await engine.costs(["a", "b"])
+    assert found["a"] == [images, 0, own]
+    assert found["b"][1:] == [0, own]

@@ -1,0 +1,63 @@
+"""`%forget` frees what checkpoints take, and says which states are gone."""
+
+from __future__ import annotations
+
+import pytest
+from driver import Kernel
+
+pytestmark = pytest.mark.e2e
+
+
+def _staging(kernel: Kernel) -> int:
+    """MiB in use."""
+    (line,) = [x for x in kernel.ok("%status").shown.splitlines() if "staging" in x]
+    return int(line.split()[1])
+
+
+def test_dropped_checkpoints_free_staging(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.x = 1")
+    kernel.ok("globalThis.big = new Uint8Array(80e6).fill(7); 0")
+    kernel.ok("big = 0; require('fs').writeFileSync('/tmp/f', Buffer.alloc(40e6)); 0")
+    kernel.ok("require('fs').unlinkSync('/tmp/f'); x = 4")
+    before = _staging(kernel)
+    shown = kernel.ok("%forget 2..3").shown
+    assert int(shown.split()[0]) >= 2  # or more, where garbage was collected meanwhile
+    assert int(shown.split("dropped, ")[1].split()[0]) > 110
+    assert _staging(kernel) < before - 110
+    refused = kernel.fails("%rewind 3")
+    assert "dropped by %forget" in refused.reply["evalue"]
+    assert "nearest state before it is 1" in refused.traceback
+    kernel.rewind("1")
+    assert kernel.value("x") == 1
+    kernel.rewind("4")
+    assert kernel.value("x") == 4
+    kernel.ok("%recall 3")
+    assert "✗" in kernel.ok("%timeline").shown
+
+
+def test_where_the_guest_would_come_back_to_stays(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    for n in (1, 2, 3):
+        kernel.ok(f"globalThis.x = {n}")
+    result = kernel.fails("%forget 1..3")
+    assert "checkpoint 3 stays" in result.reply["evalue"]
+    assert kernel.ok("%forget 1..2").shown.startswith("2 checkpoints")
+    kernel.fails("process.exit(3)")
+    assert kernel.value("x") == 3
+    assert "different branches" in kernel.fails("%forget 3..2").reply["evalue"]
+
+
+def test_the_root_of_all_kernels_is_not_dropped(fresh_kernel: Kernel) -> None:
+    fresh_kernel.ok("globalThis.x = 1")
+    assert fresh_kernel.ok("%forget root").shown.startswith("0 checkpoints")
+    fresh_kernel.rewind("root")
+    assert fresh_kernel.value("typeof x") == "undefined"
+
+
+def test_status_tells_what_each_takes(fresh_kernel: Kernel) -> None:
+    fresh_kernel.ok("globalThis.x = 1")
+    shown = fresh_kernel.ok("%status").shown
+    (row,) = [line for line in shown.splitlines() if "of its own" in line]
+    assert row.split()[0] == "1"
+    assert "MB" in row
