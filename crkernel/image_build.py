@@ -35,6 +35,7 @@ Progress = Callable[[str], None]
 _GRACE = 15  # seconds for a command to clean up when it is told to end
 _TAIL = 6  # lines of a failed command's output that are worth showing
 _SHIM_FLAGS = ["-O2", "-shared", "-fPIC", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
+_SHIM_FLAGS += ["-Wl,-z,noseparate-code,-z,norelro"]  # two mappings each: every checkpoint has them
 
 
 def build(progress: Progress, *, force: bool = False) -> Path:

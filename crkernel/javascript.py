@@ -12,13 +12,17 @@ _MAIN = "/usr/lib/crkernel/guest/main.js"
 _HEAP_SHARE = 0.75
 """Of the memory limit, for V8's old space: the rest is buffers, code and stacks."""
 
+_FEW_THREADS = ("--v8-pool-size=1", "--disable-sigusr1")
+"""Each thread costs every checkpoint and restore a share: V8 has four by itself for garbage and
+compilation, whatever the machine, and one waits for a signal that starts an inspector."""
+
 _RESERVED = (2 * 512 + 64) << 20
 """V8 reserves 512 MiB for the code of each of our two threads, and the kernel counts that."""
 
 
 def _command(limits: Limits) -> list[str]:
     heap = max(64, int(limits.memory * _HEAP_SHARE) >> 20)
-    return ["/usr/local/bin/node", f"--max-old-space-size={heap}", _MAIN]
+    return ["/usr/local/bin/node", f"--max-old-space-size={heap}", *_FEW_THREADS, _MAIN]
 
 
 _INSTALL_SCRIPTS = """\

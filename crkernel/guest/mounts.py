@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -19,6 +20,8 @@ _WRITABLE = {"work": process.WORK, "tmp": "/tmp", "shm": "/dev/shm"}
 RESOLV_CONF = "/run/resolv.conf"
 """For sandboxes with a network, made by the nest."""
 HOST_FILES = "/tmp/host"
+_CONNECTIONS = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+_BUCKETS = 1024
 _PLAIN = sc.MS_NOSUID | sc.MS_NODEV
 
 
@@ -83,6 +86,18 @@ def _new_tree(disk: int, targets: Mapping[str, str]) -> None:
         os.mkdir(f"/mnt/{name}")
         os.chmod(f"/mnt/{name}", 0o755 if name == "work" else 0o1777)
         sc.mount(f"/mnt/{name}", target, flags=sc.MS_BIND)
+
+
+def own_connections() -> None:
+    """Go on in a network namespace whose TCP connections are in a table of their own.
+
+    CRIU asks the kernel twice for all of them while the guest stands frozen. In the table that a
+    namespace shares with its host the kernel looks into each of some 100,000 buckets: 3 ms.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # before Linux 6.1, read-only
+        with open(_CONNECTIONS, "w") as file:
+            file.write(str(_BUCKETS))  # of the namespaces that are made from this one
+        sc.unshare(sc.CLONE_NEWNET)
 
 
 def loopback_up() -> None:

@@ -180,9 +180,13 @@ class Nest:
         """One that speaks by `channel`, with a way to the network if there is a name server for
         it."""
         disk, nameserver = int(request["disk"]), request["network"]
-        pid = self.fork(partial(supervise, channel, disk, nameserver is not None))
+        waiting, settled = os.pipe()
+        pid = self.fork(partial(supervise, channel, disk, settled, nameserver is not None))
+        os.close(settled)
         if nameserver is not None:
+            os.read(waiting, 1)  # until it is in the network namespace where it stays
             self._uplinks[pid] = self.fork(partial(uplink.run, pid, nameserver), 0)
+        os.close(waiting)
         return pid
 
     def leave(self) -> None:
@@ -285,10 +289,10 @@ def write_resolv_conf() -> None:
         file.write(f"nameserver {uplink.RESOLVER}\n")
 
 
-def supervise(channel: Channel, disk: int, network: bool) -> None:
+def supervise(channel: Channel, disk: int, settled: int, network: bool) -> None:
     """Be PID 1 of a sandbox. A lost connection ends it without a word."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        supervisor.main(channel, disk, network=network)
+        supervisor.main(channel, disk, settled, network=network)
 
 
 def deliver(channel: Channel, host: int, disk: int) -> None:

@@ -42,11 +42,14 @@ class Refused(Exception):
         self.data = {"kind": kind, "message": message}
 
 
-def main(kernel: Channel, disk: int, *, network: bool) -> None:
-    """Be PID 1 until the kernel closes the socket. With `network` the nest brings one."""
+def main(kernel: Channel, disk: int, settled: int, *, network: bool) -> None:
+    """Be PID 1 until the kernel closes the socket. With `network` the nest brings one, when the
+    descriptor `settled` is closed."""
     sc.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's only handler
     tree, staging = mounts.build(disk, network=network)
+    mounts.own_connections()
+    os.close(settled)
     mounts.loopback_up()
     socket.sethostname("crkernel")
     sc.no_new_privileges()

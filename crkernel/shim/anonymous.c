@@ -1,4 +1,5 @@
-/* Gives memory that is mapped from a memory file the meaning of anonymous memory.
+/* Gives memory that is mapped from a memory file the meaning of anonymous memory, and has V8's
+ * memory lie together.
  *
  * Preloaded into every process of a guest (/etc/ld.so.preload of the image):
  *
@@ -14,6 +15,11 @@
  * Calls from the main program are passed on as they are: that is V8, which gives back pages all the
  * time and counts on no contents afterwards. libc's own calls do not come by here; it clears what
  * it hands out as zeroed. A program whose machine code makes the system call itself is not served.
+ *
+ * The other matter: V8 asks for each page of its heap at a random address, and each is a mapping of
+ * its own then, of which CRIU reads, writes and restores every one by itself. Here the kernel finds
+ * the place, next to the one before, and a heap is a handful of mappings however large it is. What
+ * V8 wants to be near its code is larger than its pages, and goes where V8 says.
  *
  * It needs no header and no library but the C library of the process it is loaded into.
  * Architectures: x86_64 and aarch64.
@@ -31,6 +37,10 @@ extern unsigned long getauxval(unsigned long type);
 #define EINVAL 22
 #define MADV_DONTNEED 4
 #define MADV_FREE 8
+#define MAP_FIXED 0x10
+#define MAP_ANONYMOUS 0x20
+#define MAP_FIXED_NOREPLACE 0x100000
+#define NEAR_CODE (64UL << 20) /* V8 reserves 512 MiB for code */
 #define MAP_FRESH 0x32 /* MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED */
 #define O_CLOEXEC 02000000
 #define PAGE 4096
@@ -105,6 +115,11 @@ __attribute__((constructor)) static void find_program(void)
 		if (end > program_end)
 			program_end = end;
 	}
+}
+
+static int from_program(const void *caller)
+{
+	return (size_t)caller >= program_start && (size_t)caller < program_end;
 }
 
 static long failed(long result)
@@ -207,11 +222,11 @@ static int has_files(void *address, size_t length)
 
 int madvise(void *address, size_t length, int advice)
 {
-	size_t caller = (size_t)__builtin_return_address(0), start = (size_t)address;
+	size_t start = (size_t)address;
 	size_t end = (start + length + PAGE - 1) & -(size_t)PAGE;
 
 	if ((advice == MADV_DONTNEED || advice == MADV_FREE) && start % PAGE == 0 && end > start &&
-	    !(caller >= program_start && caller < program_end) && has_files(address, length))
+	    !from_program(__builtin_return_address(0)) && has_files(address, length))
 		return (int)failed(advise(start, end, advice));
 	return (int)failed(call(SYS_madvise, (long)address, (long)length, advice, 0, 0, 0));
 }
@@ -226,4 +241,23 @@ void *mremap(void *address, size_t old_size, size_t size, int flags, void *to)
 	    has_files((char *)moved + tail, end - tail))
 		advise((size_t)moved + tail, (size_t)moved + end, MADV_DONTNEED);
 	return (void *)failed(moved);
+}
+
+static void *map(const void *caller, void *address, size_t length, int protection, int flags, int fd,
+		 long offset)
+{
+	if ((flags & MAP_ANONYMOUS) && !(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) &&
+	    length < NEAR_CODE && from_program(caller))
+		address = 0;
+	return (void *)failed(call(SYS_mmap, (long)address, (long)length, protection, flags, fd, offset));
+}
+
+void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
+{
+	return map(__builtin_return_address(0), address, length, protection, flags, fd, offset);
+}
+
+void *mmap64(void *address, size_t length, int protection, int flags, int fd, long offset)
+{
+	return map(__builtin_return_address(0), address, length, protection, flags, fd, offset);
 }

@@ -65,18 +65,24 @@ static long call(long number, long a, long b, long c, long d)
 #error "crkernel runs on x86_64 and aarch64 only"
 #endif
 
+/* The place behind `words` where a text begins with them, or 0. */
+static char *after(char *text, size_t size, const char *words)
+{
+	size_t length = 0;
+
+	while (words[length] && length < size && text[length] == words[length])
+		length++;
+	return words[length] ? 0 : text + length;
+}
+
 /* The place behind `name` where it starts a line of `text`, or 0. A status never starts with it. */
 static char *field(char *text, size_t size, const char *name)
 {
-	for (size_t start = 0; start < size; start++) {
-		size_t length = 0;
+	char *found = 0;
 
-		while (name[length] && start + length < size && text[start + length] == name[length])
-			length++;
-		if (!name[length])
-			return text + start + length;
-	}
-	return 0;
+	for (size_t start = 0; start < size && !found; start++)
+		found = after(text + start, size - start, name);
+	return found;
 }
 
 /* How many filters a status names, -1 when it does not say (kernels before 5.10). */
@@ -128,7 +134,8 @@ ssize_t read(int fd, void *buffer, size_t size)
 		*__errno_location() = (int)-got;
 		return -1;
 	}
-	if (got > STATUS_SIZE) /* pages of memory: no status is that long, and the search would cost */
+	/* Only what looks like a status is searched: CRIU reads much else, of a frozen guest. */
+	if (got > STATUS_SIZE || !after(buffer, (size_t)got, "Name:\t"))
 		return got;
 	mode = field(buffer, (size_t)got, "\nSeccomp:\t");
 	if (mode && mode < (char *)buffer + got && *mode == '2' && is_procfs(fd) &&
