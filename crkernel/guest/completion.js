@@ -36,7 +36,9 @@ function entry([text, source, rank], otherwise = 'property') {
 
 /** The properties of an expression's value, one entry each. */
 async function members(probe, expression, prefix) {
-  return (await probe('properties', expression, prefix) ?? NOTHING).map((row) => entry(row));
+  const steps = expression.split(/\??\./);
+  const plain = steps.every((step) => IDENTIFIER.test(step)) ? steps : null;
+  return (await probe('properties', expression, prefix, plain) ?? NOTHING).map((row) => entry(row));
 }
 
 const plain = (names, type) => names.map((text) => ({ text, type, rank: 0 }));

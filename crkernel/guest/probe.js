@@ -9,13 +9,16 @@ const { types } = require('node:util');
 const { ask } = require('./internals.js');
 
 const { apply } = Reflect;
-const { getOwnPropertyNames, getOwnPropertyDescriptor, getPrototypeOf, create } = Object;
+const {
+  getOwnPropertyNames, getOwnPropertyDescriptor, getPrototypeOf, create, hasOwn,
+} = Object;
 const { isArray } = Array;
 const { isView } = ArrayBuffer;
 const { isProxy } = types;
 const { startsWith, slice } = String.prototype;
 const { toString: sourceOf } = Function.prototype;
 const { forEach } = Map.prototype;
+const { eval: valueOfName } = globalThis; // called by another name, it sees what all cells see
 
 const PATIENCE = 100; // ms that an expression may take
 const MANY = 1000; // elements from which on an array's indices are left out; rows of an answer
@@ -48,9 +51,45 @@ function nextHolder(object) {
 /** The value of an own property that is no accessor, else undefined. */
 function own(object, name) {
   try {
-    return getOwnPropertyDescriptor(object, name)?.value;
+    const found = getOwnPropertyDescriptor(object, name);
+    return found && hasOwn(found, 'value') ? found.value : undefined;
   } catch {
     return undefined; // a binding of a module that is not initialized yet
+  }
+}
+
+/** What a property holds, own or inherited: {value}; null if that is not there to be read. */
+function dataOf(value, name) {
+  let object = isObject(value) ? value : PROTOTYPES[typeof value] ?? null;
+  for (; object !== null && !isProxy(object); object = getPrototypeOf(object)) {
+    const found = getOwnPropertyDescriptor(object, name);
+    if (found) return hasOwn(found, 'value') ? found : null;
+  }
+  return null;
+}
+
+/** Whether reading a name in the global scope can run anything: a getter, a proxy's trap. */
+function isPlain(name) {
+  let object = globalThis;
+  for (; object !== null && !isProxy(object); object = getPrototypeOf(object)) {
+    const found = getOwnPropertyDescriptor(object, name);
+    if (found) return hasOwn(found, 'value');
+  }
+  return object === null;
+}
+
+/**
+ * What a chain of names leads to, if all of it is plain data: {value}, else null. Ten times as fast
+ * as to have it evaluated, which still is the way for all else.
+ */
+function follow(steps) {
+  try {
+    if (!isPlain(steps[0])) return null;
+    let found = { value: valueOfName(steps[0]) };
+    for (let i = 1; i < steps.length && found; i++) found = dataOf(found.value, steps[i]);
+    return found;
+  } catch {
+    return null; // a name that is not initialized yet, or no name after all
   }
 }
 
@@ -91,6 +130,7 @@ function makeProbe(session, carrier, builtins) {
   const globals = getOwnPropertyNames(globalThis);
   const values = [];
   const isBuiltin = create(null);
+  let evaluated = false;
   for (let i = 0; i < globals.length; i++) {
     const name = globals[i];
     // These two are behind accessors; the others that are come with the module that makes them.
@@ -101,6 +141,7 @@ function makeProbe(session, carrier, builtins) {
 
   /** The RemoteObject of an expression that has no side effects, else null. */
   function evaluate(expression, generatePreview = false) {
+    evaluated = true;
     const answer = ask(session, 'Runtime.evaluate', {
       expression,
       generatePreview,
@@ -160,7 +201,9 @@ function makeProbe(session, carrier, builtins) {
     __proto__: null,
 
     /** Rows of properties of an expression's value; null if it cannot be had. */
-    properties(expression, prefix) {
+    properties(expression, prefix, steps) {
+      const plain = steps && follow(steps);
+      if (plain) return propertiesOf(plain.value, prefix);
       const remote = evaluate(expression);
       return remote && propertiesOf(carrier.valueOf(remote), prefix);
     },
@@ -207,7 +250,8 @@ function makeProbe(session, carrier, builtins) {
     try {
       return operations[operation](a, b, c);
     } finally {
-      ask(session, 'Runtime.releaseObjectGroup', { objectGroup: GROUP });
+      if (evaluated) ask(session, 'Runtime.releaseObjectGroup', { objectGroup: GROUP });
+      evaluated = false;
     }
   };
 }
