@@ -279,9 +279,11 @@ class CRKernel(Settings, Kernel):
             self.log.error("Invalid message: %s", error)
             return
         status = partial(self._publish_status, channel="shell", parent=request)
+        answer = asyncio.ensure_future(handler(self.shell_stream, idents, request))
+        await asyncio.sleep(0)  # the question is on its way to the guest: that comes first
         status("busy")
         try:
-            await handler(self.shell_stream, idents, request)
+            await answer
         except Exception:  # as the base class does: a malformed request must not end the loop
             self.log.exception("Exception in message handler")
         assert self.shell_stream is not None
@@ -292,7 +294,7 @@ class CRKernel(Settings, Kernel):
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """What could stand at the cursor."""
-        return await self._lookup.complete(code, cursor_pos, self.settings())
+        return await self._lookup.complete(code, cursor_pos, self.settings)
 
     async def do_inspect(
         self,

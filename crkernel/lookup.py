@@ -7,7 +7,7 @@ messages, and UTF-16 units in the guest. What the guest answers is checked befor
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from crkernel import magic_help
@@ -25,7 +25,7 @@ class Lookup:
         self._session = session
         self._ready = ready
 
-    async def complete(self, code: str, cursor: int | None, settings: Iterable[str]) -> Json:
+    async def complete(self, code: str, cursor: int | None, settings: magic_help.Settings) -> Json:
         """The content of a complete_reply."""
         cursor = len(code) if cursor is None else min(max(cursor, 0), len(code))
         found = magic_help.complete(code, cursor, self._session.timeline, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from crkernel import npm
 from crkernel.checkpoint import KEYWORDS
@@ -14,6 +14,9 @@ from crkernel.timeline import Timeline
 
 Completion = tuple[list[str], int, int]
 """Matches and the part of the cell, in code points, that each of them replaces."""
+
+Settings = Callable[[], Iterable[str]]
+"""Gives the names of the kernel's settings."""
 
 
 _ASKED = re.compile(r"\s*(?P<name>[^\W\d][\w$]*(?:\??\.[^\W\d][\w$]*)*)(?P<marks>\?{1,2})\s*")
@@ -90,7 +93,7 @@ def _lacks_body(cell: str) -> bool:
 
 
 def complete(
-    cell: str, cursor: int, timeline: Timeline, settings: Iterable[str] = ()
+    cell: str, cursor: int, timeline: Timeline, settings: Settings = dict
 ) -> Completion | None:
     """What could stand at the cursor (code points); None where it is in no magic."""
     line = _magic_before(cell[:cursor])
@@ -135,7 +138,7 @@ def _last_word(magic: Magic, text: str) -> tuple[str, str]:
 
 
 def _candidates(
-    magic: Magic, before: str, word: str, timeline: Timeline, settings: Iterable[str]
+    magic: Magic, before: str, word: str, timeline: Timeline, settings: Settings
 ) -> list[str]:
     if magic.argument == "npm":
         return npm.candidates(before, word)
@@ -154,5 +157,5 @@ def _candidates(
     if magic.argument == "label":
         return sorted(timeline.labels)
     if magic.argument == "setting":
-        return sorted(settings)
+        return sorted(settings())
     return sorted(MAGICS) if magic.argument == "magic" else []

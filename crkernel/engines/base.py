@@ -132,15 +132,8 @@ class Sandbox:
     async def call(self, op: str, *, look: bool = False, **fields: Any) -> Message:
         """Have the guest do something and return its reply. With `look` it only answers a question,
         and is at rest afterwards if it was before. Raises SandboxDied."""
-        self._next_id += 1
-        number = self._next_id
-        reply = self._calls[number] = asyncio.get_running_loop().create_future()
-        try:
-            await self._request("call", look=look, call={"id": number, "op": op, **fields})
-            message: Message = await reply
-            return message
-        finally:
-            self._calls.pop(number, None)
+        call = {"id": self._next_id + 1, "op": op, **fields}  # the id that the request gets
+        return await self._request("call", look=look, call=call)
 
     async def rested(self) -> bool:
         """Whether the guest still is where its newest checkpoint left it."""
@@ -201,15 +194,16 @@ class Sandbox:
             raise died(self._death)
         self._next_id += 1
         number = self._next_id
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        if op == "call":  # the guest answers it, unless the supervisor refuses
+            self._calls[number] = answer
         try:
             self._writer.write(wire.pack({"op": op, "id": number, **fields}))
-            message: Message = await answer
+            return await answer
         finally:
             self._waiting.pop(number, None)
-        if "error" in message:
-            raise from_wire(message["error"])
-        return message
+            self._calls.pop(number, None)
 
     async def _receive(self) -> None:
         decoder = wire.Decoder()
@@ -243,9 +237,13 @@ class Sandbox:
         elif "event" in message:
             self._hear(message)
         else:
-            futures = self._calls if kind == wire.REPLY else self._waiting
-            future = futures.get(message["id"])
-            if future is not None and not future.done():
+            replies = kind == wire.REPLY
+            future = (self._calls if replies else self._waiting).get(message["id"])
+            if future is None or future.done():
+                return
+            if "error" in message and not replies:
+                future.set_exception(from_wire(message["error"]))
+            else:
                 future.set_result(message)
 
     def _hear(self, event: Message) -> None:

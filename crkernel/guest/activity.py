@@ -11,11 +11,11 @@ import os
 from collections.abc import Collection
 
 _RUNTIME_THREADS = (
-    "V8Worker",
-    "libuv-worker",
-    "DelayedTaskSche",
-    "SignalInspector",
-    "node-inspector",
+    b"V8Worker",
+    b"libuv-worker",
+    b"DelayedTaskSche",
+    b"SignalInspector",
+    b"node-inspector",
 )
 
 _THAW = 50_000
@@ -56,8 +56,7 @@ class Activity:
         key = (pid, thread)
         if key not in self._counted:
             try:
-                with open(f"/proc/{pid}/task/{thread}/comm", errors="replace") as file:
-                    name = file.read().strip()
+                name = _read(pid, thread, "comm")
             except OSError:
                 return False
             self._counted[key] = thread != self._ignored and not name.startswith(_RUNTIME_THREADS)
@@ -95,8 +94,7 @@ def strays(known: Collection[int]) -> list[str]:
 
 def _waits(pid: int, thread: int) -> int:
     try:
-        with open(f"/proc/{pid}/task/{thread}/status", "rb") as file:
-            status = file.read()
+        status = _read(pid, thread, "status")
     except OSError:
         return -1
     return int(status.partition(b"\nvoluntary_ctxt_switches:")[2].split(None, 1)[0])
@@ -104,7 +102,15 @@ def _waits(pid: int, thread: int) -> int:
 
 def _cpu_time(pid: int, thread: int) -> int:
     try:
-        with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-            return int(file.read().split()[0])
+        return int(_read(pid, thread, "schedstat").split(None, 1)[0])
     except OSError:
         return -1
+
+
+def _read(pid: int, thread: int, name: str) -> bytes:
+    """A file of a thread, as somebody waits: a file object would take longer than all else."""
+    descriptor = os.open(f"/proc/{pid}/task/{thread}/{name}", os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1 << 14)
+    finally:
+        os.close(descriptor)

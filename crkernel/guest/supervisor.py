@@ -72,7 +72,7 @@ class Supervisor:
         self._hello: wire.Message = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(kernel, selectors.EVENT_READ, self._on_request)
-        self._operations: dict[str, Callable[[wire.Message], wire.Message]] = {
+        self._operations: dict[str, Callable[[wire.Message], wire.Message | None]] = {
             "boot": self._boot,
             "call": self._call,
             "dump": self._dump,
@@ -108,7 +108,8 @@ class Supervisor:
                 answer = {"error": refused.data}
             except OSError as error:
                 answer = {"error": {"kind": "EngineError", "message": f"{request['op']}: {error}"}}
-            self._kernel.sendall(wire.pack({"id": request["id"]} | answer))
+            if answer is not None:
+                self._kernel.sendall(wire.pack({"id": request["id"]} | answer))
 
     # -- operations
 
@@ -130,7 +131,8 @@ class Supervisor:
         self._rest.of(_worker(self._hello))
         return {"hello": self._hello}
 
-    def _call(self, request: wire.Message) -> wire.Message:
+    def _call(self, request: wire.Message) -> None:
+        """The guest answers."""
         guest = self._living()
         self._rest.called(look=request["look"] is True)
         try:
@@ -141,7 +143,6 @@ class Supervisor:
             with contextlib.suppress(KeyError):  # an earlier call waits as well
                 descriptor = guest.pipes.ours[process.CALLS_FD]
                 self._selector.register(descriptor, selectors.EVENT_WRITE, self._on_room)
-        return {}
 
     def _is_rested(self, _request: wire.Message) -> wire.Message:
         """Whether the guest still is where its newest checkpoint left it."""

@@ -52,6 +52,8 @@ _READ = json.JSONDecoder(parse_constant=_refuse).raw_decode
 """Takes no NaN: what is passed on as it came must be JSON for everyone. And no blanks around it,
 since looking for them takes as long as reading a line's event."""
 
+_WRITE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def header(size: int) -> bytes:
     """What stands before a body of this many bytes."""
@@ -67,8 +69,7 @@ def frame(body: Body, prefix: bytes = b"") -> bytes:
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """The body of a message. Lone surrogates, which UTF-8 has no bytes for, become "?"."""
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace")
+    return _WRITE(message).encode(errors="replace")
 
 
 def pack(message: Mapping[str, Any]) -> bytes:

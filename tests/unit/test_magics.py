@@ -317,7 +317,11 @@ SETTINGS = ("limit", "log", "engine")
 def test_completion(timeline: Timeline, marked: str, matches: list[str], word: str) -> None:
     cursor = marked.index("|")
     cell = marked.replace("|", "", 1)
-    assert complete(cell, cursor, timeline, SETTINGS) == (matches, cursor - len(word), cursor)
+    assert complete(cell, cursor, timeline, lambda: SETTINGS) == (
+        matches,
+        cursor - len(word),
+        cursor,
+    )
 
 
 @pytest.mark.parametrize(
@@ -325,4 +329,4 @@ def test_completion(timeline: Timeline, marked: str, matches: list[str], word: s
     ["x|", "|", "|%undo", "x\n%re|", "%undo\nx|", "%undo\n|", "%%rerun 3\n%re|", "`\n%re|"],
 )
 def test_no_completion_outside_of_magics(timeline: Timeline, marked: str) -> None:
-    assert complete(marked.replace("|", ""), marked.index("|"), timeline, SETTINGS) is None
+    assert complete(marked.replace("|", ""), marked.index("|"), timeline, lambda: SETTINGS) is None
