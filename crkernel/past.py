@@ -16,6 +16,7 @@ from crkernel.guest import golden
 from crkernel.outcome import Json
 from crkernel.thinner import Thinner
 from crkernel.timeline import Timeline
+from crkernel.verifier import Verifier
 
 ROOT = "0"
 
@@ -40,6 +41,7 @@ class Past:
         self._warn = warn
         self._on_rebased = on_rebased
         self._thinner = Thinner(engine, background)
+        self._verifier = Verifier(engine, background, self._thinner.hold, self._on_damage)
         self._names: dict[str, str] = {}  # a checkpoint's key -> its name in staging
         self._taken = 0
         self._refusal = ""  # why the newest dump was refused, if it was
@@ -47,6 +49,7 @@ class Past:
     def touch(self) -> None:
         """Something is going on: work that can wait does."""
         self._thinner.touch()
+        self._verifier.touch()
 
     async def settle(self) -> None:
         """Leave no work half done that goes on with checkpoints."""
@@ -69,6 +72,7 @@ class Past:
         """Record a guest that was restored from the golden root `name`, as a checkpoint."""
         self._names[draft.key] = name
         self._append(replace(draft, cost=Cost(0.0, 0.0, 0, 0)))
+        self._verifier.add(name)
 
     async def drop(self, keys: Sequence[str]) -> tuple[int, int]:
         """Give up what can be restored of some checkpoints; how many, and bytes that are free now.
@@ -81,6 +85,7 @@ class Past:
             )
         names = {key: self._names[key] for key in keys if key in self._names}
         names = {key: n for key, n in names.items() if not n.startswith(golden.PREFIX)}
+        self._verifier.forget(list(names.values()))
         freed = await self._thinner.drop(names.values()) if names else 0
         for key in names:
             del self._names[key]
@@ -104,6 +109,7 @@ class Past:
     def forget(self, why: str) -> None:
         """Staging is gone: of what there was, only golden roots can be restored."""
         self._thinner.forget()
+        self._verifier.forget()
         for key, name in list(self._names.items()):
             if not name.startswith(golden.PREFIX):
                 del self._names[key]
@@ -111,9 +117,11 @@ class Past:
 
     async def restore(self, key: str, sandbox: Sandbox) -> None:
         """Bring a checkpoint to life in an empty sandbox. Raises CRKernelError."""
+        self.timeline.restorable(key)
         name = self._names[key]
         async with self._thinner.hold(name):
             await sandbox.restore(name)
+        self._verifier.add(name)
         if sandbox.death is not None:
             raise died(sandbox.death)
 
@@ -190,9 +198,26 @@ class Past:
             assert cost is not None
             self.timeline.amend(key, cost=replace(cost, memory=left))
             if rebased:
+                self._verifier.add(self._names[key])
                 self._on_rebased(key)
 
         return amend
+
+    def _on_damage(self, names: Sequence[str], what: str) -> None:
+        """Nobody goes there any more; and if the guest runs on it, who uses it has to know."""
+        damaged = [key for key, name in self._names.items() if name in names]
+        for name in names:
+            if name.startswith(golden.PREFIX):
+                self._engine.spoil_golden(name.removeprefix(golden.PREFIX))
+        self._thinner.distrust(names)
+        for key in damaged:
+            del self._names[key]
+            self.timeline.amend(key, reason=f"it is damaged: {what}")
+        if damaged:
+            self._warn(
+                f"no way leads back to {', '.join(damaged)} any more: {what}. If the guest came "
+                "from there, its memory may be wrong: %reset starts afresh"
+            )
 
     def _warn_of_refusal(self, key: str, reason: str) -> None:
         if reason == self._refusal:

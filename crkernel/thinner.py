@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class Thinner:
         self._worker: asyncio.Task[None] | None = None
         self._current = ""
         self._free = asyncio.Condition()
-        self._held: set[str] = set()
+        self._held: Counter[str] = Counter()
         self._stopped = False
 
     def add(
@@ -96,30 +96,34 @@ class Thinner:
         """Leave a checkpoint alone while it is being restored."""
         try:
             async with self._free:
-                self._held.add(name)
-                await self._free.wait_for(lambda: self._current != name)
+                self._held[name] += 1
+                await self._free.wait_for(lambda: self._current not in (name, _DROPPING))
             yield
         finally:
-            self._held.discard(name)
+            self._held[name] -= 1
             async with self._free:
                 self._free.notify_all()
 
     async def drop(self, names: Collection[str]) -> int:
         """Take checkpoints out of staging; bytes that are free now. Raises EngineError."""
         async with self._free:
-            await self._free.wait_for(lambda: not self._current)
+            await self._free.wait_for(lambda: not self._current and not self._held.total())
             self._current = _DROPPING
         self._jobs = deque(job for job in self._jobs if job.name not in names)
         self._waiting = sum(job.size for job in self._jobs)
-        for known in (self._bases, self._mapped):
-            for name in [n for n, near in known.items() if n in names or near in names]:
-                del known[name]
+        self.distrust(names)
         try:
             return await self._engine.drop(list(names))
         finally:
             async with self._free:
                 self._current = ""
                 self._free.notify_all()
+
+    def distrust(self, names: Collection[str]) -> None:
+        """Make nothing any more of what these checkpoints hold."""
+        for known in (self._bases, self._mapped):
+            for name in [n for n, near in known.items() if n in names or near in names]:
+                del known[name]
 
     async def stop(self) -> None:
         """Finish what is under way, and take up nothing more."""
@@ -146,7 +150,7 @@ class Thinner:
             self._worker = None
 
     def _is_free(self, name: str) -> bool:
-        return name not in self._held and not self._current
+        return not self._held[name] and not self._current
 
     async def _pause(self) -> None:
         while self._waiting < self._engine.limits.staging_size // _SHARE:

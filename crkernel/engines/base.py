@@ -339,6 +339,12 @@ class Engine(ABC):
         """What some checkpoints take, in bytes: images, memory files that no other checkpoint
         needs, memory files that others need too."""
 
+    @abstractmethod
+    async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
+        """Read the images of a checkpoint through, or a memory file, by its path: what is damaged,
+        in words; the paths of memory files that the checkpoint needs; the checkpoints that need the
+        memory file."""
+
     @property
     def machine(self) -> list[str]:
         """What of the machine where sandboxes run its checkpoints depend on."""
@@ -350,6 +356,10 @@ class Engine(ABC):
 
     def discard_golden(self, key: str) -> None:  # noqa: B027
         """A golden root that `golden` gave could not be restored: have it made anew some time."""
+
+    def spoil_golden(self, key: str) -> None:  # noqa: B027
+        """A golden root that `golden` gave is damaged: nobody is to start from it any more. It is
+        held on, for what runs on it."""
 
     async def keep_golden(self, name: str, key: str) -> None:  # noqa: ARG002
         """Make the golden root `key` of a root checkpoint. Raises EngineError."""

@@ -43,6 +43,7 @@ class LocalEngine(Engine):
         self._control: socket.socket | None = None
         self._process: NestProcess | Heirloom | None = None
         self._image: Path | None = None
+        self._spoiled: set[str] = set()
         self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         self._cgroup: Cgroup | None = None
         self._nest = Requests()
@@ -173,10 +174,16 @@ class LocalEngine(Engine):
         """As `thin`."""
         return await self._nest.costs(names)
 
+    async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
+        """As `thin`."""
+        return await self._nest.verify(target)
+
     def golden(self, key: str) -> str | None:
         """They lie in the image's tree, where the sandboxes see them. One that was asked for is
         held until `close`: checkpoints of guests that started from it need its memory."""
         assert self._image is not None
+        if key in self._spoiled:
+            return None
         if key in self._golden:
             return f"{golden.PREFIX}{key}"
         descriptor = golden_store.hold(str(self._image / "golden"), key)
@@ -193,6 +200,15 @@ class LocalEngine(Engine):
             golden_store.remove_unused(str(self._image / "golden" / key))
         except OSError as error:
             log.warning("the golden root cannot be removed: %s", error)
+
+    def spoil_golden(self, key: str) -> None:
+        """It goes when nobody holds it any more."""
+        assert self._image is not None
+        self._spoiled.add(key)
+        try:
+            golden_store.spoil(str(self._image / "golden"), key)
+        except OSError as error:
+            log.warning("the golden root cannot be marked as damaged: %s", error)
 
     async def keep_golden(self, name: str, key: str) -> None:
         """The nest makes it; only the kernel can write to the image."""

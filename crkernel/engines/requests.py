@@ -10,6 +10,7 @@ from typing import Any
 from crkernel.errors import EngineError, from_wire
 
 Json = dict[str, Any]
+Findings = tuple[str | None, list[str], list[str]]
 Send = Callable[[Json, list[int]], None]
 
 
@@ -57,6 +58,11 @@ class Requests:
         """What some checkpoints take, see `Engine.costs`."""
         found: dict[str, list[int]] = (await self.ask("costs", names=list(names)))["costs"]
         return found
+
+    async def verify(self, target: str) -> Findings:
+        """Have something read through, see `Engine.verify`."""
+        answer = await self.ask("verify", target=target)
+        return answer["damage"], answer["needs"], answer["needed_by"]
 
     def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
         """An answer has come; its descriptors are in it as `descriptors`."""

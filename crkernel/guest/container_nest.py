@@ -121,6 +121,9 @@ class ContainerNest(Nest):
         if request["op"] == "discard":
             os.close(self._held.pop(request["key"]))
             return {"gone": golden_store.remove_unused(f"{GOLDEN}/{request['key']}")}
+        if request["op"] == "spoil":
+            golden_store.spoil(GOLDEN, request["key"])
+            return {}
         return super().operate(request, descriptors)
 
     def hand_golden(self, request: Json, files: dict[str, int]) -> None:

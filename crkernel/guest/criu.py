@@ -321,6 +321,10 @@ _REASONS: tuple[tuple[str, str], ...] = (
 )
 
 
+_HARMLESS = r"RLIMIT_NOFILE|ia32 mmap"
+"""What CRIU calls errors, each time, and goes on."""
+
+
 def _reason(work: int, log: str) -> str:
     """The first error of a CRIU log, in words where it is a known one, else as CRIU says it."""
     try:
@@ -330,7 +334,7 @@ def _reason(work: int, log: str) -> str:
             lines = [line.strip() for line in file if "Error (" in line]
     except FileNotFoundError:
         lines = []
-    lines = [line for line in lines if "RLIMIT_NOFILE" not in line]
+    lines = [line for line in lines if not re.search(_HARMLESS, line)]
     if not lines:
         # Without room for images there is none for a log either.
         return "" if os.fstatvfs(work).f_bavail else STAGING_FULL

@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from . import memory, record, wire
+from . import integrity, memory, record, wire
 from .rebase import share_room, used
 from .tree import read_manifest
 
@@ -58,10 +58,8 @@ def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
     users = Counter(file for files in needs.values() for file in files)
     found = {}
     for name in needs.keys() & set(names):
-        bytes_of = {
-            file: os.stat(f"{memory.FOLDER}/{file}").st_blocks * 512 for file in needs[name]
-        }
-        own = sum(taken for file, taken in bytes_of.items() if users[file] == 1)
+        bytes_of = {f: os.stat(memory.path_of(f)).st_blocks * 512 for f in needs[name]}
+        own = sum(taken for f, taken in bytes_of.items() if users[f] == 1 and f[0] != "/")
         with os.scandir(f"{staging}/{name}") as entries:
             images = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
         found[name] = [images, own, sum(bytes_of.values()) - own]
@@ -90,7 +88,7 @@ def _remove(folder: str, dropped: set[str], needed: set[str]) -> set[str]:
     for file in os.listdir(folder):
         name = file.partition(".")[0]
         if name in dropped and not os.path.isdir(f"{folder}/{file}"):
-            if file in needed:
+            if file.removesuffix(integrity.SUFFIX) in needed:
                 left.add(name)
             else:
                 os.unlink(f"{folder}/{file}")

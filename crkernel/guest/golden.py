@@ -6,9 +6,10 @@ file tree, because a guest has to find its memory file under the same path where
 
 from __future__ import annotations
 
+import glob
 import os
 
-from . import memory, record
+from . import integrity, memory, record
 
 FOLDER = "/golden"
 PREFIX = "@"
@@ -21,6 +22,11 @@ def folder(name: str) -> str:
     return f"{FOLDER}/{name.removeprefix(PREFIX)}"
 
 
+def name_of(path: str) -> str:
+    """The name of the golden root that has a memory file."""
+    return PREFIX + os.path.basename(os.path.dirname(path))
+
+
 def make(source: str, target: str, key: str) -> dict[str, int]:
     """Write a golden root of the checkpoint in `source`; its files as descriptors by name.
 
@@ -28,5 +34,13 @@ def make(source: str, target: str, key: str) -> dict[str, int]:
     """
     os.mkdir(target, 0o755)
     memory.rewrite(source, target, f"{target}/{_MEMORY}", f"{FOLDER}/{key}/{_MEMORY}")
-    record.carry(source, target, files=None)
+    directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sizes = record.images(directory, 1)  # it will be a copy
+    finally:
+        os.close(directory)
+    record.carry(source, target, files=None, images=sizes)
+    integrity.seal(target)
+    for path in glob.glob(f"{target}/{_MEMORY}*"):
+        integrity.seal_memory(path)
     return {name: os.open(f"{target}/{name}", os.O_RDONLY) for name in os.listdir(target)}

@@ -14,17 +14,29 @@ from collections.abc import Sequence
 from .sparse import extents
 
 _BLOCK = 1 << 14
+_SPOILED = "damaged"
+"""A file that marks a golden root from which nobody is to start."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def hold(folder: str, key: str) -> int | None:
-    """A descriptor that holds a golden root until it is closed; None if there is none."""
+    """A descriptor that holds a golden root until it is closed; None if there is none. One that is
+    damaged goes, if nobody runs on it any more."""
+    if os.path.exists(f"{folder}/{key}/{_SPOILED}"):
+        remove_unused(f"{folder}/{key}")
+        return None
     try:
         descriptor = os.open(f"{folder}/{key}", _DIRECTORY)
     except FileNotFoundError:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
+
+
+def spoil(folder: str, key: str) -> None:
+    """Mark a golden root as damaged. Raises OSError."""
+    with open(f"{folder}/{key}/{_SPOILED}", "w"):
+        pass
 
 
 def keys(folder: str) -> list[str]:

@@ -53,10 +53,8 @@ class Images:
         """All that was not written anew stays as it was."""
         for name in os.listdir(self._source):
             if name.endswith(".img") and name not in self._replaced:
-                try:
-                    os.link(f"{self._source}/{name}", f"{self._target}/{name}")
-                except OSError:  # the target lies on another file system
-                    shutil.copyfile(f"{self._source}/{name}", f"{self._target}/{name}")
+                # Not a link: that would change when the file was changed.
+                shutil.copyfile(f"{self._source}/{name}", f"{self._target}/{name}")
 
 
 class Pages:

@@ -285,9 +285,14 @@ class _Rewriting:
         return self._opened[path]
 
 
-def in_session(path: str) -> str | None:
-    """The name of a memory file that belongs to the session, of its path as guests see it."""
-    return path.removeprefix(f"{FOLDER}/") if path.startswith(f"{FOLDER}/") else None
+def name_of(path: str) -> str:
+    """The name of a memory file in records: of one of the session without its folder."""
+    return path.removeprefix(f"{FOLDER}/")
+
+
+def path_of(name: str) -> str:
+    """Where the memory file with that name lies."""
+    return os.path.join(FOLDER, name)
 
 
 def is_memory(path: str) -> bool:

@@ -18,10 +18,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from . import courier, golden, linger, supervisor, uplink, wire
+from . import courier, golden, integrity, linger, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .eviction import costs, drop
@@ -50,7 +51,17 @@ def main() -> None:
 
 def _shrink(way: Callable[[str, str, str], tuple[int, int]], request: Json) -> Json:
     before, after = way(STAGING, request["name"], request["base"])
+    integrity.seal(f"{STAGING}/{request['name']}")
     return {"before": before, "after": after}
+
+
+def _verify(request: Json) -> Json:
+    target = request["target"]
+    path = golden.folder(target) if target.startswith(golden.PREFIX) else target
+    found = asdict(integrity.verify(STAGING, os.path.join(STAGING, path)))
+    if target.startswith(golden.FOLDER):
+        found["needed_by"].append(golden.name_of(target))
+    return found
 
 
 _CHORES: dict[str, Callable[[Json], Json]] = {
@@ -58,6 +69,7 @@ _CHORES: dict[str, Callable[[Json], Json]] = {
     "drop": lambda request: {"freed": drop(STAGING, request["names"])},
     "rebase": partial(_shrink, rebase),
     "thin": partial(_shrink, thin),
+    "verify": _verify,
 }
 
 

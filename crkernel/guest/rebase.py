@@ -35,7 +35,8 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
     try:
         if not memory.rewrite(old, new, file, file, near and f"{staging}/{near}"):
             return before, before
-        names = [n for path in memory.Files(new).paths.values() if (n := memory.in_session(path))]
+        paths = filter(memory.is_memory, memory.Files(new).paths.values())
+        names = {memory.name_of(path) for path in paths}
         record.carry(old, new, memory=record.fingerprints(names))
         sc.exchange(old, new)
     except BaseException:

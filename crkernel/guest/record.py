@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 
 from . import wire
-from .memory import FOLDER
+from .memory import path_of
 
 NAME = "crkernel.json"
 
@@ -28,7 +28,7 @@ def carry(source: str, target: str, **changes: object) -> None:
     `changes` are fields that differ."""
     old, new = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target))
     try:
-        write(new, read(old) | {"sizes": sizes(new)} | changes)
+        write(new, read(old) | {"images": images(new)} | changes)
     finally:
         os.close(old)
         os.close(new)
@@ -49,34 +49,17 @@ def read(directory: int) -> wire.Message:
         return wire.parse(file.read().encode())
 
 
-def is_whole(staging: int, directory: int, record: wire.Message) -> bool:
-    """Whether no image of a checkpoint is missing or cut, those of its base included, and its
-    memory files are the ones that it was made with."""
-    if sizes(directory) != record["sizes"]:
-        return False
-    try:
-        if fingerprints(record["memory"]) != record["memory"]:
-            return False
-    except OSError:
-        return False
-    if "base" not in record:
-        return True
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    base = os.open(str(record["base"]), flags, dir_fd=staging)
-    try:
-        return bool(sizes(base) == read(base)["sizes"])
-    finally:
-        os.close(base)
-
-
-def sizes(directory: int) -> dict[str, int]:
-    """Bytes of each of CRIU's images."""
+def images(directory: int, length: int = 3) -> dict[str, list[int]]:
+    """The fingerprint of each of CRIU's images, or its beginning: a copy has just the size."""
     with os.scandir(directory) as entries:
-        return {e.name: e.stat().st_size for e in entries if e.name.endswith(".img")}
+        return {e.name: _print(e.stat())[:length] for e in entries if e.name.endswith(".img")}
 
 
 def fingerprints(names: Iterable[str]) -> dict[str, list[int]]:
-    """What tells memory files of the session from others: size, inode and the time of the newest
-    change, which nobody can set. Raises OSError where one is missing."""
-    found = {name: os.stat(f"{FOLDER}/{name}") for name in sorted(names)}
-    return {name: [s.st_size, s.st_ino, s.st_ctime_ns] for name, s in found.items()}
+    """What tells memory files from others, by their names. Raises OSError where one is missing."""
+    return {name: _print(os.stat(path_of(name))) for name in sorted(names)}
+
+
+def _print(status: os.stat_result) -> list[int]:
+    """Size, inode and the time of the newest change, which nobody can set."""
+    return [status.st_size, status.st_ino, status.st_ctime_ns]

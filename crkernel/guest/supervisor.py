@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, golden, memory, mounts, process, record, seccomp, uplink, wire
+from . import activity, golden, integrity, memory, mounts, process, record, seccomp, uplink, wire
 from . import syscalls as sc
 from .clock import Clock
 from .criu import STAGING_FULL, Criu, CriuError
@@ -70,6 +70,7 @@ class Supervisor:
         self._clock = Clock()
         self._guest: Guest | None = None
         self._hello: wire.Message = {}
+        self._memory: wire.Message = {}  # fingerprints of what the guest was restored with
         self._selector = selectors.DefaultSelector()
         self._selector.register(kernel, selectors.EVENT_READ, self._on_request)
         self._operations: dict[str, Callable[[wire.Message], wire.Message | None]] = {
@@ -166,13 +167,15 @@ class Supervisor:
             snapshot = self._tree.snapshot(name, shared)
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta["memory"] = record.fingerprints(files)
+            if other := integrity.changed(self._memory, meta["memory"]):
+                raise CriuError(f"the memory file {other}, on which the guest runs, was changed")
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
             self._rest.begin(criu_pid)
 
         try:
             inodes = list(meta["pipes"].values())
             times = self._criu.dump(guest.pid, images, inodes, _WATCHED, when_frozen)
-            meta["sizes"] = record.sizes(images)
+            meta["images"] = record.images(images)
             record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
             shutil.rmtree(name, dir_fd=self._staging)
@@ -185,7 +188,7 @@ class Supervisor:
         return {
             "seconds": time.monotonic() - start,
             "frozen": times.frozen / 1e6,
-            "memory": sum(meta["sizes"].values()),
+            "memory": sum(size for size, *_ in meta["images"].values()),
             "files": meta["added"],
         }
 
@@ -207,10 +210,8 @@ class Supervisor:
         try:
             with self._images(str(request["name"])) as (images, work):
                 meta = record.read(images)
-                if not record.is_whole(self._staging, images, meta):  # CRIU would read for ever
-                    raise CriuError(
-                        "it is damaged: an image or a memory file is missing, cut or another"
-                    )
+                if found := integrity.damage(self._staging, images, meta):
+                    raise CriuError(f"the checkpoint is damaged: {found}")
                 if meta["files"] is not None:
                     self._tree.restore(meta["files"])
                 self._clock.enter(meta["monotonic"])
@@ -232,7 +233,7 @@ class Supervisor:
         except GuestEnded:
             pass  # the wait for its answer tells
         self._adopt(guest)
-        self._hello = meta["hello"]
+        self._hello, self._memory = meta["hello"], meta["memory"]
         self._rest.of(_worker(self._hello))
         return {"hello": meta["hello"], "seconds": seconds}
 
@@ -368,8 +369,8 @@ def _mappings() -> tuple[set[int], set[str]]:
             for line in maps:
                 if " rw-s " in line:
                     inodes.add(int(line.split(None, 5)[4]))
-                elif name := memory.in_session(line[_PATH_COLUMN:].strip()):
-                    files.add(name)
+                elif memory.is_memory(path := line[_PATH_COLUMN:].strip()):
+                    files.add(memory.name_of(path))
     return inodes, files
 
 

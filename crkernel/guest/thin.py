@@ -61,7 +61,8 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
             return before, before
         for file in os.listdir(old):
             if file not in replaced and file != record.NAME:
-                os.link(f"{old}/{file}", f"{new}/{file}")
+                # Not a link: that would change when the file was changed.
+                shutil.copyfile(f"{old}/{file}", f"{new}/{file}")
         os.symlink(f"../{base}", f"{new}/parent")
         record.carry(old, new, base=base)
         exchange(old, new)

@@ -65,6 +65,43 @@ def test_a_damaged_one_is_made_anew(
     assert "golden root" not in again.log.read_text()
 
 
+def _flip(path: Path) -> None:
+    """One byte of a page that is not in use, with the time that the file had."""
+    path.chmod(0o644)
+    status = path.stat()
+    with path.open("r+b") as file:
+        place = 0
+        while os.pread(file.fileno(), 4096, place) != bytes(4096):
+            place = os.lseek(file.fileno(), place + 4096, os.SEEK_DATA)
+        os.pwrite(file.fileno(), b"!", place + 2000)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    path.chmod(0o444)
+
+
+def test_damage_that_a_start_does_not_see_is_told(start_kernel: Callable[..., Kernel]) -> None:
+    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
+    folder = image.require_image() / "golden" / key
+    before = folder.stat().st_ino
+    _flip(folder / "memory")
+    kernel = start_kernel()
+    kernel.ok("globalThis.x = 1")
+    assert eventually(lambda: (folder / "damaged").exists(), 30)
+    assert "no way leads back to 0, 1 any more" in kernel.ok("x").stderr
+    assert "other contents" in kernel.fails("%rewind root").reply["evalue"]
+    kernel.ok("%reset")
+    assert kernel.value("typeof x") == "undefined"
+    beside = start_kernel()
+    beside.ok("globalThis.x = 1")
+    beside.rewind("root")  # of a guest that was booted
+    beside.close()
+    assert folder.stat().st_ino == before  # somebody runs on it
+    kernel.close()
+    again = start_kernel()
+    assert again.ok("1 + 1").text == "2"
+    assert eventually(lambda: folder.is_dir() and folder.stat().st_ino != before, 30)
+    assert not (folder / "damaged").exists()
+
+
 def test_other_limits_boot_their_own(start_kernel: Callable[..., Kernel]) -> None:
     kernel = start_kernel("--CRKernel.memory=1G")
     kernel.ok("globalThis.x = 1")

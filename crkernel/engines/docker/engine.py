@@ -328,6 +328,10 @@ class DockerEngine(Engine):
         """As `thin`."""
         return await self._nest.costs(names)
 
+    async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
+        """As `thin`."""
+        return await self._nest.verify(target)
+
     # -- golden roots: kept by the nests in a volume that all containers of the image share
 
     @property
@@ -342,13 +346,18 @@ class DockerEngine(Engine):
     def discard_golden(self, key: str) -> None:
         """The nest removes it, unless another one holds it."""
         self._golden.discard(key)
-        self._chore(self._discard(key))
+        self._chore(self._ask_golden("discard", key))
 
-    async def _discard(self, key: str) -> None:
+    async def _ask_golden(self, op: str, key: str) -> None:
         try:
-            await self._nest.ask("discard", key=key)
+            await self._nest.ask(op, key=key)
         except EngineError as error:
-            log.warning("the golden root cannot be removed: %s", error)
+            log.warning("golden root: %s", error)
+
+    def spoil_golden(self, key: str) -> None:
+        """The nest marks it; it goes when no nest holds it any more."""
+        self._golden.discard(key)
+        self._chore(self._ask_golden("spoil", key))
 
     async def keep_golden(self, name: str, key: str) -> None:
         """A child of the nest makes it."""

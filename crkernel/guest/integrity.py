@@ -1,0 +1,204 @@
+"""Whether checkpoints are what they were: images and memory files that nobody has changed.
+
+Three layers, each as dear as the place where it is asked. A **fingerprint** (size, inode, time of
+change, which nobody can set) is in the record from the start. A **seal**, written in the
+background, has check sums: of all contents, and of a sample of them. A restore compares
+fingerprints and samples; in the background what was restored is read through (`verify`).
+
+The seal of a checkpoint's images lies in its directory, that of a memory file beside it.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from . import memory, record, wire
+from .sparse import extents
+
+SUFFIX = ".seal"
+_NAME = f"images{SUFFIX}"
+_BLOCK = 1 << 16
+_NOTHING = bytes(_BLOCK)
+_PAGE = 4096
+_SMALL = 1 << 18
+"""Files up to so many bytes are compared as a whole before a restore."""
+_SAMPLES = 16
+
+Sums = dict[str, list[int]]
+"""By file: the sum of all of it; of a bigger one also the sum of a sample, and its offsets."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What reading something through has shown: what is wrong, in words; which memory files a
+    checkpoint needs; which checkpoints need a memory file."""
+
+    damage: str | None
+    needs: list[str]
+    needed_by: list[str]
+
+
+def damage(staging: int, directory: int, meta: wire.Message) -> str | None:
+    """What of a checkpoint is not as it was, as far as that costs next to nothing to see. `meta` is
+    its record; all else are descriptors."""
+    found = _images_damage(directory, meta["images"]) or _memory_damage(meta["memory"])
+    if found is None and "base" in meta:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        base = os.open(str(meta["base"]), flags, dir_fd=staging)
+        try:
+            found = _images_damage(base, record.read(base)["images"])
+        finally:
+            os.close(base)
+    return found
+
+
+def changed(known: wire.Message, now: wire.Message) -> str | None:
+    """The first memory file that has another fingerprint than it had."""
+    return next((name for name in sorted(known) if now.get(name, known[name]) != known[name]), None)
+
+
+def seal(path: str) -> None:
+    """Write down the sums of a checkpoint's images, as they are now."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _write(f"{path}/{_NAME}", {name: _sums(directory, name) for name in _images(directory)})
+    finally:
+        os.close(directory)
+
+
+def seal_memory(path: str) -> None:
+    """As `seal`, of one memory file."""
+    _write(f"{path}{SUFFIX}", {os.path.basename(path): _sums(None, path)})
+
+
+def verify(staging: str, path: str) -> Findings:
+    """Read the images of the checkpoint in a directory through, or a memory file. What has no seal
+    yet gets one. Raises OSError where there is no such thing."""
+    if not os.path.isdir(path):
+        needed_by = [
+            name
+            for name in os.listdir(staging)
+            if os.path.exists(f"{staging}/{name}/{record.NAME}")
+            and memory.name_of(path) in record.at(f"{staging}/{name}")["memory"]
+        ]
+        return Findings(_verify_memory(path), [], needed_by)
+    meta = record.at(path)
+    needs = [memory.path_of(name) for name in meta["memory"]]
+    needs += [file for file in glob.glob(f"{path}/memory*") if not file.endswith(SUFFIX)]
+    return Findings(_verify_images(path, meta), sorted(needs), [])
+
+
+def _verify_images(path: str, meta: wire.Message) -> str | None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if (found := _images_damage(directory, meta["images"])) is not None:
+            return found
+        if (sums := _read(_NAME, directory)) is None:
+            seal(path)
+            return None
+        return next((_other(name) for name in sums if _sums(directory, name) != sums[name]), None)
+    finally:
+        os.close(directory)
+
+
+def _verify_memory(path: str) -> str | None:
+    sums = _read(f"{path}{SUFFIX}")
+    if sums is None:
+        seal_memory(path)
+        return None
+    return None if sums[os.path.basename(path)] == _sums(None, path) else _other(path)
+
+
+def _images_damage(directory: int, fingerprints: wire.Message) -> str | None:
+    if fingerprints != record.images(directory, max(map(len, fingerprints.values()))):
+        return "an image is missing, cut or another"
+    sums = _read(_NAME, directory) or {}
+    return next((_other(n) for n, known in sums.items() if not _fits(directory, n, known)), None)
+
+
+def _memory_damage(fingerprints: wire.Message) -> str | None:
+    try:
+        if other := changed(fingerprints, record.fingerprints(fingerprints)):
+            return f"the memory file {other} is another"
+    except FileNotFoundError as error:
+        return f"the memory file {error.filename} is missing"
+    for name in fingerprints:
+        path = memory.path_of(name)
+        known = (_read(f"{path}{SUFFIX}") or {}).get(os.path.basename(path))
+        if known is not None and not _fits(None, path, known):
+            return _other(path)
+    return None
+
+
+def _other(name: str) -> str:
+    return f"{name} has other contents than it had"
+
+
+def _images(directory: int) -> Iterator[str]:
+    return (name for name in sorted(os.listdir(directory)) if name.endswith(".img"))
+
+
+def _sums(directory: int | None, name: str) -> list[int]:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        size = os.fstat(descriptor).st_size
+        total, data = 0, []
+        for offset in _blocks(descriptor, size):
+            block = os.pread(descriptor, _BLOCK, offset)
+            if block != _NOTHING:  # whether zeros are a hole is no difference
+                total = zlib.crc32(block, zlib.crc32(offset.to_bytes(8, "little"), total))
+                data.append(offset)
+        if size <= _SMALL:
+            return [total]
+        chosen = [data[len(data) * i // _SAMPLES] for i in range(_SAMPLES)] if data else []
+        return [total, _sample(descriptor, chosen), *chosen]
+    finally:
+        os.close(descriptor)
+
+
+def _fits(directory: int | None, name: str, known: list[int]) -> bool:
+    """Whether a file is what its sums say, all of a small one, a sample of a bigger one."""
+    if len(known) == 1:
+        return _sums(directory, name) == known
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return _sample(descriptor, known[2:]) == known[1]
+    finally:
+        os.close(descriptor)
+
+
+def _sample(descriptor: int, offsets: Iterable[int]) -> int:
+    total = 0
+    for offset in offsets:
+        total = zlib.crc32(os.pread(descriptor, _PAGE, offset), total)
+    return total
+
+
+def _blocks(descriptor: int, size: int) -> Iterator[int]:
+    """The offsets of those that hold data, each once."""
+    after = 0
+    for start, end in extents(descriptor, size):
+        start = max(after, start // _BLOCK * _BLOCK)
+        yield from range(start, end, _BLOCK)
+        after = -(-end // _BLOCK) * _BLOCK
+
+
+def _write(path: str, sums: Sums) -> None:
+    with open(f"{path}.new", "w") as file:
+        json.dump(sums, file)
+    os.rename(f"{path}.new", path)
+
+
+def _read(path: str, directory: int | None = None) -> Sums | None:
+    """The sums of a seal; None if there is none. ValueError for a damaged one."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:
+            sums: Sums = wire.parse(file.read())
+    except FileNotFoundError:
+        return None
+    return sums

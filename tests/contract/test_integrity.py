@@ -1,0 +1,120 @@
+"""What is damaged is never restored, and what is damaged so that nobody can see it is found."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+
+import pytest
+
+from crkernel.engines import Engine, Sandbox
+from crkernel.errors import DumpRefused, RestoreFailed
+
+from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+from .test_memory_files import inside
+
+HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
+FLIP = """
+    import os
+    status, file = os.stat(PATH), open(PATH, "r+b")
+    file.seek(os.lseek(file.fileno(), status.st_size * 3 // 7, os.SEEK_DATA))
+    byte = file.read(1)[0]
+    file.seek(-1, os.SEEK_CUR)
+    file.write(bytes([byte ^ 1]))
+    file.close()
+    os.utime(PATH, ns=(status.st_atime_ns, status.st_mtime_ns))
+"""
+CUT = "import os; os.truncate(PATH, os.stat(PATH).st_size - 100)"
+REPLACE = "import os; assert not os.system('cp -p {0} {0}x && mv {0}x {0}'.format(PATH))"
+DELETE = "import os; os.unlink(PATH)"
+UNSEEN = """
+    import glob, json, os
+    for path in glob.glob("/run/staging/*/crkernel.json"):
+        record, folder = json.load(open(path)), os.path.dirname(path)
+        for kind, where in (("images", folder), ("memory", "/memory")):
+            for name in record[kind]:
+                status = os.stat(f"{where}/{name}")
+                record[kind][name] = [status.st_size, status.st_ino, status.st_ctime_ns]
+        json.dump(record, open(path, "w"))
+"""
+"""Makes the fingerprints fit, as if memory itself had failed."""
+
+
+def damage(engine: Engine, how: str, path: str) -> None:  # noqa: F811
+    """Run a script where the nest runs."""
+    script = textwrap.dedent(how).strip().replace("PATH", repr(path)).replace('"', '\\"')
+    inside(engine, f'exec python3 -c "{script}"')
+
+
+async def _rebased(engine: Engine) -> Sandbox:  # noqa: F811
+    """A guest on the memory file of checkpoint "a"."""
+    live = await boot(engine)
+    await run(live, HEAP)
+    await live.dump("a")
+    await engine.rebase("a", None)
+    await live.end()
+    return await restored(engine, "a")
+
+
+@pytest.mark.parametrize("how", [FLIP, CUT, REPLACE, DELETE], ids=["flip", "cut", "other", "none"])
+@pytest.mark.parametrize("file", ["/memory/a", "pages-1.img", "core-5000.img"])
+async def test_what_is_damaged_is_not_restored(
+    engine: Engine,  # noqa: F811
+    file: str,
+    how: str,
+) -> None:
+    twin = await _rebased(engine)
+    damage(engine, how, file if file[0] == "/" else f"/run/staging/a/{file}")
+    with pytest.raises(RestoreFailed, match=r"memory file|image"):
+        await restored(engine, "a")
+    if file[0] == "/":  # and who lives on it takes no checkpoint that says it was well
+        with pytest.raises(DumpRefused, match=r"memory file|/memory/a|mapped"):
+            await twin.dump("b")
+
+
+async def test_a_difference_to_a_damaged_base_is_not_restored(
+    engine: Engine,  # noqa: F811
+) -> None:
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, "globalThis.x = 1")
+    await live.dump("a")
+    before, after = await engine.thin("a", "base")
+    assert after < before
+    damage(engine, FLIP, "/run/staging/base/pages-1.img")
+    with pytest.raises(RestoreFailed, match=r"image"):
+        await restored(engine, "a")
+
+
+async def test_reading_through_finds_what_cannot_be_seen(engine: Engine) -> None:  # noqa: F811
+    await _rebased(engine)
+    for _ in range(2):  # the first time writes down the sums of the memory file
+        assert await engine.verify("a") == (None, ["/memory/a"], [])
+        assert await engine.verify("/memory/a") == (None, [], ["a"])
+    for file, path in (("/memory/a", "/memory/a"), ("a", "/run/staging/a/pages-1.img")):
+        damage(engine, FLIP, path)
+        damage(engine, UNSEEN, path)
+        found, _, _ = await engine.verify(file)
+        assert found is not None
+        assert "other contents" in found
+        damage(engine, FLIP, path)
+        damage(engine, UNSEEN, path)
+        assert (await engine.verify(file))[0] is None
+
+
+async def test_a_restore_looks_at_a_sample(engine: Engine) -> None:  # noqa: F811
+    await _rebased(engine)
+    await engine.verify("/memory/a")
+    zero = "import os; s = os.stat(PATH); os.truncate(PATH, 0); os.truncate(PATH, s.st_size)"
+    for path in ("/memory/a", "/run/staging/a/pages-1.img"):
+        damage(engine, zero, path)
+        damage(engine, UNSEEN, path)
+        with pytest.raises(RestoreFailed, match="other contents"):
+            await restored(engine, "a")
+
+
+async def test_a_checkpoint_is_read_while_the_guest_works(engine: Engine) -> None:  # noqa: F811
+    twin = await _rebased(engine)
+    reading = asyncio.create_task(engine.verify("/memory/a"))
+    assert await run(twin, "heap[5][5]") == "5"
+    assert (await reading)[0] is None
