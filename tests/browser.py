@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from driver import kernel_title
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 SECONDS = 30.0
@@ -94,6 +95,12 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+def launcher_card(page: Page) -> Locator:
+    """What in JupyterLab's launcher starts a notebook with our kernel."""
+    title = page.get_by_text(kernel_title(), exact=True)
+    return page.locator('.jp-LauncherCard[data-category="Notebook"]:visible').filter(has=title)
 
 
 @contextmanager

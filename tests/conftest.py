@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import driver
 import pytest
 from driver import Kernel
 
@@ -13,6 +14,34 @@ from crkernel.engines import Limits
 
 _CELLS = 60
 """A shared kernel is replaced after so many cells, so that its checkpoints stay small in memory."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Contract and end-to-end tests are the same for all engines; a run is of one."""
+    parser.addoption(
+        "--engine",
+        choices=("local", "docker"),
+        default="local",
+        help="where sandboxes run; docker needs a daemon that has the image",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Which kernel tests start."""
+    driver.engine = config.getoption("--engine")
+
+
+def pytest_report_header() -> str:
+    """Results of two runs can be told apart."""
+    return f"engine: {driver.engine}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is of the other engine alone."""
+    other = "docker" if driver.engine == "local" else "local_only"
+    left_out = [item for item in items if item.get_closest_marker(other)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 
 class _Shared:
@@ -118,12 +147,12 @@ def limits() -> Limits:
 
 @pytest.fixture
 async def session(limits: Limits) -> AsyncIterator[Any]:
-    """A started `crkernel.session.Session` on the local engine."""
+    """A started `crkernel.session.Session`."""
     from crkernel.engines import open_engine
     from crkernel.javascript import JAVASCRIPT
     from crkernel.session import Session
 
-    session = Session(open_engine("local", limits), JAVASCRIPT)
+    session = Session(open_engine(driver.engine, limits), JAVASCRIPT)
     await session.start()
     yield session
     await session.close()

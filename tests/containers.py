@@ -31,9 +31,19 @@ def of(pid: int | None = None) -> list[Any]:
     return list(client().containers.list(all=True, filters={"label": label}))
 
 
+def named(name: str) -> Any:
+    """The container of this name, as it is now."""
+    return client().containers.get(name)
+
+
+def main(container: Any) -> psutil.Process:
+    """The first process of one."""
+    return psutil.Process(container.attrs["State"]["Pid"])
+
+
 def nest(container: Any) -> psutil.Process:
     """The nest of one: the child of its main process."""
-    (found,) = psutil.Process(container.attrs["State"]["Pid"]).children()
+    (found,) = main(container).children()
     return found
 
 

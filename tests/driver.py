@@ -14,28 +14,46 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import containers
 import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
 
+from crkernel import registration
+from crkernel.guest import linger
+
 Json = dict[str, Any]
+engine = "local"
+"""Where the sandboxes of kernels to come are: what pytest's option --engine says."""
 SECONDS = 30.0
 """How long a test waits for anything that should take milliseconds: machines are slow and noisy."""
 
 
 def kernel_name() -> str:
-    """The kernelspec of this interpreter's environment; a test without one must fail, not skip."""
+    """Under which name kernels are registered."""
+    _kernelspec()
+    return registration.name_for(engine)
+
+
+def kernel_title() -> str:
+    """What front ends call it."""
+    return str(_kernelspec().display_name)
+
+
+def _kernelspec() -> KernelSpec:
+    """That of this interpreter's environment; a test without one must fail, not skip."""
+    name = registration.name_for(engine)
     folder = Path(sys.prefix, "share", "jupyter", "kernels")
     manager = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
     try:
-        spec = manager.get_kernel_spec("crkernel")
+        spec = manager.get_kernel_spec(name)
     except NoSuchKernel:
-        raise AssertionError(f"crkernel is not installed in {sys.prefix}: run make setup") from None
+        raise AssertionError(f"{name} is not installed in {sys.prefix}: run make setup") from None
     assert Path(spec.argv[0]).resolve() == Path(sys.executable).resolve(), (
         f"the kernelspec in {folder} starts another Python, {spec.argv[0]}: run make setup"
     )
-    return "crkernel"
+    return spec
 
 
 @dataclass(repr=False)
@@ -282,9 +300,21 @@ class Kernel:
         """The process id of the kernel."""
         return int(self.manager.provisioner.process.pid)  # type: ignore[union-attr]
 
+    @property
+    def outside(self) -> psutil.Process:
+        """The process below which all of its sandboxes are: its own, or its container's first."""
+        if engine == "docker":
+            return containers.main(self.container)
+        return psutil.Process(self.pid)
+
+    @property
+    def container(self) -> Any:
+        """With the engine docker: its one container."""
+        return containers.named(linger.address(self.manager.session.key).decode().lstrip("\0"))
+
     def kill_guest(self) -> None:
         """End the live guest from outside, with SIGKILL: the newest, if a rewind is on its way."""
-        for process in reversed(psutil.Process(self.pid).children(recursive=True)):
+        for process in reversed(self.outside.children(recursive=True)):
             try:
                 command = process.cmdline()
             except psutil.NoSuchProcess:

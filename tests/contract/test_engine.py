@@ -1,4 +1,4 @@
-"""What every engine must do: one suite, run against each one by name."""
+"""What every engine must do: one suite, run against the one that `--engine` names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import containers
+import driver
 import psutil
 import pytest
 
@@ -19,14 +20,13 @@ from crkernel.engines import Engine, Limits, Sandbox, open_engine
 from crkernel.errors import DumpRefused, EngineError, RestoreFailed, SandboxDied
 from crkernel.javascript import JAVASCRIPT
 
-ENGINES = ["local", pytest.param("docker", marks=pytest.mark.docker)]
 SECONDS = 20.0
 
 
-@pytest.fixture(params=ENGINES)
-async def engine(request: pytest.FixtureRequest, limits: Limits) -> AsyncIterator[Engine]:
+@pytest.fixture
+async def engine(limits: Limits) -> AsyncIterator[Engine]:
     """A started engine, closed after the test."""
-    engine = open_engine(request.param, limits)
+    engine = open_engine(driver.engine, limits)
     await engine.start()
     yield engine
     await engine.close()
@@ -307,8 +307,8 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_a_killed_owner_leaves_nothing(name: str) -> None:
+def test_a_killed_owner_leaves_nothing() -> None:
+    name = driver.engine
     owner = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(OWNER), name], stdout=subprocess.PIPE, text=True
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import containers
+import driver
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
@@ -242,7 +243,7 @@ async def test_guests_reach_no_memory_files(engine: Engine) -> None:  # noqa: F8
 
 
 async def test_without_room_a_checkpoint_stays_as_it_is() -> None:
-    small = open_engine("local", replace(Limits.default(), staging_size=160 * MB))
+    small = open_engine(driver.engine, replace(Limits.default(), staging_size=160 * MB))
     await small.start()
     try:
         live = await boot(small)
@@ -338,7 +339,7 @@ _SEEDS = [int(seed) for seed in os.environ.get("CRKERNEL_SEEDS", "1,2").split(",
 @pytest.fixture
 async def plain(limits: Limits) -> AsyncIterator[Engine]:
     """An engine for guests that are never checkpointed."""
-    engine = open_engine("local", limits)  # noqa: F811
+    engine = open_engine(driver.engine, limits)  # noqa: F811
     await engine.start()
     yield engine
     await engine.close()

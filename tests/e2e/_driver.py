@@ -28,6 +28,18 @@ def attempt(do):
         return do()
     except OSError as error:
         return name(error.errno)
+
+def alone(do):
+    "The same in a child process, or the signal that ended it."
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, str(attempt(do)).encode())
+        os._exit(0)
+    os.close(writer)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return os.read(reader, 100).decode()
 """
 
 
@@ -85,7 +97,7 @@ def _children(pid: int) -> list[int]:
 
 def nest_of(kernel: Kernel) -> int:
     """The process id of a kernel's nest."""
-    (pid,) = _children(kernel.pid)
+    (pid,) = _children(kernel.outside.pid)
     return pid
 
 

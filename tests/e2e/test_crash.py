@@ -142,6 +142,7 @@ def test_a_supervisor_that_was_killed_takes_its_guest_along(fresh_kernel: Kernel
     assert eventually(lambda: not any(_alive(pid) for pid in [*guest, *inside]), 2)
 
 
+@pytest.mark.local_only("in Docker it goes on in a new container, see test_docker")
 def test_without_its_nest_the_kernel_says_what_to_do(fresh_kernel: Kernel) -> None:
     """Staging is gone, and all of the past with it: nothing but a restart helps."""
     kernel = fresh_kernel
@@ -272,12 +273,14 @@ def test_nothing_outlives_a_killed_kernel(
     assert len(inside) >= 3  # nest, supervisor, guest
     os.kill(kernel.pid, signal.SIGKILL)
     assert eventually(lambda: not any(_alive(pid) for pid in inside), 2)
+    assert eventually(lambda: _mounts() <= before[0], 10)  # Docker's daemon takes its time
     after = [_mounts(), *map(_listing, places)]
     assert [new - old for old, new in zip(before, after, strict=True)] == [set()] * 5
     kernel.close()
     assert _listing(temporary) == set()
 
 
+@pytest.mark.local_only("in Docker golden roots lie in a volume")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kernel_that_was_killed_as_it_made_the_golden_root(
     start_kernel: Callable[..., Kernel], seed: int
@@ -306,7 +309,7 @@ def test_nothing_outlives_a_kernel_that_was_shut_down(tmp_path: Path) -> None:
     before = _mounts()
     kernel = Kernel(tmp_path / "kernel.log")
     kernel.ok("require('node:child_process').spawn('sleep', ['1000'], { detached: true }).unref()")
-    inside = descendants(kernel.pid)
+    inside = descendants(kernel.outside.pid)
     kernel.close()
     assert eventually(lambda: not any(_alive(pid) for pid in inside), 2)
-    assert _mounts() <= before
+    assert eventually(lambda: _mounts() <= before, 10)  # Docker's daemon takes its time

@@ -21,6 +21,7 @@ DRAW = """(() => { const c = require("crypto");
     return [Math.random(), c.randomUUID(), c.randomBytes(8).toString("hex")]; })()"""
 
 
+@pytest.mark.local_only("in Docker golden roots lie in a volume")
 def test_there_is_one_for_the_usual_limits() -> None:
     """`crkernel image build` makes it."""
     key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
@@ -46,6 +47,7 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+@pytest.mark.local_only("in Docker golden roots lie in a volume")
 @pytest.mark.parametrize("damage", [_garble, _cut])
 @pytest.mark.parametrize("file", ["core-5000.img", "memory"])
 def test_a_damaged_one_is_made_anew(

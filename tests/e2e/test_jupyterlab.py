@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import nbformat
 import pytest
-from browser import Notebook, Server, chromium, connecting, server
-from driver import kernel_name
+from browser import Notebook, Server, chromium, connecting, launcher_card, server
+from driver import kernel_name, kernel_title
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 from scenario import SCENARIO
 
@@ -41,7 +41,7 @@ def page(browser: BrowserContext, jupyter: Server) -> Page:
 @pytest.fixture
 def lab(page: Page, jupyter: Server, request: pytest.FixtureRequest) -> Iterator[Notebook]:
     """A new notebook in JupyterLab, from the launcher."""
-    card = page.locator('.jp-LauncherCard[data-category="Notebook"]:visible', has_text="crkernel")
+    card = launcher_card(page)
     expect(card.locator("img")).to_be_visible()
     with connecting(page):
         card.click()
@@ -61,7 +61,7 @@ def shows(cell: Locator, text: str | re.Pattern[str]) -> None:
 
 def test_the_launcher_starts_a_kernel(lab: Notebook) -> None:
     shows(lab.run("process.version"), re.compile(r"'v24\.[\d.]+'"))
-    expect(lab.page.locator(".jp-KernelName")).to_have_text("JavaScript (crkernel)")
+    expect(lab.page.locator(".jp-KernelName")).to_have_text(kernel_title())
     lab.screenshot("launcher")
 
 

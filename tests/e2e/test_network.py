@@ -17,7 +17,10 @@ import pytest
 from _driver import descendants, eventually
 from driver import Kernel
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.local_only("guests in Docker have no network, see test_docker"),
+]
 
 Start = Callable[..., Kernel]
 

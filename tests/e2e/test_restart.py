@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from _driver import eventually
+from _driver import eventually, nest_of
 from driver import Kernel
 
 from crkernel.guest import linger
@@ -46,7 +46,7 @@ def test_after_a_shutdown_nothing_waits(fresh_kernel: Kernel) -> None:
     kernel = fresh_kernel
     kernel.ok("1")
     key = kernel.manager.session.key
-    (nest,) = psutil.Process(kernel.pid).children()
+    nest = psutil.Process(nest_of(kernel))
     restart(kernel)
     kernel.ok("1")
     assert nest.is_running()  # the one of before, taken over

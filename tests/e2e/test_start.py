@@ -13,7 +13,10 @@ from crkernel.engines import Limits, nest_process, open_engine
 from crkernel.engines.local import LocalEngine
 from crkernel.errors import EngineUnavailable
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.local_only("in Docker no nest starts ahead of its kernel"),
+]
 
 
 def nests() -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Notebook, chromium, connecting, server
+from browser import Notebook, chromium, connecting, launcher_card, server
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.e2e
@@ -25,9 +25,7 @@ def lab(tmp_path: Path) -> Iterator[Notebook]:
         page = browser.new_context(viewport={"width": 1100, "height": 900}).new_page()
         page.goto(jupyter.url("lab"))
         with connecting(page):
-            page.locator(
-                '.jp-LauncherCard[data-category="Notebook"]:visible', has_text="crkernel"
-            ).click()
+            launcher_card(page).click()
         notebook = Notebook(page)
         yield notebook
         notebook.close()
