@@ -18,6 +18,7 @@ const worker = new Worker(path.join(__dirname, 'worker.js'), {
   stderr: true,
   env: SHARE_ENV,
   execArgv: [],
+  resourceLimits: { maxYoungGenerationSizeMb: 1 }, // what it has touched is in each checkpoint
   trackUnmanagedFds: false,
 });
 

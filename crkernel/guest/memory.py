@@ -28,9 +28,11 @@ _FOLDERS = (f"{FOLDER}/", "/golden/")
 _PAGE = 4096
 _CHUNK = 1 << 20
 """What is decided on as a whole: pieces of mappings of this size."""
-_MIN_PAGES = 16
-"""Fewer dumped pages together are not worth the system calls of mapping them, and fewer between
-others not those of leaving them out."""
+_MIN_BYTES = 64 << 10
+"""Fewer together that were dumped are not worth the system calls of mapping them."""
+_MIN_GAP = 256 << 10
+"""Fewer that were not, between others, are not worth a mapping: each costs every dump and restore
+to come its share."""
 _RENEWED = 4
 """A mapped piece moves on when one of so many of its pages was written; one that could share its
 parent's file does not, when so many differ."""
@@ -220,7 +222,7 @@ class _Rewriting:
         """Moves what was dumped of a piece. Where nothing was it stays anonymous: a hole in a
         mapped file would take memory as soon as somebody reads it."""
         at = piece["start"]
-        for start, end in self._pages.groups(at, piece["end"], _MIN_PAGES):
+        for start, end in self._pages.groups(at, piece["end"], _MIN_BYTES, _MIN_GAP):
             if at < start:
                 self._pages.keep(at, start)
                 yield piece | {"start": at, "end": start}

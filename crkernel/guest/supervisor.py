@@ -163,7 +163,7 @@ class Supervisor:
             if strays := activity.strays((guest.pid, criu_pid)):
                 raise CriuError(f"{', '.join(strays)} left the guest's process tree; end it")
             guest.drain()
-            shared, files = _mappings()
+            shared, files = _mappings(criu_pid)
             snapshot = self._tree.snapshot(name, shared)
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta["memory"] = record.fingerprints(files)
@@ -360,11 +360,12 @@ class Supervisor:
                 os.waitpid(child.si_pid, 0)
 
 
-def _mappings() -> tuple[set[int], set[str]]:
-    """Of all processes: inodes of files that are mapped shared and writable, since a store to a
-    page that is dirty already changes nothing that stat(2) shows; names of memory files."""
+def _mappings(but: int) -> tuple[set[int], set[str]]:
+    """Of all processes `but` that one: inodes of files that are mapped shared and writable, since a
+    store to a page that is dirty already changes nothing that stat(2) shows; names of memory
+    files."""
     inodes, files = set(), set()
-    for pid in activity.processes():
+    for pid in set(activity.processes()) - {but}:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
             for line in maps:
                 if " rw-s " in line:
