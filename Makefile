@@ -2,7 +2,7 @@
 #
 #   make demo    execute notebooks/tour.ipynb; the result and its HTML land in build/
 #   make test    all tests; ARGS='-k timeline' picks some
-#   make test-docker  the tests of the engine docker, with a Docker daemon of their own (as root)
+#   make test-docker  contract and end-to-end tests in Docker, with a daemon of their own (as root)
 #   make check   formatting, lints, types, the direction of imports
 #   make torture memory files for hours: CRKERNEL_TORTURE=cycles CRKERNEL_SEEDS=1,2,...
 #   make bench   the benchmarks' tables
@@ -36,12 +36,11 @@ test: setup browser tun
 	@$(BIN)/pytest $(ARGS)
 
 test-docker: setup
-	@if ! command -v dockerd >/dev/null; then
-		apt-get update -qq
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io >/dev/null
-	fi
+	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'
 	PATH="$(CURDIR)/$(BIN):$$PATH"
-	tests/with-dockerd bash -c 'crkernel image build --engine docker && pytest -m docker $(ARGS)'
+	tests/with-dockerd bash -c 'crkernel image build --engine docker >/dev/null &&
+		crkernel install --engine docker --sys-prefix >/dev/null &&
+		pytest --engine docker $(or $(ARGS),tests/contract tests/e2e)'
 
 check: .venv/ready
 	@$(BIN)/ruff format --check .

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import containers
+import driver
 import pytest
 from driver import SECONDS, Kernel
 
-from crkernel import registration
 from crkernel.doctor import examine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -24,13 +24,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 @pytest.fixture
 def docker_kernel(start_kernel: Callable[..., Kernel]) -> Kernel:
     """A kernel with the engine docker."""
-    return start_kernel("--CRKernel.engine=docker")
+    return start_kernel()
 
 
 def container_of(kernel: Kernel) -> Any:
-    """Its one container."""
-    (container,) = containers.of(kernel.pid)
-    return container
+    """Its one container, as it is now."""
+    return kernel.container
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -122,7 +121,7 @@ def test_a_cut_stream_ends_its_sandbox_alone(docker_kernel: Kernel) -> None:
 
 
 def test_a_killed_kernel_takes_its_container_along(start_kernel: Callable[..., Kernel]) -> None:
-    kernel = start_kernel("--CRKernel.engine=docker")
+    kernel = start_kernel()
     kernel.ok("1")
     pid = kernel.pid
     assert containers.of(pid)
@@ -131,7 +130,7 @@ def test_a_killed_kernel_takes_its_container_along(start_kernel: Callable[..., K
 
 
 def test_a_shut_down_kernel_leaves_nothing(start_kernel: Callable[..., Kernel]) -> None:
-    kernel = start_kernel("--CRKernel.engine=docker")
+    kernel = start_kernel()
     kernel.ok("1")
     pid = kernel.pid
     kernel.manager.shutdown_kernel()
@@ -147,7 +146,7 @@ def test_a_restart_keeps_the_past(docker_kernel: Kernel) -> None:
     assert kernel.ok("typeof x").text == "'undefined'"
     kernel.rewind("r1.1")
     assert kernel.ok("x").text == "'before'"
-    assert [c.id for c in containers.client().containers.list()] == [container]
+    assert container_of(kernel).id == container
 
 
 def test_the_guest_is_confined(docker_kernel: Kernel) -> None:
@@ -163,15 +162,25 @@ def test_the_guest_is_confined(docker_kernel: Kernel) -> None:
     assert kernel.value("Object.keys(require('os').networkInterfaces())") == ["lo"]
 
 
+def test_what_docker_does_not_have_is_refused(
+    docker_kernel: Kernel, start_kernel: Callable[..., Kernel]
+) -> None:
+    refused = docker_kernel.fails("%npm install one")
+    assert "the engine docker brings no packages" in refused.error
+    assert "the engine local does" in refused.traceback
+    assert "network" in start_kernel("--CRKernel.network=full").fails("1").error
+    assert docker_kernel.ok("1 + 1").text == "2"
+
+
 def test_auto_takes_docker_where_there_is_no_local_image(
     start_kernel: Callable[..., Kernel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRKERNEL_DATA", str(tmp_path))
+    monkeypatch.setattr(driver, "engine", "local")  # the kernel that names none
     assert "container" in start_kernel().ok("%status").shown
 
 
-def test_the_doctor_proves_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "name_for", lambda _: "crkernel")
+def test_the_doctor_proves_it() -> None:
     said: list[str] = []
     assert examine(said.append, "docker"), said
     assert said[-1].startswith("ok   dump and restore: boot ")
@@ -198,7 +207,6 @@ def test_a_daemon_that_stops_and_starts(docker_kernel: Kernel) -> None:
 def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[..., Kernel]) -> None:
     """Ten processes of 200 MB are within the limit of each, and beyond that of the container."""
     kernel = start_kernel(
-        "--CRKernel.engine=docker",
         *("--CRKernel.memory=512M", "--CRKernel.disk_size=64M", "--CRKernel.staging_size=64M"),
     )
     kernel.ok("let x = 1")
@@ -212,7 +220,7 @@ def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[...,
     assert container_of(kernel).attrs["HostConfig"]["Memory"] < 1 << 30
 
 
-POOL = ("--CRKernel.engine=docker", "--CRKernel.pool=2")
+POOL = ("--CRKernel.pool=2",)
 
 
 def pool() -> list[str]:
@@ -280,7 +288,7 @@ def test_a_daemon_by_tcp_with_tls(
     monkeypatch.setenv("DOCKER_HOST", host)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
-    travels(start_kernel("--CRKernel.engine=docker"), host)
+    travels(start_kernel(), host)
 
 
 def test_a_daemon_by_a_context(
@@ -295,4 +303,4 @@ def test_a_daemon_by_a_context(
         check=True,
     )
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    travels(start_kernel("--CRKernel.engine=docker"), host)
+    travels(start_kernel(), host)
