@@ -142,7 +142,7 @@ class Cells:
 
     async def _mourn(self, death: SandboxDied, cell: tuple[str, int, float] | None) -> Outcome:
         """The guest died in a cell: record it, restore the state before, say how."""
-        message = self._present.death_words(death)
+        message = await self._present.death_words(death)
         timeline = self._past.timeline
         if cell is not None:
             code, count, duration = cell

@@ -135,7 +135,7 @@ class Present:
         what kills it is part of that state, and the one before is taken."""
         head = self._past.timeline.head
         key = self._past.timeline.get(head).parent if head == self.revived else head
-        words = self.death_words(died(how))
+        words = await self.death_words(died(how))
         restored = await self.recover(key)
         self.revived = self._past.timeline.head
         self._listener.warn(f"between cells {words}; {restored}")
@@ -159,9 +159,9 @@ class Present:
         self.move_in(await self.boot.fresh())
         return "no earlier state could be restored, so a fresh guest was started"
 
-    def death_words(self, death: SandboxDied) -> str:
+    async def death_words(self, death: SandboxDied) -> str:
         """How the guest died, with the limit that it hit if it hit one."""
         words = death.crashed and self._language.out_of_memory.search(self._listener.last_words)
-        if words or self._engine.ran_out_of_memory:
+        if words or await self._engine.ran_out_of_memory():
             return f"the guest ran out of memory ({limit_hint('memory', self._engine.limits)})"
         return str(death)

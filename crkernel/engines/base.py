@@ -369,9 +369,9 @@ class Engine(ABC):
     async def status(self) -> dict[str, Any]:
         """For %status: what it is, which image, how full staging is."""
 
-    @property
-    def ran_out_of_memory(self) -> bool:
-        """Whether the machine ended a process of ours for the memory of all together."""
+    async def ran_out_of_memory(self) -> bool:
+        """Whether the machine has ended a process of ours for the memory of all together since this
+        was last asked."""
         return False
 
     @abstractmethod

@@ -232,8 +232,7 @@ class LocalEngine(Engine):
             "staging size": int(answer["size"]),
         }
 
-    @property
-    def ran_out_of_memory(self) -> bool:
+    async def ran_out_of_memory(self) -> bool:
         """By the nest's control group, where there is one."""
         return self._cgroup is not None and self._cgroup.ran_out_of_memory
 

@@ -16,7 +16,7 @@ import sys
 import time
 
 from . import golden_store, linger, processor, wire
-from .enter import CONTROL_FD, GOLDEN
+from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD
 from .gate import Arrival
 from .link import Channel, GateLink, SocketLink, write_all
 from .mounts import STAGING
@@ -39,6 +39,7 @@ class ContainerNest(Nest):
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(None)
         self._listener = listener
+        self._kills = _oom_kills()
         self._parked: dict[str, Arrival] = {}  # streams that no request has named yet
         self._held: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         for key in golden_store.keys(GOLDEN):
@@ -110,12 +111,16 @@ class ContainerNest(Nest):
     def leave(self) -> None:
         """Also the listener and whatever is parked."""
         super().leave()
+        os.close(MEMORY_EVENTS_FD)
         self._listener.close()
         for arrival in self._parked.values():
             arrival.close()
 
     def operate(self, request: Json, descriptors: list[int]) -> Json | None:
-        """Golden roots are held and removed by the nest here."""
+        """Golden roots are held and removed by the nest here, and it knows the control group."""
+        if request["op"] == "starved":
+            before, self._kills = self._kills, _oom_kills()
+            return {"starved": self._kills > before}
         if request["op"] == "hold":
             return {"held": self._hold(request["key"])}
         if request["op"] == "discard":
@@ -136,3 +141,9 @@ class ContainerNest(Nest):
         if descriptor is not None:
             self._held[key] = descriptor
         return descriptor is not None
+
+
+def _oom_kills() -> int:
+    """How many processes of this container Linux has ended for want of memory."""
+    lines = os.pread(MEMORY_EVENTS_FD, 4096, 0).decode().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -30,6 +30,10 @@ UNPRIVILEGED_IDS = range(900_000_000, 904_194_304)
 """User and group ids on a root host, one for each nest by its process id, so that sessions do not
 share what the kernel counts by user. Outside of every range that /etc/subuid hands out."""
 
+MEMORY_EVENTS_FD = 4
+"""In a container: where its control group counts what Linux ended for want of memory."""
+_MEMORY_EVENTS = ("memory.events", "memory/memory.oom_control")  # of version 2 and 1
+
 CODE_FOLDER = "/usr/lib/crkernel"
 GOLDEN = "/run/golden"
 """Where the nest keeps golden roots that are not of the image's own tree."""
@@ -51,6 +55,8 @@ def main() -> None:
         sys.exit(_wait_for(child))
     os.dup2(gate.listen().detach() if in_container else int(sys.argv[2]), CONTROL_FD)
     os.closerange(CONTROL_FD + 1, 1 << 16)
+    if in_container:
+        _open_memory_events()
     os.setsid()
     step = "open the image"
     try:
@@ -90,6 +96,17 @@ def _wait_for(nest: int) -> int:
         pid, status = os.wait()
         if pid == nest:
             return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _open_memory_events() -> None:
+    """While the control group can be seen; the null device where there is none."""
+    paths = [f"/sys/fs/cgroup/{name}" for name in _MEMORY_EVENTS]
+    found = [path for path in paths if os.path.exists(path)]
+    descriptor = os.open(found[0] if found else os.devnull, os.O_RDONLY)
+    if descriptor != MEMORY_EVENTS_FD:
+        os.dup2(descriptor, MEMORY_EVENTS_FD)
+        os.close(descriptor)
+    os.set_inheritable(MEMORY_EVENTS_FD, True)
 
 
 def _new_user() -> None:

@@ -220,6 +220,27 @@ def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[...,
     assert container_of(kernel).attrs["HostConfig"]["Memory"] < 1 << 30
 
 
+def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[..., Kernel]) -> None:
+    """It offers itself to Linux, so that it is the one who is ended, and not those who hoard."""
+    kernel = start_kernel(
+        *("--CRKernel.memory=512M", "--CRKernel.disk_size=64M", "--CRKernel.staging_size=64M"),
+    )
+    kernel.ok("let x = 1")
+    hog = "const b = Buffer.alloc(300e6, 1); setTimeout(() => {}, 1e6)"
+    error = kernel.fails(
+        "require('fs').writeFileSync('/proc/self/oom_score_adj', '1000'); x = 2;"
+        "const { spawn } = require('child_process');"
+        f"for (let i = 0; i < 10; i++) spawn('sh', ['-c', `echo 500 > /proc/self/oom_score_adj; "
+        f"exec node -e {hog!r}`]);"
+        "await new Promise((r) => setTimeout(r, 20000))",
+    ).error
+    assert "ran out of memory (limit memory = 512 MiB" in error
+    assert "checkpoint 1) is restored" in error
+    assert kernel.ok("x").text == "1"
+    kill = "x = 3; process.kill(process.pid, 'SIGKILL'); await new Promise(() => {})"
+    assert "SIGKILL" in kernel.fails(kill).error
+
+
 POOL = ("--CRKernel.pool=2",)
 
 

@@ -365,6 +365,13 @@ class DockerEngine(Engine):
         if (await self._nest.ask("hold", key=key))["held"]:
             self._golden.add(key)
 
+    async def ran_out_of_memory(self) -> bool:
+        """By the container's control group, which the nest reads."""
+        try:
+            return bool((await self._nest.ask("starved"))["starved"])
+        except EngineError:
+            return False  # the container has ended, and `lost` says so
+
     async def status(self) -> dict[str, Any]:
         """Staging's fill, in bytes, and where things are."""
         assert self._daemon is not None
