@@ -43,6 +43,12 @@ def _smaps(pid: int, fields: tuple[str, ...]) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) * 1024 / 1e6
 
 
+def available() -> int:
+    """Bytes of memory that this machine can give."""
+    lines = (_PROC / "meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+
+
 def name(pid: int) -> str:
     """The program that runs there."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from crkernel import golden_root
@@ -16,9 +17,11 @@ CHUNK_MB = 16
 
 
 @asynccontextmanager
-async def booted(name: str = "auto") -> AsyncIterator[tuple[Engine, Sandbox]]:
-    """An engine of its own, by name, and a sandbox in it with a fresh guest, as a kernel has it."""
+async def booted(name: str = "auto", staging: int = 0) -> AsyncIterator[tuple[Engine, Sandbox]]:
+    """An engine of its own, by name, and a sandbox in it with a fresh guest, as a kernel has it;
+    with at least so many bytes of `staging`."""
     limits = Limits.default()
+    limits = replace(limits, staging_size=max(limits.staging_size, staging))
     engine = open_engine(name, limits)
     await engine.start()
     try:
