@@ -21,7 +21,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
-# program:apt package; what is there already is left alone
+# program, or file, and its apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
 
 .PHONY: demo test test-docker torture check bench setup image packages browser tun clean
@@ -73,7 +73,7 @@ image: .venv/ready
 packages:
 	@missing=()
 	for pair in $(PROGRAMS); do
-		command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}")
+		[ -e "$${pair%%:*}" ] || command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}")
 	done
 	if [ -z "$(PYTHON)" ]; then
 		if command -v python3 >/dev/null; then
@@ -99,9 +99,9 @@ packages:
 	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 
-# only tests look at notebooks
+# only tests look at notebooks, and build an addon with an allocator of its own
 browser:
-	@$(MAKE) packages PROGRAMS=chromium:chromium
+	@$(MAKE) packages PROGRAMS="chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev"
 
 # Guests with a network need it open to users, as udev has it; some machines have no udev.
 tun:

@@ -21,7 +21,10 @@ _HEAPS = {
     "1 GB of typed arrays": ("Array.from({ length: 1024 }, typed)", 3),
     "4 GB of typed arrays": ("Array.from({ length: 4096 }, typed)", 1),
     "1 GB of objects": ("Array.from({ length: 9e6 }, (_, i) => ({ a: i, b: 's' + i, c: [i] }))", 3),
-    "1 GB of strings": ("Array.from({ length: 1024 }, (_, i) => i + '-'.repeat(1e6 + i))", 3),
+    "1 GB of strings": (
+        "Array.from({ length: 1024 }, (_, i) => String(Buffer.alloc(1e6, 65 + i % 26)))",
+        3,
+    ),
     "1 GB of buffers": ("Array.from({ length: 16384 }, (_, i) => Buffer.alloc(65536, i))", 3),
 }
 _TYPED = "(_, i) => new Float64Array(131072).fill(i + 0.5)"

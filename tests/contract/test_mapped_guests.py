@@ -1,0 +1,255 @@
+"""A guest on memory files does what one that was never checkpointed does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crkernel.engines import Engine, Sandbox
+from crkernel.errors import SandboxDied
+from crkernel.javascript import JAVASCRIPT
+
+from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+
+MB = 1 << 20
+HEAP = """
+    globalThis.objects = Array.from({ length: 200000 }, (_, i) => ({ a: i, b: "s" + i, c: [i] }));
+    globalThis.arrays = Array.from({ length: 48 }, (_, i) => new Float64Array(131072).fill(i)); 0"""
+
+
+async def mapped(engine: Engine, live: Sandbox, name: str = "a") -> Sandbox:  # noqa: F811
+    """The twin of a guest, which ends."""
+    await live.dump(name)
+    before, after = await engine.rebase(name, None)
+    assert after < before / 2
+    await live.end()
+    return await restored(engine, name)
+
+
+async def _json(sandbox: Sandbox, expression: str) -> Any:
+    text = await run(sandbox, f"JSON.stringify(await ({expression}))")
+    return json.loads(text[1:-1].replace('\\"', '"'))
+
+
+async def test_memory_usage(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(live, HEAP)
+    collected = """(() => { const { setFlagsFromString } = require("v8");
+        setFlagsFromString("--expose-gc");
+        const gc = require("vm").runInNewContext("gc");
+        gc(); gc(); return process.memoryUsage(); })()"""
+    before = await _json(live, collected)
+    usage = "process.memoryUsage()"
+    after = await _json(twin := await mapped(engine, live), usage)
+    for name in ("heapTotal", "heapUsed", "external", "arrayBuffers"):
+        assert after[name] == pytest.approx(before[name], rel=0.1, abs=2 * MB), name
+    assert 0 < after["rss"] < before["rss"]  # only what was touched since
+    await run(twin, "for (const x of arrays) x.reduce((a, b) => a + b); 0")
+    assert (await _json(twin, usage))["rss"] > after["rss"] + 40 * MB
+
+
+async def test_heap_snapshots(engine: Engine) -> None:  # noqa: F811
+    count = """(async () => {
+        const v8 = require("v8"), fs = require("fs");
+        v8.writeHeapSnapshot("/tmp/one.heapsnapshot");
+        const chunks = []; for await (const chunk of v8.getHeapSnapshot()) chunks.push(chunk);
+        const texts = [fs.readFileSync("/tmp/one.heapsnapshot"), Buffer.concat(chunks)];
+        return texts.map((text) => JSON.parse(text).snapshot.node_count); })()"""
+    live = await boot(engine)
+    await run(live, "globalThis.marked = Array.from({ length: 150000 }, (_, i) => ({ i })); 0")
+    await run(live, "globalThis.array = new Uint8Array(40e6).fill(1); 0")
+    before = await _json(live, count)
+    after = await _json(await mapped(engine, live), count)
+    assert min(before) > 150000
+    assert after == pytest.approx(before, rel=0.02)
+
+
+async def test_the_limit_of_the_heap_holds_and_is_named(engine: Engine) -> None:  # noqa: F811
+    fill = """globalThis.hoard = [];
+        for (;;) { for (let i = 0; i < 20000; i++) hoard.push({ i, s: [i] });
+            if (hoard.length % 100000 === 0) console.log(hoard.length); }"""
+    reached = []
+    for twin in (False, True):
+        sandbox = await _small(engine)
+        await run(sandbox, "globalThis.heap = Array.from({ length: 6e5 }, (_, i) => [i]); 0")
+        if twin:
+            sandbox = await mapped(engine, sandbox)
+        said: list[str] = []
+        sandbox.on_event = lambda event, said=said: said.append(str(event.get("text", "")))
+        with pytest.raises(SandboxDied):
+            await run(sandbox, fill)
+        words = "".join(said)
+        assert JAVASCRIPT.out_of_memory.search(words), words[-500:]
+        reached.append(int(words[: words.index("<---")].split()[-1]))
+    assert reached[1] == pytest.approx(reached[0], rel=0.1)
+
+
+async def _small(engine: Engine) -> Sandbox:  # noqa: F811
+    sandbox = await engine.sandbox()
+    node, *rest = JAVASCRIPT.command(engine.limits)
+    rest = [word for word in rest if "old-space" not in word]
+    command = [node, "--max-old-space-size=120", *rest]
+    await sandbox.boot(command, dict(JAVASCRIPT.environment), engine.limits)
+    return sandbox
+
+
+async def test_workers_and_shared_memory(engine: Engine) -> None:  # noqa: F811
+    start = """(shared) => new Promise((resolve) => {
+        const worker = new (require("worker_threads").Worker)(`
+            const { workerData, parentPort } = require("worker_threads");
+            const heap = new Uint8Array(30e6).fill(7), ints = new Int32Array(workerData);
+            const list = Array.from({ length: 1e5 }, (_, i) => ({ i }));
+            parentPort.on("message", (i) => {
+                Atomics.add(ints, 0, i); parentPort.postMessage([heap[i], list[i].i, ints[1]]); });
+            parentPort.postMessage("ready");`, { eval: true, workerData: shared });
+        worker.once("message", () => resolve(worker)); })"""
+    engine.limits = replace(engine.limits, memory=6 << 30)  # V8 reserves much for each worker
+    live = await boot(engine)
+    await run(
+        live,
+        f"""globalThis.start = {start};
+        globalThis.shared = new SharedArrayBuffer(20e6);
+        globalThis.ints = new Int32Array(shared).fill(3);
+        globalThis.worker = await start(shared);
+        globalThis.ask = (worker, i) => new Promise((resolve) => {{
+            worker.once("message", resolve); worker.postMessage(i); }}); 0""",
+    )
+    twin = await mapped(engine, live)
+    assert await run(twin, "await ask(worker, 5)") == "[ 7, 5, 3 ]"
+    assert await run(twin, "ints[1] = 9; [ints[0], ...(await ask(worker, 99999))]") == (
+        "[ 8, 7, 99999, 9 ]"
+    )
+    assert await run(twin, "globalThis.other = await start(shared); await ask(other, 1)") == (
+        "[ 7, 1, 9 ]"
+    )
+    assert (
+        await run(twin, "[ints[0], ints[4999999], await worker.terminate()]") == "[ 100008, 3, 1 ]"
+    )
+
+
+async def test_webassembly_memory_grows(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(
+        live,
+        """globalThis.memory = new WebAssembly.Memory({ initial: 600, maximum: 4000 });
+        new Uint8Array(memory.buffer).fill(5); 0""",
+    )
+    twin = await mapped(engine, live)
+    for _ in range(2):
+        grown = """memory.grow(500); globalThis.bytes = new Uint8Array(memory.buffer);
+            const old = bytes.length - 500 * 65536;
+            [bytes.subarray(0, old).every((x) => x === 5),
+             bytes.subarray(old).every((x) => x === 0), bytes.fill(5).length]"""
+        assert (await run(twin, grown)).startswith("[ true, true, ")
+    twin = await mapped(engine, twin, "b")
+    assert await run(twin, "new Uint8Array(memory.buffer).every((x) => x === 5)") == "true"
+
+
+ALLOCATING = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <mimalloc.h>
+#define calloc mi_calloc
+#define realloc mi_realloc
+#define free mi_free
+typedef void *handle;
+int napi_create_function(handle, const char *, unsigned long, handle (*)(handle, handle),
+                         void *, handle *);
+int napi_create_double(handle, double, handle *);
+enum { SLOTS = 120 };
+static unsigned char *slots[SLOTS]; static unsigned long sizes[SLOTS], seed = 7, dirty, lost;
+static unsigned long chance(unsigned long below) {
+    seed = seed * 6364136223846793005ul + 1442695040888963407ul; return (seed >> 33) % below;
+}
+static void check(int i) {
+    for (unsigned long at = 0; at < sizes[i]; at++) lost += slots[i][at] != (unsigned char)(i + 1);
+}
+static handle number(handle env, double value) {
+    handle result; napi_create_double(env, value, &result); return result;
+}
+/* give back and take again: whatever comes from calloc must read as zeros */
+static handle step(handle env, handle info) {
+    for (int round = 0; round < 150; round++) {
+        int i = chance(SLOTS); unsigned long size = 1000 + chance(round % 5 ? 60000 : 2000000);
+        if (slots[i]) check(i);
+        if (slots[i] && chance(3) == 0) {
+            slots[i] = realloc(slots[i], size);
+            if (sizes[i] > size) sizes[i] = size;
+            check(i);
+        } else {
+            free(slots[i]);
+            slots[i] = calloc(1, size);
+            for (unsigned long at = 0; at < size; at++) dirty += slots[i][at] != 0;
+        }
+        memset(slots[i], i + 1, size); sizes[i] = size;
+    }
+    return number(env, dirty * 1e9 + lost);
+}
+static handle digest(handle env, handle info) {
+    unsigned long sum = 0;
+    for (int i = 0; i < SLOTS; i++)
+        for (unsigned long at = 0; slots[i] && at < sizes[i]; at++) sum = sum * 31 + slots[i][at];
+    return number(env, sum >> 12);
+}
+/* a child without exec shares what is mapped, and what it writes is its own */
+static handle forked(handle env, handle info) {
+    int status = -1; pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < SLOTS; i++) if (slots[i]) { check(i); memset(slots[i], 0, sizes[i]); }
+        _exit(lost ? 1 : 0);
+    }
+    waitpid(pid, &status, 0);
+    for (int i = 0; i < SLOTS; i++) if (slots[i]) check(i);
+    return number(env, status + lost);
+}
+__attribute__((visibility("default"))) handle napi_register_module_v1(handle env, handle exports) {
+    handle function; handle (*all[])(handle, handle) = { step, digest, forked };
+    int napi_set_named_property(handle, handle, const char *, handle);
+    const char *names[] = { "step", "digest", "forked" };
+    for (int i = 0; i < 3; i++) {
+        napi_create_function(env, names[i], strlen(names[i]), all[i], 0, &function);
+        napi_set_named_property(env, exports, names[i], function);
+    }
+    return exports;
+}
+"""
+
+
+@pytest.fixture
+def addon(tmp_path: Path) -> dict[str, bytes]:
+    """A native addon with an allocator of its own, mimalloc: its files by their names."""
+    source, module = tmp_path / "addon.c", tmp_path / "addon.node"
+    source.write_text(ALLOCATING)
+    asked = ["cc", "-print-file-name=libmimalloc.so"]
+    library = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    assert Path(library).exists(), "libmimalloc-dev is missing: run make test"
+    options = ["-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-w", "-Wl,-rpath,$ORIGIN"]
+    subprocess.run(["cc", *options, "-o", module, source, "-lmimalloc"], check=True)
+    return {"addon.node": module.read_bytes(), "libmimalloc.so.2": Path(library).read_bytes()}
+
+
+async def test_addons_with_an_allocator_of_their_own(
+    engine: Engine,  # noqa: F811
+    addon: dict[str, bytes],
+) -> None:
+    control, guest = await boot(engine), await boot(engine)
+    for sandbox in (control, guest):
+        for name, data in addon.items():
+            content = f"Buffer.from('{base64.b64encode(data).decode()}', 'base64')"
+            await run(sandbox, f"require('fs').writeFileSync('/tmp/{name}', {content})")
+        await run(sandbox, "globalThis.addon = require('/tmp/addon.node'); 0")
+        assert await run(sandbox, "addon.step() + addon.step()") == "0"
+    for cycle in range(4):
+        guest = await mapped(engine, guest, f"c{cycle}")
+        for code in ("addon.step() + addon.step()", "addon.digest()", "addon.forked()"):
+            assert await run(guest, code) == await run(control, code), f"cycle {cycle}: {code}"
+    assert await run(guest, "addon.step() + addon.forked()") == "0"
