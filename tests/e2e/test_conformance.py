@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
+import driver
 import jupyter_kernel_test as jkt
 import pytest
 from driver import Kernel, Result, kernel_name
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.e2e
 class KernelTests(jkt.KernelTests):
     """The suite that Jupyter publishes, all of it."""
 
-    kernel_name = "crkernel"
+    kernel_name = driver.kernel_name()
     language_name = "javascript"
     file_extension = ".js"
 
@@ -82,7 +83,7 @@ class KernelTests(jkt.KernelTests):
 class IopubWelcomeTests(jkt.IopubWelcomeTests):
     """Subscribers are greeted, so that they miss nothing that follows."""
 
-    kernel_name = "crkernel"
+    kernel_name = driver.kernel_name()
     support_iopub_welcome = True
 
 

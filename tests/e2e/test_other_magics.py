@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import driver
 import pytest
 from driver import Kernel
 
@@ -128,7 +129,11 @@ def test_settings_from_the_command_line(start_kernel: Start) -> None:
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("--CRKernel.engine=nowhere", "EngineUnavailable: there is no engine 'nowhere'"),
+        pytest.param(
+            "--CRKernel.engine=nowhere",
+            "EngineUnavailable: there is no engine 'nowhere'",
+            marks=pytest.mark.local_only("the kernel crkernel-docker names its engine already"),
+        ),
         ("--CRKernel.memory=lots", "UserError: memory cannot be 'lots'"),
         ("--CRKernel.max_processes=1", "UserError: max_processes cannot be '1'"),
     ],
@@ -147,7 +152,7 @@ def test_a_bad_setting_in_the_command_line_is_told_by_the_first_cell(
 
 def test_status_tells_what_there_is(kernel: Kernel, steps: list[int]) -> None:
     result = kernel.ok("%status")
-    for part in ("local", "v24.", "staging", "last checkpoint", "last frozen", str(steps[2])):
+    for part in (driver.engine, "v24.", "staging", "last checkpoint", "last frozen", str(steps[2])):
         assert part in result.shown, result.shown
     assert "<table" in result.displays[0]["text/html"]
 
