@@ -14,9 +14,11 @@ from typing import Any
 import containers
 import driver
 import pytest
+from _driver import python
 from driver import SECONDS, Kernel
 
 from crkernel.doctor import examine
+from crkernel.engines.docker import container
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -160,6 +162,61 @@ def test_the_guest_is_confined(docker_kernel: Kernel) -> None:
     assert "crkernel" not in seen
     assert ".dockerenv" not in seen
     assert kernel.value("Object.keys(require('os').networkInterfaces())") == ["lo"]
+
+
+def test_nothing_of_docker_is_in_reach(
+    docker_kernel: Kernel, start_kernel: Callable[..., Kernel]
+) -> None:
+    """What people try in containers; test_escape has what they try in any sandbox."""
+    port = start_kernel().value(
+        "new Promise((done) => { const s = require('node:net').createServer();"
+        " s.listen(4321, '0.0.0.0', () => done(s.address().port)) })"
+    )
+    found = python(
+        docker_kernel,
+        f"""
+import glob
+sockets = ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock"]
+found = {{
+    "sockets": [s for s in sockets if os.path.exists(s)],
+    "abstract": [line for line in open("/proc/net/unix") if "@" in line],
+    "another container": attempt(lambda: socket.create_connection(("127.0.0.1", {port}), 2)),
+    "cgroup": call(165, 40, b"none", b"/tmp", b"cgroup", 0, b"memory"),
+    "cgroup2": call(165, 40, b"none", b"/tmp", b"cgroup2", 0, 0),
+    "release_agent": glob.glob("/sys/**/release_agent", recursive=True),
+    "/sys": os.listdir("/sys"),
+    "marks": [p for p in ("/.dockerenv", "/image", "/crkernel") if os.path.exists(p)],
+    "disks": [d for d in os.listdir("/dev") if d.startswith(("sd", "vd", "nvme", "dm-", "loop"))],
+}}
+""",
+    )
+    assert found == {
+        "sockets": [],
+        "abstract": [],
+        "another container": "ECONNREFUSED",
+        "cgroup": "EPERM",
+        "cgroup2": "EPERM",
+        "release_agent": [],
+        "/sys": [],
+        "marks": [],
+        "disks": [],
+    }
+
+
+def test_an_option_that_the_daemon_refuses(start_kernel: Callable[..., Kernel]) -> None:
+    refused = start_kernel("--CRKernel.cpus=1000").fails("1")
+    assert "Docker refused: " in refused.error
+    assert "change the setting that it is about" in refused.traceback
+    assert len(refused.reply["traceback"]) <= 2
+
+
+def test_the_doctor_finds_an_option_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "_profile", lambda: "no profile")
+    said: list[str] = []
+    assert not examine(said.append, "docker")
+    assert said[-1].startswith("FAIL dump and restore: Docker refused: ")
+    assert "docs/security.md" in said[-1]
+    assert len(said[-1].splitlines()) == 1
 
 
 def test_what_docker_does_not_have_is_refused(

@@ -22,6 +22,7 @@ from crkernel.guest import golden, linger, processor, wire
 
 log = logging.getLogger(__name__)
 
+_REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
 _START_SECONDS = 30.0
 _PATIENCE = 60.0  # seconds that a nest waits for its kernel
 _POOL_PATIENCE = 3600.0  # and one in the pool
@@ -82,6 +83,7 @@ class DockerEngine(Engine):
             self._container = await self._new_container(image, name, {}, _PATIENCE)
         except DaemonRefused as refused:
             if refused.status != 409:
+                refused.hint = _REFUSED
                 raise
             # The name is taken, by the kernel that was killed and is restarted as this one.
             assert self._daemon is not None
