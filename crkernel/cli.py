@@ -269,6 +269,22 @@ def remove_images(digest: str | None, all_old: bool, engine: str | None) -> None
         click.echo(f"removed {name}")
 
 
+@cli.command("pool")
+@click.option("--empty", is_flag=True, help="End them, but for one that a kernel takes meanwhile.")
+def list_pool(empty: bool) -> None:
+    """List the containers in Docker that wait for kernels of this user.
+
+    Kernels with the setting `pool` make them; one for which none comes goes after an hour.
+    """
+    import asyncio
+
+    from crkernel.engines.docker import pool
+
+    for one in asyncio.run(pool.empty() if empty else pool.listed()):
+        state = "ended" if empty else f"{one.age / 60:.0f} min old"
+        click.echo(f"{one.name}  {one.image}  {state}")
+
+
 @cli.command()
 @click.argument("shell", type=click.Choice(sorted(_COMPLETION_PLACES)))
 def completion(shell: str) -> None:

@@ -41,9 +41,8 @@ class ContainerNest(Nest):
         self._listener = listener
         self._kills = _oom_kills()
         self._parked: dict[str, Arrival] = {}  # streams that no request has named yet
+        self._kernel: str | None = None  # what the one that is served calls itself
         self._held: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
-        for key in golden_store.keys(GOLDEN):
-            self._hold(key)
         self._selector.register(listener, selectors.EVENT_READ, self._on_arrival)
 
     def await_first(self, seconds: float) -> bool:
@@ -61,17 +60,28 @@ class ContainerNest(Nest):
         return True
 
     def _take(self, arrival: Arrival, greeting: Json) -> None:
-        if "ticket" in greeting:
+        if "ticket" in greeting and self._kernel in (None, greeting.get("kernel")):
             self._parked[greeting["ticket"]] = arrival
             write_all(arrival.writer, wire.pack({"parked": greeting["ticket"]}))
-        elif self._link is None:
+        elif "ticket" not in greeting and self._link is None:
             self._link = GateLink(arrival)
             self._selector.register(self._link, selectors.EVENT_READ, self._on_link)
+            self._belong_to(greeting.get("kernel"))
             self.answer(self._ready())
         else:
             arrival.close()
 
+    def _belong_to(self, kernel: str | None) -> None:
+        """Be this kernel's from now on: streams that others parked are hung up on."""
+        self._kernel = kernel
+        for ticket, arrival in list(self._parked.items()):
+            if arrival.greeting.get("kernel") != kernel:
+                self._parked.pop(ticket).close()
+
     def _ready(self) -> Json:
+        for key in golden_store.keys(GOLDEN):
+            if key not in self._held:
+                self._hold(key)
         return {
             "ready": wire.PROTOCOL,
             "golden": sorted(self._held),
@@ -91,6 +101,7 @@ class ContainerNest(Nest):
             token = str(arrival.greeting.get("token")).encode()
             if hmac.compare_digest(token, request["token"].encode()):
                 self._listener.settimeout(None)
+                self._belong_to(arrival.greeting.get("kernel"))
                 return GateLink(arrival)
             arrival.close()
         return None

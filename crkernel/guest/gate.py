@@ -4,11 +4,12 @@ In a container nobody can pass descriptors to the nest from outside. So `docker 
 it hands its own stdin and stdout to the nest, over a socket that only the container's processes
 reach, and stays until the nest lets go of that. What it says with them is its argument, JSON:
 
-    {"link": "kernel", "token": ...}       the kernel's link to the nest
-    {"link": "sandbox", "ticket": ...}     what will be the stream of a sandbox
-    {"link": "file", "ticket": ...}        what comes out of staging, or goes into it
+    {"link": "kernel", "kernel": ..., "token": ...}       the kernel's link to the nest
+    {"link": "sandbox", "kernel": ..., "ticket": ...}     what will be the stream of a sandbox
+    {"link": "file", "kernel": ..., "ticket": ...}        what comes out of staging, or goes into it
 
-No guest gets here: a sandbox has a network namespace of its own.
+`kernel` is what the kernel calls itself. No guest gets here: a sandbox has a network namespace of
+its own.
 """
 
 from __future__ import annotations

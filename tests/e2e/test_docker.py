@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -296,51 +296,6 @@ def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[...,
     assert kernel.ok("x").text == "1"
     kill = "x = 3; process.kill(process.pid, 'SIGKILL'); await new Promise(() => {})"
     assert "SIGKILL" in kernel.fails(kill).error
-
-
-POOL = ("--CRKernel.pool=2",)
-
-
-def pool() -> list[str]:
-    """The names of the containers that wait for a kernel."""
-    names = [container.name for container in containers.client().containers.list()]
-    return sorted(name for name in names if name.startswith("crkernel-pool-"))
-
-
-@pytest.fixture
-def _drained() -> Iterator[None]:
-    yield
-    for name in pool():
-        containers.client().containers.get(name).remove(force=True)
-
-
-@pytest.mark.usefixtures("_drained")
-def test_a_pool_is_filled_claimed_and_filled_again(start_kernel: Callable[..., Kernel]) -> None:
-    start_kernel(*POOL).ok("1")
-    wait_until(lambda: len(pool()) == 2)
-    waiting = {containers.client().containers.get(name).id for name in pool()}
-    kernels = [start_kernel(*POOL) for _ in range(3)]
-    for number, kernel in enumerate(kernels):
-        kernel.ok(f"let mine = {number}")
-    for number, kernel in enumerate(kernels):
-        assert kernel.ok("mine").text == str(number)
-    wait_until(lambda: len(pool()) == 2)
-    claimed = {re.search(r"container (\w{12})", k.ok("%status").shown)[1] for k in kernels}  # type: ignore[index]
-    assert len(claimed) == 3, "each has its own"
-    assert claimed & {identity[:12] for identity in waiting}
-    assert not {containers.client().containers.get(name).id for name in pool()} & waiting
-
-
-@pytest.mark.usefixtures("_drained")
-def test_a_claimed_container_survives_a_restart(start_kernel: Callable[..., Kernel]) -> None:
-    start_kernel(*POOL).ok("1")
-    wait_until(lambda: len(pool()) == 2)
-    kernel = start_kernel(*POOL)
-    kernel.ok("let x = 'before'")
-    kernel.manager.restart_kernel()
-    kernel.client.wait_for_ready(timeout=SECONDS)
-    kernel.rewind("r1.1")
-    assert kernel.ok("x").text == "'before'"
 
 
 def by_tcp(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:

@@ -223,7 +223,7 @@ def test_apparmor_is_named_only_where_there_is_one() -> None:
 
 def test_a_new_version_of_the_code_is_another_image() -> None:
     assert images.code_tag() == f"{images.base_tag()}-{image.code_digest()}"
-    assert images.code_tag().replace(":", "-golden-") == images.golden_volume()
+    assert images.code_tag().replace(":", "-golden-") == container.golden_volume(images.code_tag())
 
 
 # -- streams -----------------------------------------------------------------------------------

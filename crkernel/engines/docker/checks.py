@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from crkernel.engines.docker import images
+from crkernel.engines.docker import images, pool
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.errors import EngineUnavailable
 
@@ -63,8 +63,15 @@ async def _check_image() -> str:
     return await images.require(await Daemon.connect())
 
 
+def check_pool() -> str:
+    """Nothing is wrong with it; it takes memory."""
+    count = len(asyncio.run(pool.listed()))
+    return f"{count} containers wait for kernels (crkernel pool)" if count else "empty"
+
+
 CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("Docker daemon", check_daemon),
     ("its machine", check_machine),
     ("image", check_image),
+    ("pool", check_pool),
 )

@@ -1,14 +1,16 @@
-"""The options of our containers. Each one is explained in docs/security.md."""
+"""How our containers are made. Each option is explained in docs/security.md."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import random
+import socket
 from importlib.resources import files
 from typing import Any
 
 from crkernel.engines.base import Limits
+from crkernel.engines.docker.daemon import Daemon
 from crkernel.guest.enter import UNPRIVILEGED_IDS
 
 Json = dict[str, Any]
@@ -29,13 +31,39 @@ _MAPPED_IDS = range(10_000, 60_000)
 """Where the daemon maps user ids, it has few of them."""
 
 
-POOL = "crkernel.pool"
-"""The label of containers that were made for no kernel yet: their kind."""
+def golden_volume(image: str) -> str:
+    """The volume with the golden roots of an image with the guest's code, by its tag."""
+    return image.replace(":", "-golden-")
 
 
-def kind(image: str, limits: Limits) -> str:
-    """What a kernel must want for a container of the pool to be of use to it."""
-    return hashlib.sha256(repr((image, limits)).encode()).hexdigest()[:12]
+def owner() -> dict[str, str]:
+    """Labels that name the user for whom a container is made."""
+    return {"crkernel.host": socket.gethostname(), "crkernel.user": str(os.getuid())}
+
+
+async def create(
+    daemon: Daemon,
+    image: str,
+    limits: Limits,
+    name: str,
+    *,
+    patience: float,
+    labels: dict[str, str] | None = None,
+) -> str:
+    """Have one started under this name; its id. Raises DaemonRefused, with the status 409 if the
+    name is taken."""
+    maker = owner() | {"crkernel.pid": str(os.getpid())}
+    options = body(
+        image,
+        limits,
+        golden=golden_volume(image),
+        labels=maker | (labels or {}),
+        info=await daemon.ask("info"),
+        patience=patience,
+    )
+    created = await daemon.ask("create_container_from_config", options, name)
+    await daemon.ask("start", created["Id"])
+    return str(created["Id"])
 
 
 def body(

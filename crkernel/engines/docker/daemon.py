@@ -198,7 +198,10 @@ def _unreachable(url: str, error: Exception) -> CRKernelError:
             f"you may not use the Docker daemon at {url}",
             hint="sudo usermod -aG docker $USER, then log in anew; or use rootless Docker",
         )
-    if any(sign in text for sign in ("No such file", "Connection refused", "not found")):
+    if any(
+        sign in text
+        for sign in ("No such file", "Connection refused", "Connection aborted", "not found")
+    ):
         return EngineUnavailable(
             f"no Docker daemon answers at {url}",
             hint="start it (sudo systemctl start docker), or name one in DOCKER_HOST",

@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from crkernel.engines.base import Engine, Limits, Sandbox
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
+from crkernel.engines.docker.pool import Pool
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.engines.requests import Requests
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
@@ -25,14 +25,9 @@ log = logging.getLogger(__name__)
 _REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
 _START_SECONDS = 30.0
 _PATIENCE = 60.0  # seconds that a nest waits for its kernel
-_POOL_PATIENCE = 3600.0  # and one in the pool
-_POOL_DELAY = 1.0  # seconds after which the pool is filled, so as not to slow down the first cell
 _CUT_SECONDS = 0.2
 """A sandbox's stream may end just before the nest's; if that does not follow, it was alone."""
 _LAST_SECONDS = 3.0
-
-
-_POOL_NAME = "crkernel-pool-"
 
 
 class DockerEngine(Engine):
@@ -51,6 +46,9 @@ class DockerEngine(Engine):
         self._lost = ""  # how the container came to its end, if it did
         self._golden: set[str] = set()
         self._machine = processor.identity()
+        self._token = secrets.token_hex(8)  # what all our gates say
+        self._parking: asyncio.Future[tuple[str, Stream]] | None = None
+        self._pool: Pool | None = None
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
         self._chores: set[asyncio.Task[Any]] = set()
 
@@ -62,71 +60,55 @@ class DockerEngine(Engine):
             return None
         self._daemon = self._daemon or await Daemon.connect()
         image = await images.require(self._daemon)
+        pool = Pool(self._daemon, image, self.limits, self.pool)
         if self.secret and (state := await self._take_over(image)) is not None:
+            self._keep_full(pool)
             return state
-        if self.pool:
-            self._chore(self._fill_pool(image))
-            if await self._claim(image):
-                return None
-        await self._start_container(image)
-        try:
-            await self._hello(await self._gate(link="kernel"))
-        except BaseException:
-            await self._remove()
-            raise
+        if not await self._claim(pool):
+            await self._start_container(image)
+            try:
+                await self._connect()
+            except BaseException:
+                await self._remove()
+                raise
+        self._keep_full(pool)
         return None
 
     async def _start_container(self, image: str) -> None:
         """One for this kernel alone, under its name."""
+        assert self._daemon is not None
         name = self._name()
+        make = partial(container.create, self._daemon, image, self.limits, name, patience=_PATIENCE)
         try:
-            self._container = await self._new_container(image, name, {}, _PATIENCE)
+            self._container = await make()
         except DaemonRefused as refused:
             if refused.status != 409:
                 refused.hint = _REFUSED
                 raise
             # The name is taken, by the kernel that was killed and is restarted as this one.
-            assert self._daemon is not None
             with contextlib.suppress(DaemonRefused):
                 await self._daemon.ask("remove_container", name, force=True)
-            self._container = await self._new_container(image, name, {}, _PATIENCE)
+            self._container = await make()
 
-    async def _new_container(
-        self, image: str, name: str, labels: dict[str, str], patience: float
-    ) -> str:
-        assert self._daemon is not None
-        maker = {"crkernel.host": socket.gethostname(), "crkernel.pid": str(os.getpid())}
-        body = container.body(
-            image,
-            self.limits,
-            golden=images.golden_volume(),
-            labels=maker | labels,
-            info=await self._daemon.ask("info"),
-            patience=patience,
-        )
-        created = await self._daemon.ask("create_container_from_config", body, name)
-        await self._daemon.ask("start", created["Id"])
-        return str(created["Id"])
-
-    # -- the pool: containers that no kernel has yet
-
-    async def _claim(self, image: str) -> bool:
-        """Take one of the pool, if there is one. Its nest takes the first kernel that comes and no
-        other, so of two that want the same one is sent away."""
-        assert self._daemon is not None
-        label = f"{container.POOL}={container.kind(image, self.limits)}"
-        for found in await self._daemon.ask("containers", filters={"label": label}):
-            if not found["Names"][0].startswith(f"/{_POOL_NAME}"):
-                continue  # it has a kernel
-            self._container = str(found["Id"])
+    async def _claim(self, pool: Pool) -> bool:
+        """Take a container that waits, if there is one."""
+        for one in await pool.waiting():
+            self._container = one.id
             try:
-                await self._hello(await self._gate(link="kernel"))
+                await self._connect()
             except CRKernelError:
                 self._container = ""
                 continue  # another kernel was faster, or its time was up
             self._chore(self._christen())
             return True
         return False
+
+    def _keep_full(self, pool: Pool) -> None:
+        """Not before this kernel has its own: one that it takes is replaced."""
+        if self._pool is not None:
+            self._pool.end()
+        self._pool = pool
+        self._chore(pool.keep_full())
 
     async def _christen(self) -> None:
         """Give a container that was claimed the name by which the next kernel finds it."""
@@ -135,23 +117,6 @@ class DockerEngine(Engine):
             await self._daemon.ask("rename", self._container, self._name())
         except EngineError as error:
             log.warning("a restart would not keep the past: %s", error)
-
-    async def _fill_pool(self, image: str) -> None:
-        """Have as many containers wait as are wanted. Names are given once, so that kernels which
-        do it at the same time do not do it twice."""
-        await asyncio.sleep(_POOL_DELAY)
-        kind = container.kind(image, self.limits)
-        for slot in range(self.pool):
-            name = f"{_POOL_NAME}{kind}-{slot}"
-            try:
-                await self._new_container(image, name, {container.POOL: kind}, _POOL_PATIENCE)
-            except DaemonRefused as refused:
-                if refused.status != 409:
-                    log.warning("the pool cannot be filled: %s", refused)
-                    return
-            except EngineError as error:
-                log.warning("the pool cannot be filled: %s", error)
-                return
 
     # -- the link to the nest
 
@@ -181,7 +146,29 @@ class DockerEngine(Engine):
 
     async def _gate(self, **greeting: str) -> Stream:
         assert self._daemon is not None
-        return await self._daemon.run(self._container, [*container.GATE, json.dumps(greeting)])
+        said = json.dumps({**greeting, "kernel": self._token})
+        return await self._daemon.run(self._container, [*container.GATE, said])
+
+    async def _park(self) -> tuple[str, Stream]:
+        """A stream for a sandbox to come, and the ticket by which the nest will know it."""
+        ticket = secrets.token_hex(8)
+        return ticket, await self._gate(link="sandbox", ticket=ticket)
+
+    async def _connect(self) -> None:
+        """Open the link to the nest, and the stream of the first sandbox beside it: a docker exec
+        takes longer than anything else here."""
+        self._parking = asyncio.ensure_future(self._park())
+        try:
+            await self._hello(await self._gate(link="kernel"))
+        except BaseException:
+            await self._unpark()
+            raise
+
+    async def _unpark(self) -> None:
+        parking, self._parking = self._parking, None
+        if parking is not None:
+            with contextlib.suppress(EngineError):
+                (await parking)[1].writer.close()
 
     async def _hello(self, stream: Stream) -> wire.Message:
         """Wait until the nest is ready, then listen to it."""
@@ -190,8 +177,10 @@ class DockerEngine(Engine):
             async with asyncio.timeout(_START_SECONDS):
                 hello = await frames.next() or {}
         except (TimeoutError, OSError, wire.WireError) as error:
+            stream.writer.close()
             raise EngineUnavailable(f"the nest did not start: {error!r}", hint=DOCTOR) from error
         if hello.get("ready") != wire.PROTOCOL:
+            stream.writer.close()
             failed = "failed" in hello
             reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
             raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=DOCTOR)
@@ -250,6 +239,9 @@ class DockerEngine(Engine):
 
     async def close(self) -> None:
         """Remove the container, which takes everything along."""
+        if self._pool is not None:
+            self._pool.end()
+        await self._unpark()
         await self._stop_listening()
         for sandbox in list(self._sandboxes):
             await sandbox.end()
@@ -278,8 +270,8 @@ class DockerEngine(Engine):
 
     async def sandbox(self) -> Sandbox:
         """Fork one from the nest, with a stream of its own."""
-        ticket = secrets.token_hex(8)
-        stream = await self._gate(link="sandbox", ticket=ticket)
+        parking, self._parking = self._parking, None
+        ticket, stream = await (parking or self._park())
         try:
             if await Frames(stream).next() is None:
                 raise EngineError(await self._why())

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import crkernel.guest
 from crkernel import image
-from crkernel.engines.docker.container import CODE, GOLDEN
+from crkernel.engines.docker import pool
+from crkernel.engines.docker.container import CODE, GOLDEN, golden_volume
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.errors import DaemonRefused, EngineUnavailable, ImageMissing, UserError
 
@@ -48,11 +49,6 @@ def base_tag() -> str:
 def code_tag() -> str:
     """The same with the guest's code of this crkernel."""
     return f"{base_tag()}-{image.code_digest()}"
-
-
-def golden_volume() -> str:
-    """The volume with the golden roots of `code_tag()`."""
-    return f"{REPOSITORY}-golden-{image.recipe_digest()}-{image.code_digest()}"
 
 
 async def require(daemon: Daemon) -> str:
@@ -98,8 +94,8 @@ async def listed(daemon: Daemon) -> list[DockerImage]:
 
 
 async def remove(tag: str | None) -> list[str]:
-    """Delete one image, or all that are not current, with their golden roots; which they were.
-    Raises UserError for one that is in use or is not there."""
+    """Delete one image, or all that are not current, with their golden roots and the containers
+    that wait for kernels; which they were. Raises UserError for one that is in use or missing."""
     daemon = await Daemon.connect()
     known = await listed(daemon)
     doomed = [one.tag for one in known if (one.tag == tag if tag else not one.current)]
@@ -107,9 +103,12 @@ async def remove(tag: str | None) -> list[str]:
         hint = "see: crkernel image list --engine docker"
         raise UserError(f"there is no image {tag} in Docker", hint=hint)
     for name in doomed:
+        for one in await pool.waiting(daemon):
+            if one.image == name:
+                await pool.dismiss(daemon, one)
         try:
             await daemon.ask("remove_image", name)
-            await daemon.find("remove_volume", name.replace(":", "-golden-"))
+            await daemon.find("remove_volume", golden_volume(name))
         except DaemonRefused as error:
             if error.status != 409:
                 raise

@@ -1,0 +1,221 @@
+"""Containers that wait for kernels: who gets one, and that none is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import containers
+import docker
+import pytest
+from click.testing import CliRunner
+from driver import SECONDS, Kernel
+
+from crkernel import cli
+from crkernel.engines import Limits
+from crkernel.engines.docker import DockerEngine, checks, container, images, pool
+from crkernel.engines.docker.daemon import Daemon
+from crkernel.errors import EngineUnavailable
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+TWO = "--CRKernel.pool=2"
+OLD = f"{images.REPOSITORY}:0123456789ab-0123456789ab"
+"""A tag as that of another version of crkernel."""
+
+
+def waiting() -> list[Any]:
+    """The containers that wait for a kernel."""
+    found = containers.client().containers.list(ignore_removed=True)
+    return [one for one in found if one.name.startswith("crkernel-pool-")]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what happens outside of the kernel."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def is_gone(identity: str) -> bool:
+    """Whether there is no such container any more."""
+    try:
+        containers.client().containers.get(identity)
+    except docker.errors.NotFound:
+        return True
+    return False
+
+
+def gates(of: Any) -> str:
+    """What the gates in a container say."""
+    rows = of.top(ps_args="-ww -eo pid,args")["Processes"]
+    return "".join(args for _, args in rows if "gate.py" in args)
+
+
+def container_of(kernel: Kernel) -> str:
+    """The beginning of its container's id."""
+    found = re.search(r"container (\w{12})", kernel.ok("%status").shown)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(autouse=True)
+def _drained() -> Iterator[None]:
+    yield
+    drain()
+
+
+def drain() -> None:
+    """End those that wait, also those of tests that failed."""
+    for one in waiting():
+        one.remove(force=True)
+
+
+@pytest.fixture
+def old_image() -> Iterator[str]:
+    """An image under the tag of another version."""
+    client = containers.client()
+    repository, tag = OLD.split(":")
+    client.images.get(images.code_tag()).tag(repository, tag)
+    yield OLD
+    drain()
+    if any(OLD in image.tags for image in client.images.list()):
+        client.images.remove(OLD)
+    for volume in client.volumes.list(filters={"name": container.golden_volume(OLD)}):
+        volume.remove()
+
+
+async def put(image: str, *, patience: float = pool.PATIENCE) -> str:
+    """Have a container of the pool wait; its id."""
+    return await container.create(
+        await Daemon.connect(),
+        image,
+        Limits.default(),
+        "crkernel-pool-test-0",
+        patience=patience,
+        labels={"crkernel.pool": "test"},
+    )
+
+
+def test_a_pool_is_filled_claimed_and_filled_again(start_kernel: Callable[..., Kernel]) -> None:
+    start_kernel(TWO).ok("1")
+    wait_until(lambda: len(waiting()) == 2)
+    before = {one.id for one in waiting()}
+    kernels = [start_kernel(TWO) for _ in range(3)]
+    for number, kernel in enumerate(kernels):
+        kernel.ok(f"let mine = {number}")
+    for number, kernel in enumerate(kernels):
+        assert kernel.ok("mine").text == str(number)
+    wait_until(lambda: len(waiting()) == 2)
+    claimed = {container_of(kernel) for kernel in kernels}
+    assert len(claimed) == 3, "each has its own"
+    assert claimed & {identity[:12] for identity in before}
+    assert not {one.id for one in waiting()} & before
+
+
+async def test_of_two_kernels_that_come_at_once_one_gets_it() -> None:
+    keeper = pool.Pool(await Daemon.connect(), images.code_tag(), Limits.default(), 1)
+    await keeper._fill()
+    (wanted,) = waiting()
+    engines = [DockerEngine(Limits.default()) for _ in range(2)]
+    for engine in engines:
+        engine.pool = 1
+    await asyncio.gather(*(engine.start() for engine in engines))
+    found = {(await engine.status())["cgroup"] for engine in engines}
+    assert len(found) == 2
+    assert f"container {wanted.id[:12]}" in found
+    for engine in engines:
+        await (await engine.sandbox()).warm()
+    await asyncio.gather(*(engine.close() for engine in engines))
+
+
+def test_a_claimed_container_survives_a_restart(start_kernel: Callable[..., Kernel]) -> None:
+    start_kernel(TWO).ok("1")
+    wait_until(lambda: len(waiting()) == 2)
+    kernel = start_kernel(TWO)
+    kernel.ok("let x = 'before'")
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=SECONDS)
+    kernel.rewind("r1.1")
+    assert kernel.ok("x").text == "'before'"
+
+
+async def test_a_container_serves_one_kernel(start_kernel: Callable[..., Kernel]) -> None:
+    """Another one that comes to it is sent away, with all that it brought."""
+    kernel = start_kernel()
+    kernel.ok("let x = 1")
+    (taken,) = containers.of(kernel.pid)
+    late = DockerEngine(Limits.default())
+    late._daemon, late._container = await Daemon.connect(), taken.id
+    with pytest.raises(EngineUnavailable, match="it ended"):
+        await late._connect()
+    wait_until(lambda: late._token not in (said := gates(taken)) and '"sandbox"' in said)
+    late._container = ""
+    await late.close()
+    assert kernel.ok("x").text == "1"
+
+
+async def test_to_dismiss_is_to_be_faster_than_a_kernel(
+    start_kernel: Callable[..., Kernel],
+) -> None:
+    kernel = start_kernel()
+    kernel.ok("let x = 1")
+    (taken,) = containers.of(kernel.pid)
+    left = await put(images.code_tag())
+    daemon = await Daemon.connect()
+    await pool.dismiss(daemon, pool.Waiting(taken.id, taken.name, "", 0))
+    await pool.dismiss(daemon, pool.Waiting(left, "", "", 0))
+    assert kernel.ok("x").text == "1"
+    assert is_gone(left)
+
+
+async def test_one_for_which_nobody_comes_ends_by_itself() -> None:
+    left = await put(images.code_tag(), patience=0.5)
+    wait_until(lambda: is_gone(left))
+
+
+async def test_one_of_another_version_is_not_taken_but_seen_off(
+    start_kernel: Callable[..., Kernel], old_image: str
+) -> None:
+    old = await put(old_image)
+    kernel = start_kernel("--CRKernel.pool=1")
+    assert container_of(kernel) != old[:12]
+    wait_until(lambda: is_gone(old))
+    wait_until(waiting)
+
+
+async def test_one_that_was_made_but_never_started_is_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever made it was killed at that instant."""
+    client = containers.client()
+    stillborn = client.containers.create(images.code_tag(), ["true"], labels=container.owner())
+    keeper = pool.Pool(await Daemon.connect(), images.code_tag(), Limits.default(), 0)
+    await keeper._sweep()
+    assert not is_gone(stillborn.id), "somebody may be just about to start it"
+    monkeypatch.setattr(pool, "_STILLBORN", 0.0)
+    await keeper._sweep()
+    assert is_gone(stillborn.id)
+
+
+async def test_an_image_is_removed_with_those_that_wait(old_image: str) -> None:
+    left = await put(old_image)
+    daemon_images = await images.remove(old_image)
+    assert daemon_images == [old_image]
+    assert is_gone(left)
+
+
+def test_the_command_lists_and_ends_them(start_kernel: Callable[..., Kernel]) -> None:
+    start_kernel(TWO).ok("1")
+    wait_until(lambda: len(waiting()) == 2)
+    assert checks.check_pool() == "2 containers wait for kernels (crkernel pool)"
+    listed = CliRunner().invoke(cli.cli, ["pool"]).stdout.splitlines()
+    assert sorted(line.split()[0] for line in listed) == sorted(one.name for one in waiting())
+    ended = CliRunner().invoke(cli.cli, ["pool", "--empty"]).stdout.splitlines()
+    assert [line.split()[-1] for line in ended] == ["ended", "ended"]
+    assert waiting() == []
+    assert checks.check_pool() == "empty"
