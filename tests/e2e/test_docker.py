@@ -102,20 +102,35 @@ def test_a_container_lost_between_cells(docker_kernel: Kernel) -> None:
     assert kernel.ok("typeof x").text == "'undefined'"
 
 
+def cut(container: Any, link: str) -> None:
+    """Kill the gates of one kind, as when a network drops a connection."""
+    for pid, command in container.top(ps_args="-eo pid,args")["Processes"]:
+        if f'"{link}"' in command:
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_cut_link_to_the_nest_is_a_lost_container(docker_kernel: Kernel) -> None:
+    kernel = docker_kernel
+    kernel.ok("let x = 1")
+    lost = container_of(kernel)
+    running = kernel.submit("for (;;) {}")
+    time.sleep(0.5)
+    cut(lost, "kernel")
+    failed = kernel.finish(running)
+    assert re.search("its container|the connection to its container", failed.error)
+    assert kernel.ok("typeof x").text == "'undefined'"
+    assert container_of(kernel).id != lost.id
+    wait_until(lambda: [one.id for one in containers.of(kernel.pid)] == [container_of(kernel).id])
+
+
 def test_a_cut_stream_ends_its_sandbox_alone(docker_kernel: Kernel) -> None:
-    """The gate of the live sandbox is killed, as when a network drops one connection."""
+    """The past is in the nest, which goes on."""
     kernel = docker_kernel
     kernel.ok("let x = 1")
     container = container_of(kernel)
-    gates = [
-        int(row[0])
-        for row in container.top(ps_args="-eo pid,args")["Processes"]
-        if '"sandbox"' in row[1]
-    ]
     running = kernel.submit("for (;;) {}")
     time.sleep(0.5)
-    for gate in gates:
-        os.kill(gate, signal.SIGKILL)
+    cut(container, "sandbox")
     failed = kernel.finish(running)
     assert "(checkpoint 1) is restored" in failed.error
     assert kernel.ok("x").text == "1"
