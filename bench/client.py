@@ -42,14 +42,14 @@ class Run:
 
 class Kernel:
     """A running kernel. `ready` and `first`: milliseconds from its start to the answer to
-    kernel_info and to the result of the first cell."""
+    kernel_info and to the result of the first cell. `arguments` go to its command line."""
 
-    def __init__(self, name: str, first_cell: str = "1+1") -> None:
+    def __init__(self, name: str, first_cell: str = "1+1", arguments: Sequence[str] = ()) -> None:
         begin = time.perf_counter()
         self.name = name
         self._manager = KernelManager(kernel_name=name)
         quiet = subprocess.DEVNULL
-        self._manager.start_kernel(stdout=quiet, stderr=quiet)
+        self._manager.start_kernel(stdout=quiet, stderr=quiet, extra_arguments=list(arguments))
         self._session = self._manager.session
         self._poller = zmq.Poller()
         self._shell = self._connect(zmq.DEALER, "shell_port")

@@ -50,21 +50,21 @@ class Rival:
 
     def start(self) -> None:
         """Run it, and give its Node the time to come up."""
-        _call(self._start)
+        call(self._start)
         time.sleep(1)
 
     def checkpoint(self) -> float:
         """Milliseconds; the container ends with it."""
-        return _call(self._verbs["checkpoint"])
+        return call(self._verbs["checkpoint"])
 
     def restore(self) -> float:
         """Milliseconds."""
-        return _call(self._verbs["restore"])
+        return call(self._verbs["restore"])
 
     def settle(self) -> None:
         """Make room for the next checkpoint."""
         if "settle" in self._verbs:
-            _call(self._verbs["settle"])
+            call(self._verbs["settle"])
 
     def delete(self) -> None:
         """End it, whatever its state is."""
@@ -94,7 +94,7 @@ def _measure(title: str, code: str, n: int) -> Table:
         ours = ["local"]
         rivals: list[Rival | Container] = []
         if shutil.which("dockerd"):
-            stack.enter_context(_dockerd())
+            stack.enter_context(dockerd())
             ours.append("docker")
             rivals.append(_docker(code))
         if shutil.which("podman"):
@@ -192,7 +192,7 @@ def _podman(folder: Path, code: str) -> Rival:
 
 
 @contextmanager
-def _dockerd() -> Iterator[None]:
+def dockerd() -> Iterator[None]:
     """An experimental daemon of our own, with the image."""
     with tempfile.TemporaryDirectory() as folder:
         host = f"unix://{folder}/docker.sock"
@@ -230,7 +230,7 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _call(command: list[str]) -> float:
+def call(command: list[str]) -> float:
     """Milliseconds that a command takes, which must not fail."""
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
