@@ -28,7 +28,7 @@ def answers() -> bool:
 def of(pid: int | None = None) -> list[Any]:
     """The containers of one kernel's process, this one by default."""
     label = f"crkernel.pid={pid or os.getpid()}"
-    return list(client().containers.list(all=True, filters={"label": label}))
+    return list(client().containers.list(all=True, ignore_removed=True, filters={"label": label}))
 
 
 def named(name: str) -> Any:
