@@ -6,10 +6,12 @@ comes.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +56,13 @@ class Kernel:
         self._poller = zmq.Poller()
         self._shell = self._connect(zmq.DEALER, "shell_port")
         self._iopub = self._connect(zmq.SUB, "iopub_port")
-        self._wait_until_heard()
-        self.ready = 1e3 * (time.perf_counter() - begin)
-        self.run(first_cell)
+        try:
+            self._wait_until_heard()
+            self.ready = 1e3 * (time.perf_counter() - begin)
+            self.run(first_cell)
+        except BaseException:  # an interrupt, say: nobody else knows of it yet
+            self.close()
+            raise
         self.first = 1e3 * (time.perf_counter() - begin)
 
     @property
@@ -80,10 +86,15 @@ class Kernel:
         return self._ask("complete_request", [{"code": code, "cursor_pos": len(code)}])[0]
 
     def close(self) -> None:
-        """Shut it down."""
+        """Shut it down, and end what is left of its processes."""
         for socket in (self._shell, self._iopub):
             socket.close(linger=0)
-        self._manager.shutdown_kernel()
+        group = self.pid  # each kernel is the leader of a session of its own
+        try:
+            self._manager.shutdown_kernel()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def _ask(self, kind: str, contents: Sequence[dict[str, Any]], quiet: float = 0.0) -> list[Run]:
         begin = time.perf_counter()
@@ -151,7 +162,7 @@ class Kernel:
         return socket
 
 
-@contextmanager
+@contextlib.contextmanager
 def kernels(*names: str) -> Iterator[list[Kernel]]:
     """Kernels of these specs for the time of a block."""
     started: list[Kernel] = []
@@ -160,5 +171,6 @@ def kernels(*names: str) -> Iterator[list[Kernel]]:
             started.append(Kernel(name))
         yield started
     finally:
-        for kernel in started:
-            kernel.close()
+        with contextlib.ExitStack() as stack:  # one that does not end keeps no other from it
+            for kernel in started:
+                stack.callback(kernel.close)

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
+from itertools import count
 from pathlib import Path
 
 from bench.client import OF, OURS, Kernel, kernels
@@ -29,9 +30,9 @@ _DISPLAYS = {
     _PEER: f"import * as tslab from 'tslab'; tslab.display.html('x'.repeat({_SIZE}))",
 }
 _COMPLETIONS = {
-    "completion of a global": "parseI",
-    "completion of a member": "Math.at",
-    "completion of a user's member": "basket.",
+    "a global": "parseI",
+    "a member": "Math.at",
+    "a user's member": "basket.",
 }
 Values = dict[str, list[float]]
 
@@ -88,8 +89,18 @@ def _cells(table: Table, both: list[Kernel], n: int) -> None:
     _add(table, f"one display of {_SIZE // 10**6} MB", display)
     for kernel in both:
         kernel.run("const basket = { tea: 1, milk: 2 }")
+    cells = count()
+
+    def after_a_cell(kernel: Kernel, code: str) -> float:
+        kernel.run(f"const seen{next(cells)} = 1")
+        time.sleep(0.1)
+        return kernel.complete(code).reply
+
     for what, code in _COMPLETIONS.items():
-        _add(table, what, turns(3 * n, lambda kernel, code=code: kernel.complete(code).reply))
+        fresh = turns(n, lambda kernel, code=code: after_a_cell(kernel, code))
+        _add(table, f"completion of {what}, the first after a cell", fresh)
+        again = turns(3 * n, lambda kernel, code=code: kernel.complete(code).reply)
+        _add(table, f"completion of {what}, the same again", again)
 
 
 def _add(table: Table, what: str, values: Values) -> None:

@@ -8,7 +8,7 @@ const { emitDisplay } = require('./output.js');
 const { tableOf } = require('./tables.js');
 
 const { apply } = Reflect;
-const { trimEnd } = String.prototype;
+const { repeat, replace, trimEnd } = String.prototype;
 
 let drawn = '';
 const canvas = new Writable({ decodeStrings: false });
@@ -40,7 +40,16 @@ function install() {
       console[name] = plain[name];
     }
   }
-  const { log } = plain;
+  const { log, group, groupEnd } = plain;
+  let depth = 0; // of console.group, which indents what is printed
+  console.group = console.groupCollapsed = (...label) => {
+    apply(group, plain, label);
+    depth += 1;
+  };
+  console.groupEnd = () => {
+    apply(groupEnd, plain, []);
+    if (depth > 0) depth -= 1;
+  };
   console.table = function table(data, columns) {
     const text = boxOf(data, columns);
     const html = tableOf(data, { columns });
@@ -48,7 +57,12 @@ function install() {
       log(text);
       return;
     }
-    emitDisplay({ data: { 'text/plain': text, 'text/html': html } });
+    emitDisplay({
+      data: depth === 0 ? { 'text/plain': text, 'text/html': html } : {
+        'text/plain': apply(replace, text, [/^/gm, apply(repeat, '  ', [depth])]),
+        'text/html': `<div style="margin-left: ${2 * depth}ch">\n${html}\n</div>`,
+      },
+    });
   };
 }
 

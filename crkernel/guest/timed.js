@@ -2,6 +2,7 @@
 // Code for %timeit, as a function that the main thread can call.
 
 const vm = require('node:vm');
+const { edit } = require('./mappings.js');
 
 function compiles(code) {
   try {
@@ -12,7 +13,7 @@ function compiles(code) {
   }
 }
 
-/** The request to execute a function that runs the code; positions in it stay as typed. */
+/** The request to execute a function that runs the code. */
 function prepare(request) {
   const { code, measure } = request;
   if (measure.kind !== 'timeit') return request;
@@ -20,10 +21,15 @@ function prepare(request) {
   const isExpression = compiles(`(${code}\n)`);
   const head = `${awaits ? 'async' : ''}()=>${isExpression ? '(' : '{'}`;
   // The head stands where the magic stood, which the code has as blanks.
-  const blanks = /^ */.exec(code)[0].length;
-  const rest = code.slice(Math.min(blanks, head.length));
-  const text = `${head}${rest}\n${isExpression ? ')' : '}'}`;
-  return { ...request, code: text, typed: code, measure: { ...measure, awaits } };
+  const [{ length: blanks }] = /^ */.exec(code);
+  const { code: begun, layer } = edit(code, [{ start: 0, end: blanks, text: head }]);
+  return {
+    ...request,
+    code: `${begun}\n${isExpression ? ')' : '}'}`,
+    typed: code,
+    layers: [layer],
+    measure: { ...measure, awaits },
+  };
 }
 
 module.exports = { prepare };

@@ -10,6 +10,7 @@ const { Session } = require('node:inspector');
 const { writeFrame, FrameReader } = require('./frames.js');
 const { unblock } = require('./blocked.js');
 const { pointAt } = require('./cells.js');
+const { typedPosition } = require('./mappings.js');
 
 const REPLIES = 4;
 const HELLO_TIMEOUT = 5000; // ms
@@ -81,14 +82,18 @@ async function execute(given) {
   }
   running = request;
   try {
-    const { code, typed = code } = request;
+    const { code, typed = code, layers = [] } = request;
+    const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
     if (code.includes('/**')) require('./jsdoc.js').collect(code);
-    const first = AMBIGUOUS.test(code) ? language().reread(code) : null;
+    const first = AMBIGUOUS.test(code) ? under(language().reread(code)) : null;
     const answer = await askMain({ ...request, ...first, typed });
     if (answer.error?.name !== 'SyntaxError') return answer;
     const other = language().translate(code);
-    if (other?.complaint) return refused(typed, request.cell, other.complaint);
-    return other?.code === undefined ? answer : await askMain({ ...request, ...other, typed });
+    if (other?.complaint) {
+      const at = typedPosition(layers, other.complaint);
+      return refused(typed, request.cell, { ...other.complaint, ...at });
+    }
+    return other?.code === undefined ? answer : await askMain({ ...request, ...under(other), typed });
   } finally {
     if (running === request) running = null;
   }

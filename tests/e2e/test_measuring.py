@@ -75,6 +75,9 @@ def test_line_magics_before_and_code_after(kernel: Kernel) -> None:
         ("%%timeit\nlet a = 1\n  nowhere()", ":3:3"),
         ("%timeit nowhere()", ":1:9"),
         ("%timeit -n 5 nowhere()", ":1:14"),
+        ("%timeit await nowhere()", ":1:9"),
+        ("%timeit await (1 as number); nowhere()", ":1:30"),
+        ("%%timeit\nawait 1; nowhere()", ":2:10"),
     ],
 )
 def test_errors_point_where_the_code_was_typed(kernel: Kernel, code: str, place: str) -> None:
@@ -82,6 +85,12 @@ def test_errors_point_where_the_code_was_typed(kernel: Kernel, code: str, place:
     assert result.error == "ReferenceError: nowhere is not defined"
     assert f"cell {result.count}{place}" in result.traceback
     assert "/guest/" not in result.traceback
+
+
+def test_syntax_errors_point_where_the_code_was_typed(kernel: Kernel) -> None:
+    result = kernel.fails("%timeit await = = 3")
+    assert result.error.startswith("SyntaxError")
+    assert f"cell {result.count}:1:15" in result.traceback
 
 
 def test_a_cell_that_fails_is_measured_too(kernel: Kernel) -> None:

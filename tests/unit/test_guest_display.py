@@ -331,6 +331,19 @@ def test_console_table(guest: Guest) -> None:
     assert "must be an instance of Array" in guest.error("console.table([], 5)")["message"]
 
 
+def test_console_table_is_indented_in_a_group(guest: Guest) -> None:
+    code = "console.group('g'); console.group(); console.table([5]); console.groupEnd();"
+    (event,) = displays(guest, f"{code} console.groupEnd(); console.groupEnd()")
+    lines = event["data"]["text/plain"].split("\n")
+    assert len(lines) == 5
+    assert all(line.startswith(("    ┌", "    │", "    ├", "    └")) for line in lines)
+    assert event["data"]["text/html"].startswith('<div style="margin-left: 4ch">\n<table>')
+    (event,) = displays(guest, "console.table([5])")
+    assert event["data"]["text/plain"].startswith("┌")
+    guest.value("console.log('whole')")
+    assert guest.texts() == [("stdout", "whole\n")]
+
+
 def test_console_methods_print_as_in_node(guest: Guest) -> None:
     guest.value(
         "console.group('outer'); console.log('in\\nside'); console.groupEnd();"
