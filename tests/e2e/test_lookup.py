@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -60,6 +61,34 @@ def test_beside_a_running_cell(kernel: Kernel) -> None:
     kernel.interrupt()
     assert kernel.finish(cell).status == "error"
     assert kernel.ok("known.one").text == "1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "expected"),
+    [
+        ("complete", "parseI", "parseInt"),
+        ("complete", "known.", "one"),
+        ("complete", "require('node:f", "node:fs"),
+        ("complete", "'/ho", "home"),
+        ("inspect", "known", "one"),
+        ("inspect", "Math.max", "max"),
+    ],
+)
+def test_a_cell_that_spins_does_not_hold_it_up(
+    kernel: Kernel, kind: str, code: str, expected: str
+) -> None:
+    kernel.ok("var known = { one: 1 }")
+    cell = kernel.submit("console.log('begun'); while (true) {}")
+    kernel.messages_until(cell, "stream", "begun")
+    times = []
+    for _ in range(9):
+        begin = time.perf_counter()
+        reply = ask(kernel, kind, code)
+        times.append(time.perf_counter() - begin)
+        assert expected in str(reply.get("matches", reply.get("data")))
+    kernel.interrupt()
+    assert kernel.finish(cell).status == "error"
+    assert min(times) < 0.05, times  # the best, since other programs may take the processors
 
 
 def test_after_a_rewind(kernel: Kernel) -> None:
