@@ -6,7 +6,6 @@ reach, and stays until the nest lets go of that. What it says with them is its a
 
     {"link": "kernel", "kernel": ..., "token": ...}       the kernel's link to the nest
     {"link": "sandbox", "kernel": ..., "ticket": ...}     what will be the stream of a sandbox
-    {"link": "file", "kernel": ..., "ticket": ...}        what comes out of staging, or goes into it
 
 `kernel` is what the kernel calls itself. No guest gets here: a sandbox has a network namespace of
 its own.
