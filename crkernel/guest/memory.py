@@ -15,6 +15,7 @@ status bits: include/vma.h)
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ to come its share."""
 _RENEWED = 4
 """A mapped piece moves on when one of so many of its pages was written; one that could share its
 parent's file does not, when so many differ."""
+_WORN = 2
+"""A memory file of which less than one in so many bytes is shown is left altogether, so that it can
+go when no other checkpoint needs it."""
 _HOLE = 4 << 30
 """After each group of neighbours: realloc() may let the last mapping grow, into zeros."""
 
@@ -189,10 +193,12 @@ class _Rewriting:
         self._near = near
         self._next_near = 0
         self._opened: dict[str, int] = {}
+        self._worn: set[str] = set()
 
     def vmas(self, old: list[Json]) -> Iterator[Json]:
         """The same addresses, in mappings as they shall be restored; the pages go where they
         belong meanwhile."""
+        self._worn = self._find_worn(old)
         try:
             for vma in old:
                 base = self._base(vma)
@@ -217,6 +223,15 @@ class _Rewriting:
         if vma["status"] != _MAPPED or vma["prot"] != _READ_WRITE or not is_memory(path):
             return None
         return _Mapped(vma["start"], vma["end"], path, vma["pgoff"])
+
+    def _find_worn(self, vmas: list[Json]) -> set[str]:
+        """The session's memory files that are hardly shown any more."""
+        shown: Counter[str] = Counter()
+        for base in filter(None, map(self._base, vmas)):
+            if base.path.startswith(FOLDER):
+                shown[base.path] += base.end - base.start
+        held = {path: os.stat(path).st_blocks * 512 for path in shown}
+        return {path for path in shown if shown[path] * _WORN < held[path]}
 
     def _anonymous(self, piece: Json) -> Iterator[Json]:
         """Moves what was dumped of a piece. Where nothing was it stays anonymous: a hole in a
@@ -248,7 +263,7 @@ class _Rewriting:
 
     def _mapped(self, piece: Json, base: _Mapped) -> Json:
         count = self._pages.count(base.start, base.end)
-        if count * _RENEWED * _PAGE < base.end - base.start:
+        if count * _RENEWED * _PAGE < base.end - base.start and base.path not in self._worn:
             self._pages.keep(base.start, base.end)
             return piece | {"pgoff": base.offset}
         return self._move(piece, base)

@@ -34,14 +34,14 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
     os.mkdir(new, 0o700)
     try:
         if not memory.rewrite(old, new, file, file, near and f"{staging}/{near}"):
+            _unlink(file)
             return before, before
         paths = filter(memory.is_memory, memory.Files(new).paths.values())
         names = {memory.name_of(path) for path in paths}
         record.carry(old, new, memory=record.fingerprints(names))
         sc.exchange(old, new)
     except BaseException:
-        for left in [*glob.glob(file), *glob.glob(f"{file}.*")]:
-            os.unlink(left)
+        _unlink(file)
         raise
     finally:
         shutil.rmtree(new)
@@ -76,6 +76,12 @@ def share_room() -> None:
 def _fill(mount: str) -> tuple[int, int]:
     status = os.statvfs(mount)
     return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_blocks * status.f_frsize
+
+
+def _unlink(file: str) -> None:
+    """Take away memory files of one checkpoint that nobody uses yet."""
+    for left in [*glob.glob(file), *glob.glob(f"{file}.*")]:
+        os.unlink(left)
 
 
 def _pages(directory: str) -> int:

@@ -77,6 +77,23 @@ async def test_what_was_written_since_moves_on(engine: Engine) -> None:  # noqa:
         assert same is (name == "b")
 
 
+async def test_a_file_of_which_little_is_shown_is_left(engine: Engine) -> None:  # noqa: F811
+    guest = await boot(engine)
+    await run(guest, f"globalThis.heap = {HEAPS['buffers']}; 0")
+    for cycle in range(6):  # each leaves one more sixth as it was
+        await run(guest, f"for (const x of heap.slice({cycle} * 1600 / 6)) x.fill({cycle} + 1); 0")
+        digest = await run(guest, DIGEST)
+        await guest.dump(f"c{cycle}")
+        await engine.rebase(f"c{cycle}", None)
+        await guest.end()
+        guest = await restored(engine, f"c{cycle}")
+        assert await run(guest, DIGEST) == digest
+        if cycle:
+            await engine.drop([f"c{cycle - 1}"])
+    _, own, shared = (await engine.costs(["c5"]))["c5"]
+    assert own + shared < 330 * MB  # of 120 that it has; 400 if nothing was left
+
+
 async def test_a_guest_that_was_not_replaced_shares_its_parents_file(
     engine: Engine,  # noqa: F811
 ) -> None:
