@@ -307,7 +307,7 @@ def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[...,
         "await new Promise((r) => setTimeout(r, 20000))",
     ).error
     assert "ran out of memory (limit memory = 512 MiB" in error
-    assert "checkpoint 1) is restored" in error
+    kernel.rewind(1)  # it may be further back, if those who hoard have hit the restore as well
     assert kernel.ok("x").text == "1"
     kill = "x = 3; process.kill(process.pid, 'SIGKILL'); await new Promise(() => {})"
     assert "SIGKILL" in kernel.fails(kill).error
