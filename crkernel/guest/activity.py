@@ -8,7 +8,7 @@ for a moment after each cell without changing what the program could see, so the
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 _RUNTIME_THREADS = (
     b"V8Worker",
@@ -39,7 +39,13 @@ class Activity:
 
     def times(self, but: int = 0) -> Times:
         """Those of now, `but` of that process. Two equal ones: nothing ran in between."""
-        times: Times = {}
+        return {key: (_cpu_time(*key), _waits(*key)) for key in self._threads(but)}
+
+    def is_under_way(self, but: int = 0) -> bool:
+        """Whether one of the threads runs, or would if it had a processor."""
+        return any(_state(*key) in (b"R", b"D") for key in self._threads(but))
+
+    def _threads(self, but: int) -> Iterator[tuple[int, int]]:
         for pid in processes():
             if pid == but:
                 continue
@@ -47,10 +53,7 @@ class Activity:
                 threads = os.listdir(f"/proc/{pid}/task")
             except OSError:
                 continue  # it has just ended; its parent's time tells
-            for thread in map(int, threads):
-                if self._counts(pid, thread):
-                    times[pid, thread] = _cpu_time(pid, thread), _waits(pid, thread)
-        return times
+            yield from ((pid, int(name)) for name in threads if self._counts(pid, int(name)))
 
     def _counts(self, pid: int, thread: int) -> bool:
         key = (pid, thread)
@@ -93,11 +96,20 @@ def strays(known: Collection[int]) -> list[str]:
 
 
 def _waits(pid: int, thread: int) -> int:
+    return int(_status(pid, thread, b"voluntary_ctxt_switches") or -1)
+
+
+def _state(pid: int, thread: int) -> bytes:
+    return _status(pid, thread, b"State")
+
+
+def _status(pid: int, thread: int, field: bytes) -> bytes:
+    """The first word of a field of a thread; nothing if it has just ended."""
     try:
         status = _read(pid, thread, "status")
     except OSError:
-        return -1
-    return int(status.partition(b"\nvoluntary_ctxt_switches:")[2].split(None, 1)[0])
+        return b""
+    return status.partition(b"\n%s:" % field)[2].split(None, 1)[0]
 
 
 def _cpu_time(pid: int, thread: int) -> int:

@@ -63,9 +63,10 @@ def main() -> None:
         config = json.loads(sys.argv[1])
         code = _read_folder(os.path.dirname(os.path.abspath(__file__)))
         os.chdir(config["image"])  # the one place that is carried over into the new namespace
-        step = "make user and mount namespaces"
+        step = "take npm's cache along"
         # Root's own files are out of reach for the user that it becomes.
         cache = _cache(config.get("cache")) if os.geteuid() == 0 else None
+        step = "make user and mount namespaces"
         _new_user()
         step = "build the mounts"
         cache = cache or _cache(config.get("cache"))

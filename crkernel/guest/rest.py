@@ -10,6 +10,8 @@ from .activity import Activity, Times, is_rest
 _SETTLE_SECONDS = 0.005
 """After an answer the guest's main thread finishes what it did for it. Until then only what the
 guest says tells whether it has gone on by itself."""
+_LATE_SECONDS = 0.1
+"""So long at most, where processors are short and its threads have to wait for one."""
 
 
 class Rest:
@@ -21,6 +23,7 @@ class Rest:
         self._activity = Activity(0)
         self._times: Times | None = None
         self._begins_at: float | None = None
+        self._latest = 0.0
         self._spoke = False
         self._looking = False  # a call is under way that changes nothing, in a guest at rest
 
@@ -37,7 +40,7 @@ class Rest:
     def begin_soon(self) -> None:
         """The guest does nothing any more that it was told to do, but has not settled yet."""
         self._spoke = False
-        self._begins_at = time.monotonic() + _SETTLE_SECONDS
+        self._settling()
 
     def end(self) -> None:
         """The guest goes on, because it is told to."""
@@ -67,7 +70,7 @@ class Rest:
         """The guest has answered all calls."""
         if self._looking:
             self._looking = False
-            self._begins_at = time.monotonic() + _SETTLE_SECONDS
+            self._settling()
 
     # -- the supervisor's loop
 
@@ -77,9 +80,19 @@ class Rest:
         return None if self._begins_at is None else max(0.0, self._begins_at - time.monotonic())
 
     def settle(self) -> None:
-        """Begin, if it is time."""
-        if self._begins_at is not None and time.monotonic() >= self._begins_at:
-            self._read(self._not_the_guest())
+        """Begin, if it is time and the guest has settled."""
+        now = time.monotonic()
+        if self._begins_at is None or now < self._begins_at:
+            return
+        other = self._not_the_guest()
+        if now < self._latest and self._activity.is_under_way(other):
+            self._begins_at = now + _SETTLE_SECONDS
+        else:
+            self._read(other)
+
+    def _settling(self) -> None:
+        now = time.monotonic()
+        self._begins_at, self._latest = now + _SETTLE_SECONDS, now + _LATE_SECONDS
 
     def _read(self, but: int) -> None:
         """What the guest does from here on, it does by itself."""
