@@ -23,8 +23,9 @@ def test_dropped_checkpoints_free_staging(fresh_kernel: Kernel) -> None:
     before = _staging(kernel)
     shown = kernel.ok("%forget 2..3").shown
     assert int(shown.split()[0]) >= 2  # or more, where garbage was collected meanwhile
-    assert int(shown.split("dropped, ")[1].split()[0]) > 110
-    assert _staging(kernel) < before - 110
+    # At least the file: garbage of the array may be in checkpoint 4 as well, and shared with it.
+    assert int(shown.split("dropped, ")[1].split()[0]) > 35
+    assert _staging(kernel) < before - 35
     refused = kernel.fails("%rewind 3")
     assert "dropped by %forget" in refused.reply["evalue"]
     assert "nearest state before it is 1" in refused.traceback
