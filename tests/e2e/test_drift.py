@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
+from _driver import guest_of
 from driver import Kernel
 
 pytestmark = pytest.mark.e2e
@@ -30,3 +33,33 @@ def test_a_guest_at_rest_gets_no_later_state(kernel: Kernel) -> None:
         kernel.ok("%timeline")
     kernel.ok("v")
     assert f"{cell}+1" not in kernel.ok("%timeline").shown
+
+
+def _nudge(kernel: Kernel) -> None:
+    """Have the guest's threads run for a moment, as work of V8's own does."""
+    pid = guest_of(kernel)
+    for _ in range(100):
+        os.kill(pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.001)
+
+
+def test_a_guest_that_has_run_nothing_has_no_later_state(fresh_kernel: Kernel) -> None:
+    _nudge(fresh_kernel)
+    fresh_kernel.ok("globalThis.v = 1")
+    fresh_kernel.rewind(0)
+    _nudge(fresh_kernel)
+    later = fresh_kernel.ok("globalThis.v = 2").count
+    _nudge(fresh_kernel)
+    fresh_kernel.ok("v")
+    shown = fresh_kernel.ok("%timeline").shown
+    assert "0+1" not in shown
+    assert f"{later}+1" in shown  # there it counts
+
+
+def test_what_a_silent_cell_leaves_before_the_first_one_is_kept(fresh_kernel: Kernel) -> None:
+    fresh_kernel.client.execute("globalThis.v = 1", silent=True)
+    fresh_kernel.client.get_shell_msg(timeout=10)
+    fresh_kernel.ok("v = 2")
+    fresh_kernel.ok("%undo")
+    assert fresh_kernel.value("v") == 1
