@@ -107,10 +107,11 @@ class DaemonRefused(EngineError):
 class SandboxDied(EngineError):
     """The guest or its whole sandbox has ended without being asked to.
 
-    `crashed` tells that a signal ended it, not an exit of its own.
+    `crashed` tells that a signal ended it, not an exit of its own; `killed`, that it was SIGKILL.
     """
 
     crashed = False
+    killed = False
 
 
 class CheckpointError(CRKernelError):

@@ -168,6 +168,7 @@ class Present:
     async def death_words(self, death: SandboxDied) -> str:
         """How the guest died, with the limit that it hit if it hit one."""
         words = death.crashed and self._language.out_of_memory.search(self._listener.last_words)
-        if words or await self._engine.ran_out_of_memory():
+        starved = await self._engine.ran_out_of_memory()  # or only a child of the guest, and before
+        if words or (starved and death.killed):
             return f"the guest ran out of memory ({limit_hint('memory', self._engine.limits)})"
         return str(death)

@@ -269,6 +269,7 @@ class Sandbox:
 def died(how: Message) -> SandboxDied:
     """The error for a guest that ended, in words."""
     words, crashed = f"the guest is gone: {how.get('reason', how)}", False
+    killed = how.get("signal") == signal.SIGKILL
     if "code" in how:
         code = int(how["code"])
         words, crashed = f"the guest exited with code {code}", code > _SIGNALLED
@@ -279,7 +280,7 @@ def died(how: Message) -> SandboxDied:
             words = f"the guest was ended by {name} ({signal.strsignal(number)})"
         crashed = True
     death = SandboxDied(words)
-    death.crashed = crashed
+    death.crashed, death.killed = crashed, killed
     return death
 
 
@@ -340,7 +341,7 @@ class Engine(ABC):
     @abstractmethod
     async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
         """What some checkpoints take, in bytes: images, memory files that no other checkpoint
-        needs, memory files that others need too."""
+        needs, memory files that others need too, contents of files that it brought."""
 
     @abstractmethod
     async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:

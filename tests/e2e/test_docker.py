@@ -290,6 +290,8 @@ def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[...,
     )
     assert kernel.ok("1 + 1").text == "2"
     assert container_of(kernel).attrs["HostConfig"]["Memory"] < 1 << 30
+    told = kernel.fails("process.exit(3)").error
+    assert "exited with code 3" in told, "a child was ended for its memory, not the guest"
 
 
 def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[..., Kernel]) -> None:
