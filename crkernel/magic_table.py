@@ -176,7 +176,8 @@ Runs nothing and does not change the state of the guest.""",
         f"""\
 Frees what staging holds of REF, or of all checkpoints on the path from the first REF to the second.
 They cannot be rewound to any more; %recall still works, and %rerun from a state that stays. What
-other checkpoints share with them stays until these are dropped too; %status shows what each takes.
+other checkpoints share with them stays until these are dropped too; %status shows what each of the
+newest takes.
 
 {REFERENCES}
 

@@ -103,9 +103,13 @@ async def _recall(command: Command, front: Frontend) -> None:
 
 async def _forget(command: Command, front: Frontend) -> None:
     last = command.args[1] if len(command.args) > 1 else None
-    count, freed = await front.session.forget(command.args[0], last)
+    count, freed, skipped = await front.session.drop(command.args[0], last)
     checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
-    front.show(f"{checkpoints} dropped, {freed / (1 << 20):.0f} MiB of staging are free again")
+    lines = [f"{checkpoints} dropped, {freed / (1 << 20):.0f} MiB of staging are free again"]
+    for why in dict.fromkeys(skipped.values()):
+        keys = ", ".join(key for key, reason in skipped.items() if reason == why)
+        lines.append(f"not dropped: {keys} ({why})")
+    front.show("\n".join(lines))
 
 
 async def _reset(_command: Command, front: Frontend) -> None:

@@ -19,7 +19,7 @@ from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
 from crkernel.engines.base import Engine, Limits, Sandbox
-from crkernel.errors import SandboxDied, UserError
+from crkernel.errors import EngineError, SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
 from crkernel.npm import Npm
@@ -273,13 +273,21 @@ class Session:
                 self.timeline.label(key, label)
             return key
 
-    async def forget(self, first: str, last: str | None) -> tuple[int, int]:
+    async def drop(self, first: str, last: str | None) -> tuple[int, int, dict[str, str]]:
         """Drop the checkpoints from `first` to `last`: their memory and files, not their records.
-        How many, and bytes that are free now. Raises UserError."""
+        How many, bytes that are free now, and why the others among them were not dropped. Raises
+        UserError."""
         async with self._operation():
             start = self.timeline.resolve(first)
             end = self.timeline.resolve(last) if last is not None else start
-            return await self._past.drop(self.timeline.span(start, end))
+            before = {key: self.timeline.get(key).reason for key in self.timeline.span(start, end)}
+            count, freed = await self._past.drop(list(before))
+            skipped = {
+                key: reason or "kernels start from it"
+                for key, reason in before.items()
+                if self.timeline.get(key).reason == reason
+            }
+            return count, freed, skipped
 
     async def reset(self, count: int) -> str:
         """Start over with a fresh guest, under the limits as they are now; the timeline stays."""
@@ -332,11 +340,20 @@ class Session:
                 "checkpoints": len(self.timeline),
                 "twin swaps": self._swaps,
             },
-            "checkpoints": {
-                key: f"{size(images)}, memory files {size(own)} of its own, {size(shared)} shared"
-                for key, (images, own, shared) in (await self._past.costs(_NEWEST)).items()
-            },
+            "newest checkpoints": await self._costs(),
             "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self._past.last.items()},
+        }
+
+    async def _costs(self) -> Json:
+        """What the newest checkpoints take of staging, in words."""
+        try:
+            costs = await self._past.costs(_NEWEST)
+        except EngineError as error:
+            return {"not to be had": str(error)}
+        return {
+            key: f"{size(images)}, memory files {size(own)} of its own, {size(shared)} shared, "
+            f"files {size(files)}"
+            for key, (images, own, shared, files) in costs.items()
         }
 
     # -- one at a time

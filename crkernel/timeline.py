@@ -295,7 +295,7 @@ class Timeline:
         """The keys on the path from `first` to `last`, both included. Raises UserError."""
         path = self.path(last)
         if self.get(first).key not in path:
-            raise UserError(f"{first} does not lead to {last}: they lie on different branches")
+            raise _apart(first, last)
         return path[path.index(first) :]
 
     def between(self, first: str, last: str) -> list[Checkpoint]:
@@ -312,7 +312,7 @@ class Timeline:
             if checkpoint.key == first:
                 break
         else:
-            raise UserError(f"{first} does not lead to {last}: they lie on different branches")
+            raise _apart(first, last)
         if not cells:
             raise UserError(f"no cell ran from {first} to {last}", hint=_SEE)
         cells.reverse()
@@ -397,3 +397,7 @@ def _too_few(verb: str, there: int, side: str) -> UserError:
     return UserError(
         f"%{verb} can go 1 to {there} here: {_count(there)} {side} the head", hint=_SEE
     )
+
+
+def _apart(first: str, last: str) -> UserError:
+    return UserError(f"{first} does not lead to {last}: they lie on different branches", hint=_SEE)

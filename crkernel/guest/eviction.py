@@ -8,6 +8,7 @@ guest was dumped to or restored from last is not dropped: it names all that the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections import Counter
@@ -48,21 +49,28 @@ def drop(staging: str, names: Iterable[str]) -> int:
 
 
 def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
-    """Bytes that checkpoints take: of images, of memory files that no other needs, and of memory
-    files that others need too. Raises OSError."""
-    needs = {
-        name: record.at(f"{staging}/{name}")["memory"]
-        for name in os.listdir(staging)
-        if _lives(staging, name, ())
-    }
+    """Bytes that checkpoints take: of images, of memory files that no other needs, of memory files
+    that others need too, and of the files' contents that they brought. What is made small or
+    dropped at this moment may be missing. Raises OSError."""
+    needs: dict[str, list[str]] = {}
+    contents = Counter[str]()
+    with os.scandir(staging) as entries:
+        for entry in entries:
+            name, _, suffix = entry.name.partition(".")
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_dir():
+                    contents[name] += entry.stat().st_size
+                elif not suffix and not os.path.exists(f"{entry.path}/{_DROPPED}"):
+                    needs[name] = record.at(entry.path)["memory"]
     users = Counter(file for files in needs.values() for file in files)
     found = {}
     for name in needs.keys() & set(names):
-        bytes_of = {f: os.stat(memory.path_of(f)).st_blocks * 512 for f in needs[name]}
-        own = sum(taken for f, taken in bytes_of.items() if users[f] == 1 and f[0] != "/")
-        with os.scandir(f"{staging}/{name}") as entries:
-            images = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-        found[name] = [images, own, sum(bytes_of.values()) - own]
+        with contextlib.suppress(FileNotFoundError):
+            bytes_of = {f: os.stat(memory.path_of(f)).st_blocks * 512 for f in needs[name]}
+            own = sum(taken for f, taken in bytes_of.items() if users[f] == 1 and f[0] != "/")
+            with os.scandir(f"{staging}/{name}") as entries:
+                images = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+            found[name] = [images, own, sum(bytes_of.values()) - own, contents[name]]
     return found
 
 

@@ -97,11 +97,18 @@ async def test_names_lead_nowhere_else(engine: Engine) -> None:  # noqa: F811
 
 async def test_what_each_takes(engine: Engine) -> None:  # noqa: F811
     twin = await _mapped(engine, "a")
-    images, own, shared = (await engine.costs(["a"]))["a"]
+    images, own, shared, files = (await engine.costs(["a"]))["a"]
     assert images < 24 * MB
     assert 64 * MB <= own < 100 * MB
     assert shared == 0
+    assert files < MB
+    await run(twin, FILE)
     await twin.dump("b")
-    found = await engine.costs(["a", "b"])
-    assert found["a"] == [images, 0, own]
-    assert found["b"][1:] == [0, own]
+    found = await engine.costs(["a", "b", "no such one"])
+    assert found["a"] == [images, 0, own, files]
+    assert found["b"][1:3] == [0, own]
+    assert 40 * 10**6 <= found["b"][3] < 40 * 10**6 + MB
+    await engine.drop(["a"])
+    left = await engine.costs(["a", "b"])
+    assert list(left) == ["b"]
+    assert left["b"][1:] == [own, 0, found["b"][3]]

@@ -90,7 +90,7 @@ async def test_a_file_of_which_little_is_shown_is_left(engine: Engine) -> None: 
         assert await run(guest, DIGEST) == digest
         if cycle:
             await engine.drop([f"c{cycle - 1}"])
-    _, own, shared = (await engine.costs(["c5"]))["c5"]
+    _, own, shared, _ = (await engine.costs(["c5"]))["c5"]
     assert own + shared < 330 * MB  # of 120 that it has; 400 if nothing was left
 
 

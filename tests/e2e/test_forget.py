@@ -44,6 +44,9 @@ def test_where_the_guest_would_come_back_to_stays(fresh_kernel: Kernel) -> None:
     result = kernel.fails("%forget 1..3")
     assert "checkpoint 3 stays" in result.reply["evalue"]
     assert kernel.ok("%forget 1..2").shown.startswith("2 checkpoints")
+    again = kernel.ok("%forget 1..2").shown
+    assert again.startswith("0 checkpoints")
+    assert "not dropped: 1, 2 (it was dropped by %forget)" in again
     kernel.fails("process.exit(3)")
     assert kernel.value("x") == 3
     assert "different branches" in kernel.fails("%forget 3..2").reply["evalue"]
@@ -51,7 +54,9 @@ def test_where_the_guest_would_come_back_to_stays(fresh_kernel: Kernel) -> None:
 
 def test_the_root_of_all_kernels_is_not_dropped(fresh_kernel: Kernel) -> None:
     fresh_kernel.ok("globalThis.x = 1")
-    assert fresh_kernel.ok("%forget root").shown.startswith("0 checkpoints")
+    shown = fresh_kernel.ok("%forget root").shown
+    assert shown.startswith("0 checkpoints")
+    assert "not dropped: 0 (kernels start from it)" in shown
     fresh_kernel.rewind("root")
     assert fresh_kernel.value("typeof x") == "undefined"
 
@@ -62,3 +67,4 @@ def test_status_tells_what_each_takes(fresh_kernel: Kernel) -> None:
     (row,) = [line for line in shown.splitlines() if "of its own" in line]
     assert row.split()[0] == "1"
     assert "MB" in row
+    assert "files" in row
