@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import socket
@@ -94,10 +93,12 @@ def own_connections() -> None:
     CRIU asks the kernel twice for all of them while the guest stands frozen. In the table that a
     namespace shares with its host the kernel looks into each of some 100,000 buckets: 3 ms.
     """
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # before Linux 6.1, read-only
+    try:
         with open(_CONNECTIONS, "w") as file:
             file.write(str(_BUCKETS))  # of the namespaces that are made from this one
-        sc.unshare(sc.CLONE_NEWNET)
+    except OSError:  # before Linux 6.1, or read-only
+        return
+    sc.unshare(sc.CLONE_NEWNET)
 
 
 def loopback_up() -> None:
