@@ -279,11 +279,9 @@ class CRKernel(Settings, Kernel):
             self.log.error("Invalid message: %s", error)
             return
         status = partial(self._publish_status, channel="shell", parent=request)
-        answer = asyncio.ensure_future(handler(self.shell_stream, idents, request))
-        await asyncio.sleep(0)  # the question is on its way to the guest: that comes first
         status("busy")
         try:
-            await answer
+            await handler(self.shell_stream, idents, request)
         except Exception:  # as the base class does: a malformed request must not end the loop
             self.log.exception("Exception in message handler")
         assert self.shell_stream is not None
