@@ -280,9 +280,13 @@ def list_pool(empty: bool) -> None:
 
     from crkernel.engines.docker import pool
 
-    for one in asyncio.run(pool.empty() if empty else pool.listed()):
-        state = "ended" if empty else f"{one.age / 60:.0f} min old"
-        click.echo(f"{one.name}  {one.image}  {state}")
+    if empty:
+        for one, ended in asyncio.run(pool.empty()):
+            state = "ended" if ended else "a kernel has it, or it does not answer"
+            click.echo(f"{one.name}  {one.image}  {state}")
+        return
+    for one in asyncio.run(pool.listed()):
+        click.echo(f"{one.name}  {one.image}  {one.age / 60:.0f} min old")
 
 
 @cli.command()

@@ -167,8 +167,8 @@ async def test_to_dismiss_is_to_be_faster_than_a_kernel(
     (taken,) = containers.of(kernel.pid)
     left = await put(images.code_tag())
     daemon = await Daemon.connect()
-    await pool.dismiss(daemon, pool.Waiting(taken.id, taken.name, "", 0))
-    await pool.dismiss(daemon, pool.Waiting(left, "", "", 0))
+    assert not await pool.dismiss(daemon, pool.Waiting(taken.id, taken.name, "", 0))
+    assert await pool.dismiss(daemon, pool.Waiting(left, "", "", 0))
     assert kernel.ok("x").text == "1"
     assert is_gone(left)
 
@@ -178,14 +178,19 @@ async def test_one_for_which_nobody_comes_ends_by_itself() -> None:
     wait_until(lambda: is_gone(left))
 
 
-async def test_one_of_another_version_is_not_taken_but_seen_off(
+async def test_one_of_another_version_is_not_taken_and_goes_with_its_image(
     start_kernel: Callable[..., Kernel], old_image: str
 ) -> None:
     old = await put(old_image)
     kernel = start_kernel("--CRKernel.pool=1")
     assert container_of(kernel) != old[:12]
-    wait_until(lambda: is_gone(old))
-    wait_until(waiting)
+    wait_until(lambda: len(waiting()) == 2)  # swept before it was filled
+    assert not is_gone(old)
+    containers.client().images.remove(old_image)
+    keeper = pool.Pool(await Daemon.connect(), images.code_tag(), Limits.default(), 0)
+    await keeper._sweep()
+    assert is_gone(old)
+    assert len(waiting()) == 1
 
 
 async def test_one_that_was_made_but_never_started_is_removed(

@@ -47,12 +47,12 @@ async def listed() -> list[Waiting]:
     return await waiting(await Daemon.connect())
 
 
-async def empty() -> list[Waiting]:
-    """Dismiss them all; which they were."""
+async def empty() -> list[tuple[Waiting, bool]]:
+    """Dismiss them all; which they were, and whether each has ended."""
     daemon = await Daemon.connect()
     found = await waiting(daemon)
-    await asyncio.gather(*(dismiss(daemon, one) for one in found))
-    return found
+    ended = await asyncio.gather(*(dismiss(daemon, one) for one in found))
+    return list(zip(found, ended, strict=True))
 
 
 async def waiting(daemon: Daemon, label: str = _LABEL) -> list[Waiting]:
@@ -61,8 +61,9 @@ async def waiting(daemon: Daemon, label: str = _LABEL) -> list[Waiting]:
     return sorted(found, key=lambda one: one.age, reverse=True)
 
 
-async def dismiss(daemon: Daemon, one: Waiting) -> None:
-    """Take it, as a kernel does, and let it go: one that a kernel was faster to take stays."""
+async def dismiss(daemon: Daemon, one: Waiting) -> bool:
+    """Take it, as a kernel does, and let it go: one that a kernel was faster to take stays.
+    Whether it has ended."""
     with contextlib.suppress(EngineError, OSError, TimeoutError):
         async with asyncio.timeout(_DISMISSAL_SECONDS):
             greeting = json.dumps({"link": "kernel"})
@@ -71,6 +72,8 @@ async def dismiss(daemon: Daemon, one: Waiting) -> None:
             stream.writer.close()
             if taken:
                 await daemon.find("wait", one.id, condition="removed")
+                return True
+    return False
 
 
 async def _made(daemon: Daemon, labels: list[str], status: str | None = None) -> list[Waiting]:
@@ -129,9 +132,12 @@ class Pool:
         return self._ended.is_set()
 
     async def _sweep(self) -> None:
-        """Containers of another version's image, and those that were never started."""
+        """Containers whose image has gone, and those that were never started. Other versions of
+        crkernel may be in use beside this one; their containers are theirs."""
+        images = await self._daemon.ask("images")
+        tags = {tag for image in images for tag in image["RepoTags"] or []}
         for one in await waiting(self._daemon):
-            if one.image != self._image:
+            if one.image not in tags:
                 await dismiss(self._daemon, one)
         for one in await _made(self._daemon, [], "created"):
             if one.age > _STILLBORN:
