@@ -131,10 +131,11 @@ class Present:
         return self.live
 
     def _has_run_nothing(self) -> bool:
-        """Whether the guest is a root and was told nothing yet. What it does by itself is the
-        runtime's own work, which comes late where processors are short, and nothing of a user's."""
+        """Whether the guest is a root in which no cell has run yet. What it does by itself is the
+        runtime's own work, which comes late where processors are short; and of the comms that front
+        ends open when they connect it knows none."""
         head = self._past.timeline.get(self._past.timeline.head)
-        return head.parent is None and self.live is not None and not self.live.told
+        return head.parent is None and self.live is not None and not self.live.has_run
 
     async def revive(self, how: Json) -> None:
         """The guest died between cells. If it did so before in the state that was restored then,

@@ -99,8 +99,8 @@ class Sandbox:
         self._writer = writer
         self._end = end
         self._why = why
-        self.told = False
-        """Whether the guest has been told here to do more than to answer questions."""
+        self.has_run = False
+        """Whether a cell has run here since the guest came up."""
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
@@ -134,7 +134,7 @@ class Sandbox:
     async def call(self, op: str, *, look: bool = False, **fields: Any) -> Message:
         """Have the guest do something and return its reply. With `look` it only answers a question,
         and is at rest afterwards if it was before. Raises SandboxDied."""
-        self.told = self.told or not look
+        self.has_run = self.has_run or op == "execute"
         call = {"id": self._next_id + 1, "op": op, **fields}  # the id that the request gets
         return await self._request("call", look=look, call=call)
 

@@ -45,6 +45,9 @@ def _nudge(kernel: Kernel) -> None:
 
 
 def test_a_guest_that_has_run_nothing_has_no_later_state(fresh_kernel: Kernel) -> None:
+    client = fresh_kernel.client  # JupyterLab sends this when it connects
+    opened = {"comm_id": "1", "target_name": "jupyter.widget.control", "data": {}}
+    client.shell_channel.send(client.session.msg("comm_open", opened))
     _nudge(fresh_kernel)
     fresh_kernel.ok("globalThis.v = 1")
     fresh_kernel.rewind(0)

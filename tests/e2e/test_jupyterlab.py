@@ -146,6 +146,20 @@ def test_a_display_is_updated(lab: Notebook) -> None:
     lab.screenshot("updated-display")
 
 
+def test_a_chart_is_drawn(lab: Notebook) -> None:
+    cell = lab.run(
+        "const values = [3, 7, 5].map((y, x) => ({ x, y }));\n"
+        "display.vega({ data: { values }, mark: 'bar', width: 300, encoding: {\n"
+        "  x: { field: 'x', type: 'ordinal' }, y: { field: 'y', type: 'quantitative' } } })"
+    )
+    chart = cell.locator(".jp-OutputArea-output .vega-embed").locator("canvas, svg.marks")
+    expect(chart.first).to_be_visible()
+    box = chart.first.bounding_box()
+    assert box is not None
+    assert box["width"] > 300
+    lab.screenshot("chart")
+
+
 def test_a_rewind(lab: Notebook) -> None:
     lab.run("const basket = ['tea', 'milk']; let visits = 0")
     lab.run("require('fs').writeFileSync('list.txt', basket.join()); basket")
@@ -156,6 +170,7 @@ def test_a_rewind(lab: Notebook) -> None:
     )
     timeline = lab.run("%timeline")
     expect(timeline.locator("table")).to_contain_text("basket.length = 0")
+    expect(timeline.locator("table")).not_to_contain_text("0+1")
     lab.screenshot("rewind")
 
 
