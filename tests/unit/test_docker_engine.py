@@ -183,15 +183,16 @@ def test_an_unknown_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 LIMITS = Limits(2 << 30, 256, 1 << 30, 1 << 30, 1 << 30, cpus=1.5)
 
 
-def body(*security: str) -> dict[str, Any]:
+def body(*security: str, podman: bool = False, **info: Any) -> dict[str, Any]:
     """As it is posted, for a daemon with these security options."""
     return container.body(
         "crkernel:tag",
         LIMITS,
         golden="volume",
         labels={},
-        info={"SecurityOptions": list(security)},
+        info={"SecurityOptions": list(security), **info},
         patience=1.0,
+        podman=podman,
     )
 
 
@@ -219,6 +220,23 @@ def test_the_user_is_one_that_the_daemon_has(said: str, least: int, most: int) -
 def test_apparmor_is_named_only_where_there_is_one() -> None:
     assert "apparmor=unconfined" in body("name=apparmor")["HostConfig"]["SecurityOpt"]
     assert "apparmor=unconfined" not in body()["HostConfig"]["SecurityOpt"]
+
+
+def test_podman_takes_the_same_in_other_words() -> None:
+    host = body("name=seccomp,profile=default", podman=True)["HostConfig"]
+    options = dict(one.split("=", 1) for one in host["SecurityOpt"] if "=" in one)
+    assert json.loads(Path(options["seccomp"]).read_text())["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert options["unmask"] == "ALL"
+    assert options["mask"].split(":") == host["MaskedPaths"]
+    assert {one["Name"] for one in host["Ulimits"]} == {"nofile", "nproc"}
+
+
+def test_rootless_podman_has_few_user_ids() -> None:
+    assert int(body(podman=True, Rootless=True)["User"].split(":")[0]) < 60_000
+
+
+def test_the_registry_that_podman_names_is_left_out() -> None:
+    assert images.short("docker.io/library/crkernel:1") == images.short("crkernel:1")
 
 
 def test_a_new_version_of_the_code_is_another_image() -> None:

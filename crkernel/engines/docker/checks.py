@@ -25,7 +25,8 @@ def check_daemon() -> str:
 async def _check_daemon() -> str:
     daemon = await Daemon.connect()
     version = await daemon.ask("version")
-    return f"{version['Version']} at {daemon.endpoint.url}"
+    whose = "Podman " if daemon.podman else ""
+    return f"{whose}{version['Version']} at {daemon.endpoint.url}"
 
 
 def check_machine() -> str:
@@ -49,7 +50,9 @@ async def _check_machine() -> str:
             "the daemon has no seccomp, and would run containers without a filter",
             hint="use a daemon and a Linux with seccomp",
         )
-    missing = [ours for theirs, ours in _LIMITS.items() if info.get(theirs) is False]
+    # Rootless Podman says that it limits what it cannot without cgroup v2.
+    boasts = info.get("Rootless") is True and str(info.get("CgroupVersion")) == "1"
+    missing = [ours for theirs, ours in _LIMITS.items() if boasts or info.get(theirs) is False]
     ignored = f"; it cannot limit {', '.join(missing)}" if missing else ""
     return f"Linux {release} on {architecture}{ignored}"
 

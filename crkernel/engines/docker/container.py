@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import socket
 from importlib.resources import files
 from typing import Any
@@ -27,6 +28,8 @@ _OVERHEAD = 256 << 20
 """Bytes for nest, supervisors and CRIU."""
 _SANDBOXES = 3
 """Live, spare, and one that is just ending."""
+_MASKED = ["/sys/firmware", "/sys/devices/virtual/powercap"]
+_PROFILE = files("crkernel.engines.docker").joinpath("seccomp.json")
 _MAPPED_IDS = range(10_000, 60_000)
 """Where the daemon maps user ids, it has few of them."""
 
@@ -59,6 +62,7 @@ async def create(
         golden=golden_volume(image),
         labels=maker | (labels or {}),
         info=await daemon.ask("info"),
+        podman=daemon.podman,
         patience=patience,
     )
     created = await daemon.ask("create_container_from_config", options, name)
@@ -67,7 +71,14 @@ async def create(
 
 
 def body(
-    image: str, limits: Limits, *, golden: str, labels: dict[str, str], info: Json, patience: float
+    image: str,
+    limits: Limits,
+    *,
+    golden: str,
+    labels: dict[str, str],
+    info: Json,
+    patience: float,
+    podman: bool = False,
 ) -> Json:
     """What creates a container, in the words of Docker's REST API. `golden` is the volume of the
     image's golden roots, `info` what the daemon says of itself; the nest waits `patience` seconds
@@ -79,9 +90,21 @@ def body(
         "patience": patience,
     }
     said = " ".join(info.get("SecurityOptions") or [])
-    mapped = "name=rootless" in said or "name=userns" in said
+    mapped = "name=rootless" in said or "name=userns" in said or info.get("Rootless", False)
     user = random.SystemRandom().choice(_MAPPED_IDS if mapped else UNPRIVILEGED_IDS)
     security = ["no-new-privileges", f"seccomp={_profile()}"]
+    processes = _SANDBOXES * limits.max_processes
+    ulimits = []
+    if podman:
+        # It takes the profile as a file of its machine, and knows neither MaskedPaths nor
+        # ReadonlyPaths. Its own limits are more than what root in a container may set.
+        security = ["no-new-privileges", f"seccomp={_PROFILE}"]
+        security += ["unmask=ALL", f"mask={':'.join(_MASKED)}"]
+        _, files_open = resource.getrlimit(resource.RLIMIT_NOFILE)
+        ulimits = [
+            {"Name": name, "Soft": value, "Hard": value}
+            for name, value in (("nofile", files_open), ("nproc", processes))
+        ]
     if "name=apparmor" in said:
         security.append("apparmor=unconfined")  # Docker's own profile refuses every mount
     memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
@@ -96,20 +119,20 @@ def body(
             "CapDrop": ["ALL"],
             "IpcMode": "private",
             "LogConfig": {"Type": "none"},
-            "MaskedPaths": ["/sys/firmware", "/sys/devices/virtual/powercap"],
+            "MaskedPaths": _MASKED,
             "Memory": memory,
             "MemorySwap": memory,
             "Mounts": [{"Type": "volume", "Source": golden, "Target": GOLDEN}],
             "NanoCpus": int(limits.cpus * 1e9),
             "NetworkMode": "none",
-            "PidsLimit": _SANDBOXES * limits.max_processes,
+            "PidsLimit": processes,
             "ReadonlyPaths": [],
             "ReadonlyRootfs": True,
             "SecurityOpt": security,
+            "Ulimits": ulimits,
         },
     }
 
 
 def _profile() -> str:
-    text = files("crkernel.engines.docker").joinpath("seccomp.json").read_text()
-    return json.dumps(json.loads(text), separators=(",", ":"))
+    return json.dumps(json.loads(_PROFILE.read_text()), separators=(",", ":"))

@@ -1,7 +1,8 @@
 """The Docker daemon: where it is, what it is asked, and the streams into its containers.
 
 Requests go through the docker SDK, on threads; the streams do not, since the SDK's sockets block.
-Nothing here assumes that the daemon runs on this machine. Podman's socket answers the same way.
+Nothing here assumes that the daemon runs on this machine. Podman's socket answers nearly the same
+way; `Daemon.podman` is asked where it does not.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class Endpoint:
 class Daemon:
     """One daemon. All methods raise errors of our tree."""
 
-    def __init__(self, endpoint: Endpoint, api: APIClient) -> None:
+    def __init__(self, endpoint: Endpoint, api: APIClient, version: Json) -> None:
         self.endpoint = endpoint
+        self.podman = any("Podman" in one["Name"] for one in version.get("Components") or [])
         self._api = api
 
     @classmethod
@@ -111,7 +113,7 @@ class Daemon:
                 f"the daemon at {endpoint.url} speaks API {api.api_version}, {oldest} is needed",
                 hint="install Docker 20.10 or newer",
             )
-        return cls(endpoint, api)
+        return cls(endpoint, api, said)
 
     async def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the SDK's `APIClient`."""

@@ -51,6 +51,11 @@ def code_tag() -> str:
     return f"{base_tag()}-{image.code_digest()}"
 
 
+def short(tag: str) -> str:
+    """A tag as we and Docker write it; Podman names the registry too."""
+    return tag.removeprefix("docker.io/library/")
+
+
 async def require(daemon: Daemon) -> str:
     """The tag that containers start from. Raises ImageMissing with the remedy."""
     if await daemon.find("inspect_image", code_tag()) is None:
@@ -88,7 +93,7 @@ async def listed(daemon: Daemon) -> list[DockerImage]:
             tag, int(entry["Size"]), float(entry["Created"]), tag in (base_tag(), code_tag())
         )
         for entry in await daemon.ask("images", filters={"label": _LABEL})
-        for tag in entry["RepoTags"] or []
+        for tag in map(short, entry["RepoTags"] or [])
     ]
     return sorted(found, key=lambda one: one.created, reverse=True)
 
@@ -125,8 +130,7 @@ async def load(daemon: Daemon, tree: Path) -> None:
         await daemon.ask(
             "import_image_from_stream",
             blocks,
-            repository=REPOSITORY,
-            tag=image.recipe_digest(),
+            repository=base_tag(),  # Podman does not look at `tag`
             changes=changes,
         )
 

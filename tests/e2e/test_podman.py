@@ -1,0 +1,124 @@
+"""Kernels whose sandboxes live in Podman, by its Docker-compatible socket.
+
+A service with a storage of its own is started as root; where this machine does not allow that, what
+podman said is why the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from driver import SECONDS, Kernel
+
+from crkernel.doctor import examine
+from crkernel.engines.docker import images
+from crkernel.guest import linger
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[str]:
+    """The address of a service that has the image; DOCKER_HOST names it."""
+    if shutil.which("podman") is None or os.getuid() != 0:
+        pytest.skip("takes podman, and root for a storage of its own")
+    folder = Path(tempfile.mkdtemp(prefix="podman-"))  # a short one: a socket's path is limited
+    address = f"unix://{folder}/sock"
+    storage = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
+    with (folder / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", address)
+        patch.delenv("DOCKER_TLS_VERIFY", raising=False)
+        service = subprocess.Popen(
+            [*storage, "system", "service", "--time=0", address], stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + SECONDS
+            while not (folder / "sock").is_socket():
+                if service.poll() is not None or time.monotonic() > deadline:
+                    said = (folder / "log").read_text().strip().splitlines()
+                    pytest.skip(f"podman does not start: {said[-1:] or 'it does not listen'}")
+                time.sleep(0.05)
+            images.build(print)
+            yield address
+        finally:
+            service.send_signal(signal.SIGTERM)
+            service.wait(SECONDS)
+            subprocess.run([*storage, "system", "reset", "--force"], check=True)
+            shutil.rmtree(folder)
+
+
+def test_time_travel(podman: str, start_kernel: Callable[..., Kernel]) -> None:
+    kernel = start_kernel()
+    kernel.ok("let x = 'y'.repeat(3e6); console.log(x)")
+    kernel.ok("x = 2")
+    kernel.rewind(1)
+    assert kernel.ok("x.length").text == "3000000"
+    assert podman in kernel.ok("%status").shown
+
+
+def test_the_container_is_confined_as_dockers_is(
+    podman: str, start_kernel: Callable[..., Kernel]
+) -> None:
+    kernel = start_kernel()
+    kernel.ok("1")
+    name = linger.address(kernel.manager.session.key).decode().lstrip("\0")
+    found = docker.DockerClient(podman).containers.get(name)
+    status = Path(f"/proc/{found.attrs['State']['Pid']}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert int(fields["Uid"].split()[0]) >= 10_000
+    assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == "2"
+    mounts = Path(f"/proc/{found.attrs['State']['Pid']}/mountinfo").read_text()
+    assert " /sys/firmware " in mounts  # masked
+    host = found.attrs["HostConfig"]
+    assert not host["Privileged"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+
+
+def test_a_shut_down_kernel_leaves_nothing(
+    podman: str, start_kernel: Callable[..., Kernel]
+) -> None:
+    kernel = start_kernel()
+    kernel.ok("1")
+    client = docker.DockerClient(podman)
+    assert client.containers.list(all=True)
+    kernel.manager.shutdown_kernel()
+    deadline = time.monotonic() + SECONDS
+    while client.containers.list(all=True, ignore_removed=True):
+        assert time.monotonic() < deadline, "its container stays"
+        time.sleep(0.05)
+
+
+def test_a_lost_container_ends_the_cell_and_no_more(
+    podman: str, start_kernel: Callable[..., Kernel]
+) -> None:
+    kernel = start_kernel()
+    kernel.ok("let x = 1")
+    running = kernel.submit("for (;;) {}")
+    time.sleep(0.5)
+    (lost,) = docker.DockerClient(podman).containers.list()
+    lost.kill()
+    # Not "was killed": asked late, Podman tells no code.
+    assert "its container " in kernel.finish(running).error
+    assert kernel.ok("typeof x").text == "'undefined'"
+
+
+def test_the_doctor_names_it(podman: str) -> None:
+    said: list[str] = []
+    assert examine(said.append, "docker"), said
+    (line,) = [line for line in said if "Docker daemon" in line]
+    assert re.fullmatch(f"ok   Docker daemon: Podman [0-9.]+ at {podman}", line)
