@@ -43,6 +43,7 @@ class Past:
         self._thinner = Thinner(engine, background)
         self._verifier = Verifier(engine, background, self._thinner.hold, self._on_damage)
         self._names: dict[str, str] = {}  # a checkpoint's key -> its name in staging
+        self._damaged: set[str] = set()  # paths of memory files
         self._taken = 0
         self._refusal = ""  # why the newest dump was refused, if it was
 
@@ -86,13 +87,16 @@ class Past:
         names = {key: self._names[key] for key in keys if key in self._names}
         names = {key: n for key, n in names.items() if not n.startswith(golden.PREFIX)}
         self._verifier.forget(list(names.values()))
-        freed = await self._thinner.drop(names.values()) if names else 0
+        try:
+            freed = await self._thinner.drop(names.values()) if names else 0
+        finally:  # what was to go may be gone in part, and can be dropped once more
+            for key in names:
+                self._comms.kept.pop(key, None)
+                cost = self.timeline.get(key).cost
+                left = cost and replace(cost, memory=0, files=0)
+                self.timeline.amend(key, reason="it was dropped by %forget", cost=left)
         for key in names:
             del self._names[key]
-            self._comms.kept.pop(key, None)
-            cost = self.timeline.get(key).cost
-            left = cost and replace(cost, memory=0, files=0)
-            self.timeline.amend(key, reason="it was dropped by %forget", cost=left)
         return len(names), freed
 
     async def costs(self, count: int) -> dict[str, list[int]]:
@@ -130,9 +134,11 @@ class Past:
         return self._names[key]
 
     def root_name(self) -> str | None:
-        """The name of the root checkpoint in staging; None if it was refused or is golden."""
+        """The name of the root checkpoint in staging; None if it was refused, damaged or golden."""
         name = self._names.get(ROOT)
-        return None if name is None or name.startswith(golden.PREFIX) else name
+        if name is None or name.startswith(golden.PREFIX):
+            return None
+        return name if self.timeline.get(ROOT).reason is None else None
 
     # -- across a restart
 
@@ -149,6 +155,7 @@ class Past:
             "bases": self._thinner.bases,
             "pending": self._thinner.pending,
             "taken": self._taken,
+            "damaged": sorted(self._damaged),
             "golden": sorted(keys),
             "comms": self._comms.kept,
         }
@@ -161,20 +168,22 @@ class Past:
         renamed = self.timeline.adopt()
         self._names = {renamed.get(key, key): name for key, name in past["names"].items()}
         self._taken = int(past["taken"])
+        self._damaged = set(past["damaged"])
         self._comms.kept = {renamed.get(key, key): held for key, held in past["comms"].items()}
         for key in past["golden"]:
-            self._engine.golden(key)  # which holds it
+            self._engine.inherit_golden(key)
         self._thinner.bases.update(past["bases"])
         keys = {name: key for key, name in self._names.items()}
         for name, parent, size in past["pending"]:
-            self._thinner.add(name, parent, size, self._shrinks(keys[name]))
+            if name in keys:
+                self._thinner.add(name, parent, size, self._shrinks(keys[name]))
 
     # -- one checkpoint
 
     async def _dump(self, key: str, sandbox: Sandbox) -> Cost:
         self._taken += 1
         name = f"c{self._taken}"
-        dump = await sandbox.dump(name)
+        dump = await sandbox.dump(name, self._damaged)
         self._names[key] = name
         self._comms.keep(key)
         self._refusal = ""
@@ -197,21 +206,25 @@ class Past:
             cost = self.timeline.get(key).cost
             assert cost is not None
             self.timeline.amend(key, cost=replace(cost, memory=left))
-            if rebased:
+            if rebased and key in self._names:
                 self._verifier.add(self._names[key])
                 self._on_rebased(key)
 
         return amend
 
-    def _on_damage(self, names: Sequence[str], what: str) -> None:
-        """Nobody goes there any more; and if the guest runs on it, who uses it has to know."""
-        damaged = [key for key, name in self._names.items() if name in names]
+    def _on_damage(self, target: str, needed_by: Sequence[str], what: str) -> None:
+        """Nobody goes there any more; and if the guest runs on it, who uses it has to know, and it
+        is not taken for good in a checkpoint. The images stay until they are dropped."""
+        names = {target, *needed_by}
+        if target.startswith("/"):
+            self._damaged.add(target)
+        needing = [key for key, name in self._names.items() if name in names]
+        damaged = [key for key in needing if self.timeline.get(key).reason is None]
         for name in names:
             if name.startswith(golden.PREFIX):
                 self._engine.spoil_golden(name.removeprefix(golden.PREFIX))
         self._thinner.distrust(names)
         for key in damaged:
-            del self._names[key]
             self.timeline.amend(key, reason=f"it is damaged: {what}")
         if damaged:
             self._warn(

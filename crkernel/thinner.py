@@ -94,9 +94,9 @@ class Thinner:
     @contextlib.asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Leave a checkpoint alone while it is being restored."""
+        self._held[name] += 1
         try:
             async with self._free:
-                self._held[name] += 1
                 await self._free.wait_for(lambda: self._current not in (name, _DROPPING))
             yield
         finally:
@@ -109,8 +109,6 @@ class Thinner:
         async with self._free:
             await self._free.wait_for(lambda: not self._current and not self._held.total())
             self._current = _DROPPING
-        self._jobs = deque(job for job in self._jobs if job.name not in names)
-        self._waiting = sum(job.size for job in self._jobs)
         self.distrust(names)
         try:
             return await self._engine.drop(list(names))
@@ -120,7 +118,9 @@ class Thinner:
                 self._free.notify_all()
 
     def distrust(self, names: Collection[str]) -> None:
-        """Make nothing any more of what these checkpoints hold."""
+        """Make nothing any more of these checkpoints, or of what they hold."""
+        self._jobs = deque(job for job in self._jobs if job.name not in names)
+        self._waiting = sum(job.size for job in self._jobs)
         for known in (self._bases, self._mapped):
             for name in [n for n, near in known.items() if n in names or near in names]:
                 del known[name]
@@ -140,7 +140,7 @@ class Thinner:
                     await self._free.wait_for(lambda: self._is_free(job.name))  # noqa: B023
                     if self._stopped:
                         return
-                    if job not in self._jobs:  # it was dropped meanwhile
+                    if job not in self._jobs:  # it was dropped, or is damaged
                         continue
                     self._current = job.name
                 self._jobs.popleft()

@@ -26,14 +26,14 @@ _AGAIN_SECONDS = 600.0
 
 class Verifier:
     """Works through what one session restored. `hold` keeps a checkpoint from being rewritten
-    meanwhile; `on_damage` takes the names of checkpoints and what is wrong with them."""
+    meanwhile; `on_damage` takes what was read, which checkpoints need it and what is wrong."""
 
     def __init__(
         self,
         engine: Engine,
         background: Background,
         hold: Callable[[str], AbstractAsyncContextManager[None]],
-        on_damage: Callable[[Sequence[str], str], None],
+        on_damage: Callable[[str, Sequence[str], str], None],
     ) -> None:
         self._engine = engine
         self._background = background
@@ -83,6 +83,6 @@ class Verifier:
                 return
         self._read_at[target] = time.monotonic()
         if damage is not None:
-            self._on_damage(needed_by or [target], damage)
-        for path in needs:
-            self.add(path)
+            self._on_damage(target, needed_by, damage)
+        for need in needs:
+            self.add(need)

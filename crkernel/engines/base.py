@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
@@ -142,9 +142,10 @@ class Sandbox:
         """Whether the guest still is where its newest checkpoint left it."""
         return bool((await self._request("rested"))["rested"])
 
-    async def dump(self, name: str) -> Dump:
-        """Take a checkpoint under a new name. Raises DumpRefused; the guest runs on either way."""
-        answer = await self._request("dump", name=name)
+    async def dump(self, name: str, damaged: Iterable[str] = ()) -> Dump:
+        """Take a checkpoint under a new name. Raises DumpRefused, also where the guest runs on one
+        of the memory files that are known to be damaged; it runs on either way."""
+        answer = await self._request("dump", name=name, damaged=sorted(damaged))
         return Dump(
             seconds=float(answer["seconds"]),
             frozen=float(answer["frozen"]),
@@ -346,8 +347,8 @@ class Engine(ABC):
     @abstractmethod
     async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
         """Read the images of a checkpoint through, or a memory file, by its path: what is damaged,
-        in words; the paths of memory files that the checkpoint needs; the checkpoints that need the
-        memory file."""
+        in words; the memory files, by their paths, and the checkpoint that it is a difference to;
+        the checkpoints that need what was read."""
 
     @property
     def machine(self) -> list[str]:
@@ -357,6 +358,9 @@ class Engine(ABC):
     def golden(self, key: str) -> str | None:  # noqa: ARG002
         """The name under which `Sandbox.restore` takes the golden root `key`; None without one."""
         return None
+
+    def inherit_golden(self, key: str) -> None:  # noqa: B027
+        """Checkpoints of before a restart need the golden root `key`, damaged or not: hold it."""
 
     def discard_golden(self, key: str) -> None:  # noqa: B027
         """A golden root that `golden` gave could not be restored: have it made anew some time."""

@@ -192,6 +192,15 @@ class LocalEngine(Engine):
         self._golden[key] = descriptor
         return f"{golden.PREFIX}{key}"
 
+    def inherit_golden(self, key: str) -> None:
+        """As `golden`, but that a damaged one stays."""
+        assert self._image is not None
+        folder = str(self._image / "golden")
+        if (descriptor := golden_store.hold(folder, key, needed=True)) is not None:
+            self._golden[key] = descriptor
+        if golden_store.is_spoiled(folder, key):
+            self._spoiled.add(key)
+
     def discard_golden(self, key: str) -> None:
         """Let go of it, and remove it unless another kernel holds it: to that one it is of use."""
         assert self._image is not None

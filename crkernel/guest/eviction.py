@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from . import integrity, memory, record, wire
 from .rebase import share_room, used
@@ -22,30 +22,36 @@ _DROPPED = "dropped"
 """A file that marks a checkpoint which others need a part of, and nobody else."""
 
 
-def drop(staging: str, names: Iterable[str]) -> int:
+def drop(staging: str, names: Collection[str]) -> int:
     """Drop checkpoints; bytes that are free now. Raises OSError or ValueError; what is marked by
     then goes the next time."""
     before, _ = used()
     for name in names:
-        if "/" in name or name.startswith("."):
+        if "/" in name or "." in name:
             raise ValueError(f"{name!r} is no name of a checkpoint")
-        with open(f"{staging}/{name}/{_DROPPED}", "w"):
-            pass
-    folders = [name for name in os.listdir(staging) if os.path.isdir(f"{staging}/{name}")]
-    dropped = {name for name in folders if os.path.exists(f"{staging}/{name}/{_DROPPED}")}
+    folders = [n for n in os.listdir(staging) if "." not in n and os.path.isdir(f"{staging}/{n}")]
+    marked = {name for name in folders if os.path.exists(f"{staging}/{name}/{_DROPPED}")}
+    dropped = marked | set(names)
     living = [record.at(f"{staging}/{name}") for name in folders if _lives(staging, name, dropped)]
     bases = dropped & {str(found.get("base")) for found in living}
     needed = bases | {file for found in living for file in found["memory"]}
+    contents = _contents(staging, living)
+    for name in dropped - marked:  # from here on it is done, now or the next time
+        _mark(staging, name)
     left = _remove(memory.FOLDER, dropped, needed)
-    left |= _remove(staging, dropped, needed | _contents(staging, living))
+    left |= _remove(staging, dropped, needed | contents)
     for name in dropped - bases:
         shutil.rmtree(f"{staging}/{name}")
         if name in left:
             os.mkdir(f"{staging}/{name}", 0o700)
-            with open(f"{staging}/{name}/{_DROPPED}", "w"):
-                pass
+            _mark(staging, name)
     share_room()
     return before - used()[0]
+
+
+def _mark(staging: str, name: str) -> None:
+    with open(f"{staging}/{name}/{_DROPPED}", "w"):
+        pass
 
 
 def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 
-from . import integrity, memory, record
+from . import integrity, memory, record, wire
 
 FOLDER = "/golden"
 PREFIX = "@"
@@ -25,6 +25,17 @@ def folder(name: str) -> str:
 def name_of(path: str) -> str:
     """The name of the golden root that has a memory file."""
     return PREFIX + os.path.basename(os.path.dirname(path))
+
+
+def read(name: str, directory: int) -> wire.Message:
+    """The record of a checkpoint. That of a golden root gets the fingerprints of its memory files
+    here: they were copied after it was written."""
+    meta = record.read(directory)
+    if name.startswith(PREFIX):
+        found = glob.glob(f"{folder(name)}/{_MEMORY}*")
+        files = [path for path in found if not path.endswith(integrity.SUFFIX)]
+        meta["memory"] = record.fingerprints(files)
+    return meta
 
 
 def make(source: str, target: str, key: str) -> dict[str, int]:

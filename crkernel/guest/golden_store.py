@@ -19,10 +19,10 @@ _SPOILED = "damaged"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
-def hold(folder: str, key: str) -> int | None:
+def hold(folder: str, key: str, *, needed: bool = False) -> int | None:
     """A descriptor that holds a golden root until it is closed; None if there is none. One that is
-    damaged goes, if nobody runs on it any more."""
-    if os.path.exists(f"{folder}/{key}/{_SPOILED}"):
+    damaged goes, if nobody runs on it any more, unless checkpoints need it."""
+    if not needed and is_spoiled(folder, key):
         remove_unused(f"{folder}/{key}")
         return None
     try:
@@ -31,6 +31,11 @@ def hold(folder: str, key: str) -> int | None:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
+
+
+def is_spoiled(folder: str, key: str) -> bool:
+    """Whether it is marked as damaged."""
+    return os.path.exists(f"{folder}/{key}/{_SPOILED}")
 
 
 def spoil(folder: str, key: str) -> None:
@@ -70,7 +75,9 @@ def store(folder: str, key: str, names: Sequence[str], descriptors: list[int]) -
                 os.fsync(target.fileno())
         for old in keys(folder):
             remove_unused(f"{folder}/{old}")
-        os.chmod(partial, 0o755)
+        os.chmod(
+            partial, os.stat(folder).st_mode & 0o777
+        )  # who may make one may mark and remove it
         os.rename(partial, f"{folder}/{key}")
     finally:
         shutil.rmtree(partial, ignore_errors=True)

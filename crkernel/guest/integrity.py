@@ -36,7 +36,7 @@ Sums = dict[str, list[int]]
 @dataclass(frozen=True)
 class Findings:
     """What reading something through has shown: what is wrong, in words; which memory files a
-    checkpoint needs; which checkpoints need a memory file."""
+    checkpoint needs, and its base; which checkpoints need what was read."""
 
     damage: str | None
     needs: list[str]
@@ -80,17 +80,23 @@ def verify(staging: str, path: str) -> Findings:
     """Read the images of the checkpoint in a directory through, or a memory file. What has no seal
     yet gets one. Raises OSError where there is no such thing."""
     if not os.path.isdir(path):
-        needed_by = [
-            name
-            for name in os.listdir(staging)
-            if os.path.exists(f"{staging}/{name}/{record.NAME}")
-            and memory.name_of(path) in record.at(f"{staging}/{name}")["memory"]
-        ]
-        return Findings(_verify_memory(path), [], needed_by)
+        found, name = _verify_memory(path), memory.name_of(path)
+        return Findings(found, [], [n for n, meta in _records(staging) if name in meta["memory"]])
     meta = record.at(path)
     needs = [memory.path_of(name) for name in meta["memory"]]
     needs += [file for file in glob.glob(f"{path}/memory*") if not file.endswith(SUFFIX)]
-    return Findings(_verify_images(path, meta), sorted(needs), [])
+    needs += [str(meta["base"])] if "base" in meta else []
+    found, name = _verify_images(path, meta), os.path.basename(path)
+    return Findings(
+        found, sorted(needs), [n for n, m in _records(staging) if m.get("base") == name]
+    )
+
+
+def _records(staging: str) -> Iterator[tuple[str, wire.Message]]:
+    """Of all checkpoints, by name."""
+    for name in os.listdir(staging):
+        if os.path.exists(f"{staging}/{name}/{record.NAME}"):
+            yield name, record.at(f"{staging}/{name}")
 
 
 def _verify_images(path: str, meta: wire.Message) -> str | None:
@@ -150,7 +156,7 @@ def _sums(directory: int | None, name: str) -> list[int]:
         total, data = 0, []
         for offset in _blocks(descriptor, size):
             block = os.pread(descriptor, _BLOCK, offset)
-            if block != _NOTHING:  # whether zeros are a hole is no difference
+            if block != _NOTHING[: len(block)]:  # whether zeros are a hole is no difference
                 total = zlib.crc32(block, zlib.crc32(offset.to_bytes(8, "little"), total))
                 data.append(offset)
         if size <= _SMALL:

@@ -169,6 +169,8 @@ class Supervisor:
             meta["memory"] = record.fingerprints(files)
             if other := integrity.changed(self._memory, meta["memory"]):
                 raise CriuError(f"the memory file {other}, on which the guest runs, was changed")
+            if bad := {memory.path_of(file) for file in files} & set(request["damaged"]):
+                raise CriuError(f"the memory file {min(bad)}, on which the guest runs, is damaged")
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
             self._rest.begin(criu_pid)
 
@@ -209,7 +211,7 @@ class Supervisor:
         pipes = Pipes.make()
         try:
             with self._images(str(request["name"])) as (images, work):
-                meta = record.read(images)
+                meta = golden.read(str(request["name"]), images)
                 if found := integrity.damage(self._staging, images, meta):
                     raise CriuError(f"the checkpoint is damaged: {found}")
                 if meta["files"] is not None:

@@ -86,6 +86,33 @@ async def test_a_difference_to_a_damaged_base_is_not_restored(
         await restored(engine, "a")
 
 
+async def test_what_a_difference_needs_is_read_through(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, "globalThis.x = 1")
+    await live.dump("a")
+    await engine.thin("a", "base")
+    assert await engine.verify("a") == (None, ["base"], [])
+    assert await engine.verify("base") == (None, [], ["a"])  # writes its sums down
+    damage(engine, FLIP, "/run/staging/base/pages-1.img")
+    damage(engine, UNSEEN, "/run/staging/base/pages-1.img")
+    found, _, needed_by = await engine.verify("base")
+    assert found is not None
+    assert "other contents" in found
+    assert needed_by == ["a"]
+
+
+async def test_no_checkpoint_is_taken_of_what_runs_on_a_damaged_file(
+    engine: Engine,  # noqa: F811
+) -> None:
+    twin = await _rebased(engine)
+    await twin.dump("b", ["/memory/another"])
+    with pytest.raises(DumpRefused, match="/memory/a, on which the guest runs, is damaged"):
+        await twin.dump("c", ["/memory/a"])
+    await run(twin, "heap = 0")
+    assert await run(await restored(engine, "b"), "heap[5][5]") == "5"
+
+
 async def test_reading_through_finds_what_cannot_be_seen(engine: Engine) -> None:  # noqa: F811
     await _rebased(engine)
     for _ in range(2):  # the first time writes down the sums of the memory file
@@ -117,4 +144,5 @@ async def test_a_checkpoint_is_read_while_the_guest_works(engine: Engine) -> Non
     twin = await _rebased(engine)
     reading = asyncio.create_task(engine.verify("/memory/a"))
     assert await run(twin, "heap[5][5]") == "5"
+    assert not reading.done()
     assert (await reading)[0] is None
