@@ -52,12 +52,8 @@ def test_a_guest_that_has_run_nothing_has_no_later_state(fresh_kernel: Kernel) -
     fresh_kernel.ok("globalThis.v = 1")
     fresh_kernel.rewind(0)
     _nudge(fresh_kernel)
-    later = fresh_kernel.ok("globalThis.v = 2").count
-    _nudge(fresh_kernel)
-    fresh_kernel.ok("v")
-    shown = fresh_kernel.ok("%timeline").shown
-    assert "0+1" not in shown
-    assert f"{later}+1" in shown  # there it counts
+    fresh_kernel.ok("globalThis.v = 2")
+    assert "0+1" not in fresh_kernel.ok("%timeline").shown
 
 
 def test_what_a_silent_cell_leaves_before_the_first_one_is_kept(fresh_kernel: Kernel) -> None:
