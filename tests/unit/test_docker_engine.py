@@ -92,6 +92,12 @@ def test_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "systemctl start docker" in str(error.hint)
 
 
+def test_ssh_without_paramiko(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("docker.api.client.SSHHTTPAdapter")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://127.0.0.1:1")
+    assert "paramiko" in complaint(checks.check_daemon).message
+
+
 def test_a_socket_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "docker.sock"))

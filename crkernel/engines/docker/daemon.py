@@ -208,4 +208,6 @@ def _unreachable(url: str, error: Exception) -> CRKernelError:
             f"no Docker daemon answers at {url}",
             hint="start it (sudo systemctl start docker), or name one in DOCKER_HOST",
         )
+    if "paramiko" in text:  # the SDK wants it even to use the program ssh
+        return EngineUnavailable("ssh:// takes paramiko", hint="pip install 'crkernel[docker]'")
     return EngineUnavailable(f"no Docker daemon at {url}: {text[:200]}", hint="see: docker version")
