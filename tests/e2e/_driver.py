@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from driver import Kernel
+from driver import SECONDS, Kernel
 
 _PRELUDE = """
 import ctypes, errno, os, platform, signal, socket, struct, sys
@@ -126,7 +126,7 @@ def guest_of(kernel: Kernel) -> int:
     return pid
 
 
-def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+def eventually(condition: Callable[[], object], seconds: float) -> bool:
     """Whether a condition comes true in that time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -134,3 +134,17 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what happens outside of the kernel."""
+    assert eventually(condition, SECONDS), "it never came true"
+
+
+def travels(kernel: Kernel, host: str) -> None:
+    """A kernel works whose sandboxes live at that address."""
+    kernel.ok("let x = 'y'.repeat(3e6); console.log(x)")
+    kernel.ok("x = 2")
+    kernel.rewind(1)
+    assert kernel.ok("x.length").text == "3000000"
+    assert host in kernel.ok("%status").shown

@@ -14,7 +14,7 @@ from typing import Any
 import containers
 import driver
 import pytest
-from _driver import python
+from _driver import python, travels, wait_until
 from driver import SECONDS, Kernel
 
 from crkernel.doctor import examine
@@ -32,14 +32,6 @@ def docker_kernel(start_kernel: Callable[..., Kernel]) -> Kernel:
 def container_of(kernel: Kernel) -> Any:
     """Its one container, as it is now."""
     return kernel.container
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what happens outside of the kernel."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def test_time_travel(docker_kernel: Kernel) -> None:
@@ -320,15 +312,6 @@ def by_tcp(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
     folder = Path(os.environ["DOCKERD_FOLDER"])
     monkeypatch.delenv("DOCKER_HOST")
     return f"tcp://127.0.0.1:{(folder / 'port').read_text().strip()}", folder / "certificates"
-
-
-def travels(kernel: Kernel, host: str) -> None:
-    """It works, by that address."""
-    kernel.ok("let x = 'y'.repeat(3e6); console.log(x)")
-    kernel.ok("x = 2")
-    kernel.rewind(1)
-    assert kernel.ok("x.length").text == "3000000"
-    assert host in kernel.ok("%status").shown
 
 
 def test_a_daemon_by_tcp_with_tls(

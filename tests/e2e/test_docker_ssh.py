@@ -7,11 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from _driver import eventually, travels
 from driver import Kernel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -48,31 +48,21 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with (tmp_path / "sshd.log").open("w") as log:
         server = subprocess.Popen([sshd, "-D", "-e", "-f", tmp_path / "sshd_config"], stderr=log)
         try:
-            await_port(port)
+            assert eventually(lambda: listens(port), SECONDS), "sshd does not listen"
             yield f"ssh://root@127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait()
 
 
-def await_port(port: int) -> None:
-    """Until somebody listens there."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < deadline, "sshd does not listen"
-        time.sleep(0.05)
+def listens(port: int) -> bool:
+    """Whether somebody does there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_daemon_by_ssh(
     host: str, start_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    kernel = start_kernel()
-    kernel.ok("let x = 'y'.repeat(3e6); console.log(x)")
-    kernel.ok("x = 2")
-    kernel.rewind(1)
-    assert kernel.ok("x.length").text == "3000000"
-    assert host in kernel.ok("%status").shown
+    travels(start_kernel(), host)

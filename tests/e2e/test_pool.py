@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import containers
 import docker
 import pytest
+from _driver import wait_until
 from click.testing import CliRunner
 from driver import SECONDS, Kernel
 
@@ -31,14 +31,6 @@ def waiting() -> list[Any]:
     """The containers that wait for a kernel."""
     found = containers.client().containers.list(ignore_removed=True)
     return [one for one in found if one.name.startswith("crkernel-pool-")]
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what happens outside of the kernel."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def is_gone(identity: str) -> bool:
