@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from crkernel.engines import machine
 from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
@@ -63,6 +63,16 @@ class Restored:
 
     hello: Message
     seconds: float
+
+
+class Findings(NamedTuple):
+    """What reading a checkpoint or a memory file through has shown: what is damaged, in words; what
+    it `needs`, memory files by their paths and the checkpoint that it is a difference to; the
+    checkpoints by which it is needed."""
+
+    damage: str | None
+    needs: list[str]
+    needed_by: list[str]
 
 
 class Reader(Protocol):
@@ -345,10 +355,8 @@ class Engine(ABC):
         needs, memory files that others need too, contents of files that it brought."""
 
     @abstractmethod
-    async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
-        """Read the images of a checkpoint through, or a memory file, by its path: what is damaged,
-        in words; the memory files, by their paths, and the checkpoint that it is a difference to;
-        the checkpoints that need what was read."""
+    async def verify(self, target: str) -> Findings:
+        """Read the images of a checkpoint through, or a memory file, by its path."""
 
     @property
     def machine(self) -> list[str]:

@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 
 from crkernel import image
 from crkernel.engines import nest_process, outside
-from crkernel.engines.base import Engine, Limits, Sandbox
+from crkernel.engines.base import Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
+from crkernel.engines.nest_engine import NestEngine
 from crkernel.engines.nest_process import NestProcess
-from crkernel.engines.requests import Json, Requests
+from crkernel.engines.requests import Json
 from crkernel.errors import EngineError, EngineUnavailable
 from crkernel.guest import golden, golden_store, linger, wire
 
@@ -32,7 +32,7 @@ _START_SECONDS = 20.0
 _MAX_DESCRIPTORS = 200
 
 
-class LocalEngine(Engine):
+class LocalEngine(NestEngine):
     """Owns the nest: its process and the datagram socket to it."""
 
     name = "local"
@@ -46,7 +46,6 @@ class LocalEngine(Engine):
         self._spoiled: set[str] = set()
         self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         self._cgroup: Cgroup | None = None
-        self._nest = Requests()
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
 
     async def start(self) -> bytes | None:
@@ -157,26 +156,6 @@ class LocalEngine(Engine):
         sandbox = Sandbox(reader, writer, end)
         self._sandboxes.add(sandbox)
         return sandbox
-
-    async def thin(self, name: str, base: str) -> tuple[int, int]:
-        """Done by a child of the nest, at low priority."""
-        return await self._nest.shrink("thin", name, base)
-
-    async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
-        """As `thin`."""
-        return await self._nest.shrink("rebase", name, near)
-
-    async def drop(self, names: Sequence[str]) -> int:
-        """As `thin`."""
-        return await self._nest.drop(names)
-
-    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
-        """As `thin`."""
-        return await self._nest.costs(names)
-
-    async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
-        """As `thin`."""
-        return await self._nest.verify(target)
 
     def golden(self, key: str) -> str | None:
         """They lie in the image's tree, where the sandboxes see them. One that was asked for is

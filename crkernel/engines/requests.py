@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from crkernel.errors import EngineError, from_wire
 
 Json = dict[str, Any]
-Findings = tuple[str | None, list[str], list[str]]
 Send = Callable[[Json, list[int]], None]
 
 
@@ -44,25 +43,6 @@ class Requests:
         if "error" in message:
             raise from_wire(message["error"])
         return message
-
-    async def shrink(self, op: str, name: str, base: str | None) -> tuple[int, int]:
-        """Have a checkpoint made smaller, by `thin` or `rebase`; bytes before and after."""
-        answer = await self.ask(op, name=name, base=base)
-        return int(answer["before"]), int(answer["after"])
-
-    async def drop(self, names: Sequence[str]) -> int:
-        """Have checkpoints dropped; bytes that are free now."""
-        return int((await self.ask("drop", names=list(names)))["freed"])
-
-    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
-        """What some checkpoints take, see `Engine.costs`."""
-        found: dict[str, list[int]] = (await self.ask("costs", names=list(names)))["costs"]
-        return found
-
-    async def verify(self, target: str) -> Findings:
-        """Have something read through, see `Engine.verify`."""
-        answer = await self.ask("verify", target=target)
-        return answer["damage"], answer["needs"], answer["needed_by"]
 
     def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
         """An answer has come; its descriptors are in it as `descriptors`."""

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from crkernel.engines import Engine, Sandbox
+from crkernel.engines import Engine
 from crkernel.errors import EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+from .test_memory_files import HEAP, mapped
 
 MB = 1 << 20
-HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
 FILE = "require('fs').writeFileSync('/tmp/big', Buffer.alloc(40e6, 3)); 0"
 
 
 async def _used(engine: Engine) -> float:  # noqa: F811
     return float((await engine.status())["staging used"]) / MB
-
-
-async def _mapped(engine: Engine, name: str) -> Sandbox:  # noqa: F811
-    """A guest with 64 MB in the memory file of a checkpoint."""
-    live = await boot(engine)
-    await run(live, HEAP)
-    await live.dump(name)
-    await engine.rebase(name, None)
-    await live.end()
-    return await restored(engine, name)
 
 
 async def test_a_dropped_checkpoint_leaves_nothing(engine: Engine) -> None:  # noqa: F811
@@ -52,7 +42,7 @@ async def test_a_dropped_checkpoint_leaves_nothing(engine: Engine) -> None:  # n
 async def test_a_memory_file_stays_as_long_as_somebody_needs_it(
     engine: Engine,  # noqa: F811
 ) -> None:
-    twin = await _mapped(engine, "a")
+    twin = await mapped(engine, "a")
     await run(twin, "heap[1][1] = -1; 0")
     await twin.dump("b")
     full = await _used(engine)
@@ -96,7 +86,7 @@ async def test_names_lead_nowhere_else(engine: Engine) -> None:  # noqa: F811
 
 
 async def test_what_each_takes(engine: Engine) -> None:  # noqa: F811
-    twin = await _mapped(engine, "a")
+    twin = await mapped(engine, "a")
     images, own, shared, files = (await engine.costs(["a"]))["a"]
     assert images < 24 * MB
     assert 64 * MB <= own < 100 * MB

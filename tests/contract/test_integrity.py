@@ -7,13 +7,12 @@ import textwrap
 
 import pytest
 
-from crkernel.engines import Engine, Sandbox
+from crkernel.engines import Engine
 from crkernel.errors import DumpRefused, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
-from .test_memory_files import inside
+from .test_memory_files import inside, mapped
 
-HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
 FLIP = """
     import os
     status, file = os.stat(PATH), open(PATH, "r+b")
@@ -46,16 +45,6 @@ def damage(engine: Engine, how: str, path: str) -> None:  # noqa: F811
     inside(engine, f'exec python3 -c "{script}"')
 
 
-async def _rebased(engine: Engine) -> Sandbox:  # noqa: F811
-    """A guest on the memory file of checkpoint "a"."""
-    live = await boot(engine)
-    await run(live, HEAP)
-    await live.dump("a")
-    await engine.rebase("a", None)
-    await live.end()
-    return await restored(engine, "a")
-
-
 @pytest.mark.parametrize("how", [FLIP, CUT, REPLACE, DELETE], ids=["flip", "cut", "other", "none"])
 @pytest.mark.parametrize("file", ["/memory/a", "pages-1.img", "core-5000.img"])
 async def test_what_is_damaged_is_not_restored(
@@ -63,7 +52,7 @@ async def test_what_is_damaged_is_not_restored(
     file: str,
     how: str,
 ) -> None:
-    twin = await _rebased(engine)
+    twin = await mapped(engine, "a")
     damage(engine, how, file if file[0] == "/" else f"/run/staging/a/{file}")
     with pytest.raises(RestoreFailed, match=r"memory file|image"):
         await restored(engine, "a")
@@ -105,7 +94,7 @@ async def test_what_a_difference_needs_is_read_through(engine: Engine) -> None: 
 async def test_no_checkpoint_is_taken_of_what_runs_on_a_damaged_file(
     engine: Engine,  # noqa: F811
 ) -> None:
-    twin = await _rebased(engine)
+    twin = await mapped(engine, "a")
     await twin.dump("b", ["/memory/another"])
     with pytest.raises(DumpRefused, match="/memory/a, on which the guest runs, is damaged"):
         await twin.dump("c", ["/memory/a"])
@@ -114,7 +103,7 @@ async def test_no_checkpoint_is_taken_of_what_runs_on_a_damaged_file(
 
 
 async def test_reading_through_finds_what_cannot_be_seen(engine: Engine) -> None:  # noqa: F811
-    await _rebased(engine)
+    await mapped(engine, "a")
     for _ in range(2):  # the first time writes down the sums of the memory file
         assert await engine.verify("a") == (None, ["/memory/a"], [])
         assert await engine.verify("/memory/a") == (None, [], ["a"])
@@ -130,7 +119,7 @@ async def test_reading_through_finds_what_cannot_be_seen(engine: Engine) -> None
 
 
 async def test_a_restore_looks_at_a_sample(engine: Engine) -> None:  # noqa: F811
-    await _rebased(engine)
+    await mapped(engine, "a")
     await engine.verify("/memory/a")
     zero = "import os; s = os.stat(PATH); os.truncate(PATH, 0); os.truncate(PATH, s.st_size)"
     for path in ("/memory/a", "/run/staging/a/pages-1.img"):
@@ -141,7 +130,7 @@ async def test_a_restore_looks_at_a_sample(engine: Engine) -> None:  # noqa: F81
 
 
 async def test_a_checkpoint_is_read_while_the_guest_works(engine: Engine) -> None:  # noqa: F811
-    twin = await _rebased(engine)
+    twin = await mapped(engine, "a")
     reading = asyncio.create_task(engine.verify("/memory/a"))
     assert await run(twin, "heap[5][5]") == "5"
     assert not reading.done()

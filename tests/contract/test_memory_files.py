@@ -23,6 +23,7 @@ from crkernel.javascript import JAVASCRIPT
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 
 MB = 1 << 20
+HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
 HEAPS = {
     "arrays": "Array.from({ length: 96 }, (_, i) => new Float64Array(131072).fill(i + 0.5))",
     "objects": "Array.from({ length: 400000 }, (_, i) => ({ a: i, b: 's' + i, c: [i] }))",
@@ -34,6 +35,16 @@ DIGEST = """{
     for (const x of heap) hash.update(ArrayBuffer.isView(x) ? x : JSON.stringify(x) ?? "-");
     hash.digest("hex")
 }"""
+
+
+async def mapped(engine: Engine, name: str) -> Sandbox:  # noqa: F811
+    """A guest with 64 MB in the memory file of a checkpoint."""
+    live = await boot(engine)
+    await run(live, HEAP)
+    await live.dump(name)
+    await engine.rebase(name, None)
+    await live.end()
+    return await restored(engine, name)
 
 
 @pytest.mark.parametrize("kind", HEAPS)

@@ -7,16 +7,15 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from crkernel.engines.base import Engine, Limits, Sandbox
+from crkernel.engines.base import Limits, Sandbox
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
 from crkernel.engines.docker.pool import Pool
 from crkernel.engines.docker.stream import Frames, Stream
-from crkernel.engines.requests import Requests
+from crkernel.engines.nest_engine import NestEngine
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import golden, linger, processor, wire
 
@@ -30,7 +29,7 @@ _CUT_SECONDS = 0.2
 _LAST_SECONDS = 3.0
 
 
-class DockerEngine(Engine):
+class DockerEngine(NestEngine):
     """Sandboxes of one kernel, in a container of its own."""
 
     name = "docker"
@@ -40,7 +39,6 @@ class DockerEngine(Engine):
         self._daemon: Daemon | None = None
         self._container = ""
         self._stream: Stream | None = None  # to the nest
-        self._nest = Requests()
         self._listener: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()  # the link to the nest has
         self._lost = ""  # how the container came to its end, if it did
@@ -305,26 +303,6 @@ class DockerEngine(Engine):
         if self._ended.is_set() and self._listener is not None:
             await asyncio.wait([self._listener])
         return self._lost or "its sandbox ended"
-
-    async def thin(self, name: str, base: str) -> tuple[int, int]:
-        """Done by a child of the nest, at low priority."""
-        return await self._nest.shrink("thin", name, base)
-
-    async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
-        """As `thin`."""
-        return await self._nest.shrink("rebase", name, near)
-
-    async def drop(self, names: Sequence[str]) -> int:
-        """As `thin`."""
-        return await self._nest.drop(names)
-
-    async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
-        """As `thin`."""
-        return await self._nest.costs(names)
-
-    async def verify(self, target: str) -> tuple[str | None, list[str], list[str]]:
-        """As `thin`."""
-        return await self._nest.verify(target)
 
     # -- golden roots: kept by the nests in a volume that all containers of the image share
 
