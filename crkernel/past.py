@@ -75,9 +75,10 @@ class Past:
         self._append(replace(draft, cost=Cost(0.0, 0.0, 0, 0)))
         self._verifier.add(name)
 
-    async def drop(self, keys: Sequence[str]) -> tuple[int, int]:
-        """Give up what can be restored of some checkpoints; how many, and bytes that are free now.
-        Raises UserError for the one that the guest would come back to, and drops none."""
+    async def drop(self, keys: Sequence[str]) -> tuple[list[str], int]:
+        """Give up what can be restored of some checkpoints; of which there was something, and bytes
+        that are free now. Raises UserError for the one that the guest would come back to, and drops
+        none."""
         needed = self.timeline.nearest_restorable(self.timeline.head)
         if needed in keys:
             raise UserError(
@@ -86,7 +87,7 @@ class Past:
             )
         names = {key: self._names[key] for key in keys if key in self._names}
         names = {key: n for key, n in names.items() if not n.startswith(golden.PREFIX)}
-        self._verifier.forget(list(names.values()))
+        self._verifier.drop(names.values())
         try:
             freed = await self._thinner.drop(names.values()) if names else 0
         finally:  # what was to go may be gone in part, and can be dropped once more
@@ -97,7 +98,7 @@ class Past:
                 self.timeline.amend(key, reason="it was dropped by %forget", cost=left)
         for key in names:
             del self._names[key]
-        return len(names), freed
+        return list(names), freed
 
     async def costs(self, count: int) -> dict[str, list[int]]:
         """What the newest `count` checkpoints take of staging, by key: see `Engine.costs`."""
@@ -110,10 +111,10 @@ class Past:
         """Record a cell whose guest died before there was a checkpoint."""
         self.timeline.append(replace(draft, reason=why))
 
-    def forget(self, why: str) -> None:
+    def lose_all(self, why: str) -> None:
         """Staging is gone: of what there was, only golden roots can be restored."""
-        self._thinner.forget()
-        self._verifier.forget()
+        self._thinner.lose_all()
+        self._verifier.lose_all()
         for key, name in list(self._names.items()):
             if not name.startswith(golden.PREFIX):
                 del self._names[key]

@@ -151,7 +151,7 @@ class Present:
         """Restore the newest state from `key` upward that can be had, and say which one it is."""
         if self._engine.lost:
             self.spare.drop()
-            self._past.forget("it was lost together with all sandboxes")
+            self._past.lose_all("it was lost together with all sandboxes")
             await self._engine.start()
         while key is not None:
             checkpoint = self._past.timeline.get(key)

@@ -280,14 +280,14 @@ class Session:
         async with self._operation():
             start = self.timeline.resolve(first)
             end = self.timeline.resolve(last) if last is not None else start
-            before = {key: self.timeline.get(key).reason for key in self.timeline.span(start, end)}
-            count, freed = await self._past.drop(list(before))
+            keys = self.timeline.span(start, end)
+            dropped, freed = await self._past.drop(keys)
             skipped = {
-                key: reason or "kernels start from it"
-                for key, reason in before.items()
-                if self.timeline.get(key).reason == reason
+                key: self.timeline.get(key).reason or "kernels start from it"
+                for key in keys
+                if key not in dropped
             }
-            return count, freed, skipped
+            return len(dropped), freed, skipped
 
     async def reset(self, count: int) -> str:
         """Start over with a fresh guest, under the limits as they are now; the timeline stays."""

@@ -81,7 +81,7 @@ class Thinner:
         """What there is to do yet: name, parent and size of each."""
         return [(job.name, job.parent or "", job.size) for job in self._jobs]
 
-    def forget(self) -> None:
+    def lose_all(self) -> None:
         """All checkpoints are gone."""
         self._jobs.clear()
         self._bases.clear()

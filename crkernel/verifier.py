@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from crkernel.background import Background
@@ -56,10 +56,14 @@ class Verifier:
         """Something else happens: wait for the next pause."""
         self._active_at = time.monotonic()
 
-    def forget(self, names: Sequence[str] | None = None) -> None:
-        """Those checkpoints are gone; by default all are."""
-        for name in list(self._waiting) if names is None else names:
+    def drop(self, names: Iterable[str]) -> None:
+        """Those checkpoints are gone."""
+        for name in names:
             self._waiting.pop(name, None)
+
+    def lose_all(self) -> None:
+        """Staging is gone."""
+        self._waiting.clear()
 
     async def _work(self) -> None:
         try:
@@ -77,12 +81,12 @@ class Verifier:
                 return
             del self._waiting[target]
             try:
-                damage, needs, needed_by = await self._engine.verify(target)
+                found = await self._engine.verify(target)
             except CRKernelError as error:
                 log.info("%s could not be verified: %s", target, error)
                 return
         self._read_at[target] = time.monotonic()
-        if damage is not None:
-            self._on_damage(target, needed_by, damage)
-        for need in needs:
+        if found.damage is not None:
+            self._on_damage(target, found.needed_by, found.damage)
+        for need in found.needs:
             self.add(need)

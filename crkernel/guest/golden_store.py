@@ -75,9 +75,8 @@ def store(folder: str, key: str, names: Sequence[str], descriptors: list[int]) -
                 os.fsync(target.fileno())
         for old in keys(folder):
             remove_unused(f"{folder}/{old}")
-        os.chmod(
-            partial, os.stat(folder).st_mode & 0o777
-        )  # who may make one may mark and remove it
+        # Who may make one may mark and remove it.
+        os.chmod(partial, os.stat(folder).st_mode & 0o777)
         os.rename(partial, f"{folder}/{key}")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
