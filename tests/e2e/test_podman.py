@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
+import psutil
 import pytest
-from _driver import travels
+from _driver import eventually, travels
 from driver import SECONDS, Kernel
 
 from crkernel.doctor import examine
@@ -26,6 +27,12 @@ from crkernel.engines.docker import images
 from crkernel.guest import linger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+
+def working_in(folder: Path) -> list[int]:
+    """Processes of Podman's that do."""
+    found = psutil.process_iter(["cmdline"])
+    return [one.pid for one in found if str(folder) in " ".join(one.info["cmdline"] or ())]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +44,9 @@ def podman() -> Iterator[str]:
     address = f"unix://{folder}/sock"
     storage = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
     with (folder / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+        # Podman's way to clear up after an exec would come five minutes later, and mount things.
+        (folder / "conf").write_text("[engine]\nexit_command_delay = 0\n")
+        patch.setenv("CONTAINERS_CONF", str(folder / "conf"))
         patch.setenv("DOCKER_HOST", address)
         patch.delenv("DOCKER_TLS_VERIFY", raising=False)
         service = subprocess.Popen(
@@ -54,6 +64,7 @@ def podman() -> Iterator[str]:
         finally:
             service.send_signal(signal.SIGTERM)
             service.wait(SECONDS)
+            assert eventually(lambda: not working_in(folder), SECONDS)
             subprocess.run([*storage, "system", "reset", "--force"], check=True)
             shutil.rmtree(folder)
 
