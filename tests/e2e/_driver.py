@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from driver import SECONDS, Kernel
@@ -65,6 +66,15 @@ def status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def statuses(pids: Iterable[int]) -> dict[int, dict[str, str]]:
+    """`status` of each of these processes, but for those that have ended by now."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = status(pid)
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`, parents before their children."""
     children: dict[int, list[int]] = {}
@@ -85,14 +95,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    found = []
-    for child in descendants(pid):
-        try:
-            if status(child)["PPid"] == str(pid):
-                found.append(child)
-        except OSError:
-            continue  # it has just ended
-    return found
+    below = statuses(descendants(pid))
+    return [child for child, fields in below.items() if fields["PPid"] == str(pid)]
 
 
 def nest_of(kernel: Kernel) -> int:
@@ -108,15 +112,12 @@ def supervisors_of(kernel: Kernel) -> list[int]:
 
 def guests_of(kernel: Kernel) -> list[int]:
     """The root process of each guest of a kernel: two while a sandbox is just being left."""
-    found = []
-    for pid in (child for one in supervisors_of(kernel) for child in _children(one)):
-        try:
-            fields = status(pid)
-        except OSError:
-            continue
-        if fields["NSpid"].split()[-1] == "5000" and fields["State"][0] != "Z":
-            found.append(pid)
-    return found
+    roots = statuses(child for one in supervisors_of(kernel) for child in _children(one))
+    return [
+        pid
+        for pid, fields in roots.items()
+        if fields["NSpid"].split()[-1] == "5000" and fields["State"][0] != "Z"
+    ]
 
 
 def guest_of(kernel: Kernel) -> int:
