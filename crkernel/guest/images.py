@@ -1,30 +1,26 @@
-"""CRIU's images in a directory: read, and written anew into another. (https://criu.org/Images)"""
+"""CRIU's images in a directory: read, and written anew into another. (https://criu.org/Images)
+
+An image is eight bytes that say which one it is, and then entries: each a length and a message.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any
+
+from .messages import Json, kinds
 
 _PAGE = 4096
 _LAZY, _PRESENT = 2, 4  # PE_LAZY, PE_PRESENT of CRIU's pagemap.h
-_PYCRIU = "/usr/lib/python3/dist-packages"
-
-Json = dict[str, Any]
+_HEADER = 8
 
 
 class Images:
     """The images of `source`, and those of `target` that take their place."""
 
     def __init__(self, source: str, target: str | None = None) -> None:
-        if _PYCRIU not in sys.path:
-            sys.path.append(_PYCRIU)
-        from pycriu import images
-
-        self._format: Any = images
         self._source = source
         self._target = target
         self._replaced: set[str] = set()
@@ -33,16 +29,28 @@ class Images:
         """Where an image lies, if there is one of that name."""
         return f"{self._source}/{name}"
 
-    def load(self, name: str) -> Json:
-        """An image as {"entries": […]}. Raises OSError, or what pycriu raises for a damaged one."""
+    def load(self, name: str) -> list[Json]:
+        """The entries of an image. Raises OSError, or ValueError for a damaged one."""
         with open(self.path(name), "rb") as file:
-            loaded: Json = self._format.load(file)
-        return loaded
+            data = file.read()
+        position, entries, kind = _HEADER, [], kinds(name)
+        while position < len(data):
+            size = int.from_bytes(data[position : position + 4], "little")
+            begin, position = position + 4, position + 4 + size
+            if position > len(data):
+                raise ValueError(f"{name} is cut short")
+            entries.append(next(kind).parse(data[begin:position]))
+        return entries
 
-    def save(self, name: str, image: Json) -> None:
+    def save(self, name: str, entries: list[Json]) -> None:
         """Write one anew."""
+        with open(self.path(name), "rb") as old:
+            header = old.read(_HEADER)
         with open(f"{self._target}/{name}", "wb") as file:
-            self._format.dump(image, file)
+            file.write(header)
+            for entry, kind in zip(entries, kinds(name), strict=False):
+                message = kind.encode(entry)
+                file.write(len(message).to_bytes(4, "little") + message)
         self._replaced.add(name)
 
     def replaced(self, name: str) -> None:
@@ -64,7 +72,7 @@ class Pages:
     def __init__(self, source: str, target: str, images: Images, pid: int) -> None:
         self._images = images
         self._name = f"pagemap-{pid}.img"
-        self._head, *runs = images.load(self._name)["entries"]
+        self._head, *runs = images.load(self._name)
         if any(run.get("in_parent") or run["flags"] & ~_LAZY != _PRESENT for run in runs):
             raise ValueError("the image is a difference already")
         self._runs = runs
@@ -89,8 +97,7 @@ class Pages:
         os.close(self._old)
         os.close(self._kept)
         if kind is None:
-            entries = [self._head, *self._entries]
-            self._images.save(self._name, {"magic": "PAGEMAP", "entries": entries})
+            self._images.save(self._name, [self._head, *self._entries])
 
     def count(self, start: int, end: int) -> int:
         """How many pages between these addresses were dumped."""
@@ -140,9 +147,12 @@ class Pages:
     def _add(self, run: Json, address: int, length: int) -> None:
         last = self._entries[-1] if self._entries else None
         if last is not None and last["vaddr"] + last["nr_pages"] * _PAGE == address:
-            last["nr_pages"] += length // _PAGE
+            count = last["nr_pages"] + length // _PAGE
+            last.update(nr_pages=count, compat_nr_pages=count)
         else:
-            self._entries.append(run | {"vaddr": address, "nr_pages": length // _PAGE})
+            count = length // _PAGE
+            new = {"vaddr": address, "nr_pages": count, "compat_nr_pages": count}
+            self._entries.append(run | new)
         self.after += length
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[Json, int, int, int]]:

@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .images import Images, Json, Pages, send
+from .images import Images, Pages, send
+from .messages import Json
 
 FOLDER = "/memory"
 """Where a session's memory files lie, in the nest and, read-only, in each of its sandboxes."""
@@ -43,6 +44,7 @@ go when no other checkpoint needs it."""
 _HOLE = 4 << 30
 """After each group of neighbours: realloc() may let the last mapping grow, into zeros."""
 
+_REG = 1  # fd_types of CRIU's fdinfo.proto
 _REGULAR, _HEAP, _FILE_PRIVATE, _ANON_PRIVATE = 1 << 0, 1 << 5, 1 << 6, 1 << 9
 _ANONYMOUS = (_REGULAR | _ANON_PRIVATE, _REGULAR | _ANON_PRIVATE | _HEAP)
 _MAPPED = _REGULAR | _FILE_PRIVATE
@@ -68,7 +70,7 @@ def rewrite(source: str, target: str, memory: str, seen_as: str, near: str | Non
         # Not one file for all: CRIU takes mappings of one file at the same addresses of parent and
         # child for the same memory, whatever their offsets.
         suffix = f".{pid}" if before else ""
-        mm = image["entries"][0]
+        mm = image[0]
         if files.are_safe(mm):
             known = _Mapped.of(near, pid) if near else []
             store = _Store(memory + suffix, seen_as + suffix)
@@ -82,9 +84,9 @@ def rewrite(source: str, target: str, memory: str, seen_as: str, near: str | Non
     return before - after
 
 
-def _memories(images: Images) -> Iterator[tuple[int, Json]]:
+def _memories(images: Images) -> Iterator[tuple[int, list[Json]]]:
     """(process id, mm image) of each process, the root first."""
-    for entry in images.load("pstree.img")["entries"]:
+    for entry in images.load("pstree.img"):
         if os.path.exists(images.path(f"mm-{entry['pid']}.img")):  # a zombie has none
             yield entry["pid"], images.load(f"mm-{entry['pid']}.img")
 
@@ -96,10 +98,10 @@ class Files:
         self.sizes: dict[str, int] = {}
         """Bytes of new memory files, by the paths that guests see."""
         self._image = Images(source).load("files.img")
-        entries: list[Json] = self._image["entries"]
-        self.paths: dict[int, str] = {e["id"]: e["reg"]["name"] for e in entries if "reg" in e}
+        regular = (entry for entry in self._image if "reg" in entry)
+        self.paths: dict[int, str] = {entry["id"]: entry["reg"]["name"] for entry in regular}
         self._ids = {path: number for number, path in self.paths.items() if is_memory(path)}
-        self._next = 1 + max(entry["id"] for entry in entries)
+        self._next = 1 + max(entry["id"] for entry in self._image)
         self._new: list[str] = []
         self._program = 0  # id of the one that the root process runs
 
@@ -117,11 +119,11 @@ class Files:
             self._new.append(path)
         return self._ids[path]
 
-    def image(self) -> Json:
+    def image(self) -> list[Json]:
         """With the files that have come in."""
         for path in self._new:
             size = self.sizes.get(path) or os.stat(path).st_size
-            self._image["entries"].append(_file_entry(self._ids[path], path, size))
+            self._image.append(_file_entry(self._ids[path], path, size))
         return self._image
 
 
@@ -140,7 +142,7 @@ class _Mapped:
         if not os.path.exists(f"{directory}/mm-{pid}.img"):
             return []
         paths = Files(directory).paths
-        vmas = Images(directory).load(f"mm-{pid}.img")["entries"][0]["vmas"]
+        vmas = Images(directory).load(f"mm-{pid}.img")[0]["vmas"]
         return [
             cls(vma["start"], vma["end"], paths[vma["shmid"]], vma["pgoff"])
             for vma in vmas
@@ -374,4 +376,4 @@ def _file_entry(number: int, path: str, size: int) -> Json:
         "size": size,
         "mode": 0o100444,
     }
-    return {"type": "REG", "id": number, "reg": file}
+    return {"type": _REG, "id": number, "reg": file}
