@@ -279,9 +279,11 @@ class CRKernel(Settings, Kernel):
             self.log.error("Invalid message: %s", error)
             return
         status = partial(self._publish_status, channel="shell", parent=request)
+        answering = asyncio.ensure_future(handler(self.shell_stream, idents, request))
+        await asyncio.sleep(0)  # busy is told while the guest is at it already
         status("busy")
         try:
-            await handler(self.shell_stream, idents, request)
+            await answering
         except Exception:  # as the base class does: a malformed request must not end the loop
             self.log.exception("Exception in message handler")
         assert self.shell_stream is not None
