@@ -78,8 +78,10 @@ def without_magics(cell: str) -> str:
         if stripped and not stripped.startswith("//"):
             if not is_magic(stripped):
                 break
+            start = _code_in(line)
+            head, code = line[:start], "" if start is None else line[start:]
             # A character beyond the BMP takes two UTF-16 units.
-            lines[number] = " " * (len(line.encode("utf-16-le", "surrogatepass")) // 2)
+            lines[number] = " " * (len(head.encode("utf-16-le", "surrogatepass")) // 2) + code
     return "\n".join(lines)
 
 
@@ -118,7 +120,7 @@ def complete(
 
 
 def _magic_before(text: str) -> str | None:
-    """The line up to the cursor, without its indentation, if it is one of a magic."""
+    """The line up to the cursor, without its indentation, if what stands there is of a magic."""
     *above, line = text.split("\n")
     for earlier in map(str.strip, above):
         if not earlier or earlier.startswith("//"):
@@ -126,7 +128,19 @@ def _magic_before(text: str) -> str | None:
         if not is_magic(earlier) or earlier.startswith("%%"):
             return None
     line = line.lstrip()
-    return line if is_magic(line) else None
+    return line if is_magic(line) and _code_in(line) is None else None
+
+
+def _code_in(line: str) -> int | None:
+    """Where the code begins in the line of a magic that runs what stands behind it, like %time."""
+    match = re.match(r"\s*%(?P<name>\w+)\s+(?P<options>(?:-[a-z]\s*\d+\s+)*)", line)
+    magic = MAGICS.get(match["name"]) if match else None
+    if match is None or magic is None or magic.argument != "code":
+        return None
+    if not magic.options:
+        return match.start("options")
+    option = re.fullmatch(r"|-[a-z]?\s*\d*", line[match.end() :])  # as far as it is written
+    return None if option else match.end()
 
 
 def _last_word(magic: Magic, text: str) -> tuple[str, str]:
@@ -142,7 +156,7 @@ def _candidates(
 ) -> list[str]:
     if magic.argument == "npm":
         return npm.candidates(before, word)
-    if word.startswith("--") or (magic.options and not word):
+    if magic.options and (not word or word.startswith("-")):
         return [option for option in magic.options if option not in before.split()]
     if magic.argument == "range":
         before = before.rpartition("..")[2]

@@ -112,6 +112,7 @@ async function find(probe, code) {
     return whole ? inString(probe, tokens, text.slice(1)) : nothing;
   }
   if (kind === 'number' && last.end === code.length) return nothing;
+  if (is(last, '#')) return nothing; // a private name begins
   const touched = kind === 'name' && last.end === code.length;
   const prefix = touched ? text : '';
   const before = tokens.length - 1 - touched;

@@ -10,6 +10,7 @@ const { fileURLToPath, pathToFileURL } = require('node:url');
 const { nodeRequire } = require('./internals.js');
 
 const META = 'import_meta'; // what modules.js writes for import.meta
+const FILE = /^(?:\.{0,2}\/|file:)/; // what is said of a file, not of a package
 const PACKAGE = /^(.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+)[\\/]/s;
 
 const { apply } = Reflect;
@@ -134,6 +135,20 @@ function watch() {
   };
 }
 
+/** Looks for changes as a cell imports or requires a file, which it may just have written itself. */
+function keepFresh() {
+  const { import: importModule } = loader;
+  loader.import = function importFresh(specifier, parent, ...rest) {
+    if (parent === undefined && apply(exec, FILE, [specifier])) refresh(); // no file imports it
+    return apply(importModule, this, [specifier, parent, ...rest]);
+  };
+  const { _load: load } = Module;
+  Module._load = function loadFresh(request, parent, ...rest) {
+    if (parent?.filename === `${cwd()}/cell.js` && apply(exec, FILE, [request])) refresh();
+    return apply(load, this, [request, parent, ...rest]);
+  };
+}
+
 /**
  * Lets import() work in code that the inspector evaluates. Node offers that only to vm.Script; for
  * all other scripts it asks a private property of the global object, which the public API sets for
@@ -165,6 +180,7 @@ function setUp({ carrier, symbols, restack }) {
   loader = require('internal/modules/esm/loader').getOrInitializeCascadedLoader();
   enableImports(symbols);
   watch();
+  keepFresh();
 }
 
 /** Called before a cell runs: makes its imports work, and those of changed files fresh. */

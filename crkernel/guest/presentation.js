@@ -24,6 +24,7 @@ const MIME = /^[\w!#$&^.+-]+\/[\w!#$&^.+-]+(?:;.*)?$/;
 const JSON_MIME = /^application\/(?:.*\+)?json$/; // the types whose values are JSON in a notebook file
 const DATA_URL = /^data:image\/[\w+.-]+;base64,/;
 const SVG_ROOT = /^<svg(?![^>]*\sxmlns=)/;
+const MORE = /\.\.\. \d+ more (?:item|character)s?\b/; // what inspect leaves out
 const CUT = 64 * 1024; // UTF-16 units of a text that nobody asked to see whole
 
 // Methods of values, in the spellings that libraries use, and the type of what they return.
@@ -185,7 +186,11 @@ function ownBundle(value) {
 
 /** A text of which a result shows the beginning; `whole` keeps all of it. */
 function cut(text, { colors, whole }) {
-  if (whole || text.length <= CUT) return text;
+  if (whole) return text;
+  if (text.length <= CUT) {
+    if (!apply(exec, MORE, [text])) return text;
+    return `${text}\n… console.dir(_, { maxArrayLength: null, maxStringLength: null }) shows all`;
+  }
   const shown = apply(slice, text, [0, CUT]) + (colors ? '\x1b[0m' : '');
   return `${shown}\n… cut: ${CUT >> 10} of ${text.length >> 10} KiB; display(…) shows all`;
 }

@@ -37,6 +37,11 @@ def test_completion_with_types(kernel: Kernel) -> None:
     # Below a magic, too, and in magics.
     assert "area" in ask(kernel, "complete", "%status\nare")["matches"]
     assert ask(kernel, "complete", "%rew")["matches"] == ["%rewind"]
+    reply = ask(kernel, "complete", "%undo\n  %timeit -n 5 测量.h")
+    assert (reply["matches"][0], reply["cursor_start"]) == ("höhe", 24)
+    inspected = ask(kernel, "inspect", "%time area", 7)
+    assert "function area(w, h)" in inspected["data"]["text/plain"]
+    assert "%time CODE" in ask(kernel, "inspect", "%time area", 3)["data"]["text/plain"]
 
 
 def test_files_of_the_guest(kernel: Kernel) -> None:

@@ -173,6 +173,12 @@ def test_big_results_are_cut_and_displays_are_not(guest: Guest) -> None:
     assert text.endswith("\n… cut: 64 of 879 KiB; display(…) shows all")
     (data,) = bundles(guest, f"display({big})")
     assert len(data["text/plain"]) > 900_000
+    for long in ("'x'.repeat(10_001)", "[...Array(101).keys()]", "{ a: [...Array(101).keys()] }"):
+        text, _, note = result(guest, long)["text/plain"].rpartition("\n… ")
+        assert " more " in text
+        whole = "console.dir(_, { maxArrayLength: null, maxStringLength: null })"
+        assert note == f"{whole} shows all"
+    assert "… " not in result(guest, "[...Array(100).keys()]")["text/plain"]
 
 
 # -- display() ---------------------------------------------------------------------------------

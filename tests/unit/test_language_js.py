@@ -224,6 +224,18 @@ def test_a_changed_file_is_imported_afresh(guest: Guest) -> None:
     )
 
 
+def test_a_cell_can_import_what_it_has_just_changed(guest: Guest) -> None:
+    guest.value(FILES)
+    for n in (2, 3):
+        guest.value(f"fs.writeFileSync('b.mjs', 'export const b = {n}')\n{USE} [a, runs]")
+    assert guest.value("[a, runs]") == "[ 113, 2 ]"
+    for n in (4, 5):
+        write = f"fs.writeFileSync('d.cjs', 'module.exports = {n}')"
+        assert guest.value(f"{write}; require('./c.cjs').x") == str(10 + n)
+        assert guest.value(f"{write}; (await import('./b.mjs')).b") == "3"
+    assert guest.value("require('./c.cjs') === require('./c.cjs')") == "true"
+
+
 def test_a_package_that_was_replaced_is_loaded_afresh(guest: Guest, tmp_path: Path) -> None:
     package = tmp_path / "node_modules" / "@some" / "thing"
     package.mkdir(parents=True)

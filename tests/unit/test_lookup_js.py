@@ -128,7 +128,7 @@ def test_complete(shared: Guest, code: str, name: str) -> None:
     [
         "thing.bad.", "proxy.", "nothing.", "area().", "area(1)[0].", "super.", "1.",
         "// thi", "/* thi", "'thi", "`thi", "/thi", "let thi", "class Sha",
-        "import './da", "x.#pri", "'https://da",
+        "import './da", "x.#pri", "x.#", "'https://da",
     ],
 )  # fmt: skip
 def test_nothing_to_complete(shared: Guest, code: str) -> None:

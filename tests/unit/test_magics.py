@@ -312,6 +312,8 @@ SETTINGS = ("limit", "log", "engine")
         ("%undo |", [], ""),
         ("%xyzzy |", [], ""),
         ("%rewind?|", [], ""),
+        ("%timeit |", ["-n", "-r"], ""),
+        ("%timeit -n 5 -|", ["-r"], "-"),
     ],
 )
 def test_completion(timeline: Timeline, marked: str, matches: list[str], word: str) -> None:
@@ -326,7 +328,16 @@ def test_completion(timeline: Timeline, marked: str, matches: list[str], word: s
 
 @pytest.mark.parametrize(
     "marked",
-    ["x|", "|", "|%undo", "x\n%re|", "%undo\nx|", "%undo\n|", "%%rerun 3\n%re|", "`\n%re|"],
+    [
+        *("x|", "|", "|%undo", "x\n%re|", "%undo\nx|", "%undo\n|", "%%rerun 3\n%re|", "`\n%re|"),
+        *(
+            "%time |",
+            "%time a.|b",
+            "%timeit -n 5 a|",
+            "%timeit -n5 -r 2 -1 + a|",
+            "%undo\n%time a|",
+        ),
+    ],
 )
 def test_no_completion_outside_of_magics(timeline: Timeline, marked: str) -> None:
     assert complete(marked.replace("|", ""), marked.index("|"), timeline, lambda: SETTINGS) is None
