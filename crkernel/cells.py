@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from crkernel.background import Background
@@ -33,7 +34,9 @@ class Cells:
         listener: Listener,
         questions: Questions,
         background: Background,
+        on_checkpoint: Callable[[Sandbox], None],
     ) -> None:
+        """`on_checkpoint` takes the guest of which a checkpoint was taken."""
         self.running = False
         self._engine = engine
         self._language = language
@@ -42,6 +45,7 @@ class Cells:
         self._listener = listener
         self._questions = questions
         self._background = background
+        self._on_checkpoint = on_checkpoint
         self._checkpointing: asyncio.Task[None] | None = None
         self._interrupted_at: float | None = None
 
@@ -108,6 +112,8 @@ class Cells:
             await self._past.take(draft, live)
         except SandboxDied as death:
             self._past.lose(draft, str(death))
+        else:
+            self._on_checkpoint(live)
 
     # -- interrupts
 

@@ -120,15 +120,20 @@ class Past:
                 del self._names[key]
                 self.timeline.amend(key, reason=why)
 
-    async def restore(self, key: str, sandbox: Sandbox) -> None:
-        """Bring a checkpoint to life in an empty sandbox. Raises CRKernelError."""
+    async def restore(self, key: str, sandbox: Sandbox, *, twin: bool = False) -> None:
+        """Bring a checkpoint to life in an empty sandbox, see there. Raises CRKernelError."""
         self.timeline.restorable(key)
         name = self._names[key]
         async with self._thinner.hold(name):
-            await sandbox.restore(name)
+            await sandbox.restore(name, twin=twin)
         self._verifier.add(name)
         if sandbox.death is not None:
             raise died(sandbox.death)
+
+    async def rebase(self, key: str) -> bool:
+        """Have the memory of a checkpoint in a memory file, now; False if that cannot be."""
+        name = self._names.get(key)
+        return name is not None and await self._thinner.rebase(name)
 
     def name(self, key: str) -> str:
         """The name in staging of a checkpoint that can be restored."""

@@ -74,22 +74,35 @@ class Present:
     async def restore(self, key: str) -> None:
         """Go to a checkpoint. Raises CRKernelError, and nothing is changed."""
         begin = time.monotonic()
-        await self.replace(key)
+        self.move_in(await self._restored(key))
         self._past.timeline.move(key)
         await self._close_comms(key)
         self._past.last["rewind"] = time.monotonic() - begin
 
-    async def replace(self, key: str) -> None:
-        """Move in with the guest of a checkpoint."""
+    async def swap(self) -> bool:
+        """Move in with the guest's twin, the one that the head's checkpoint restores, unless the
+        guest has done anything since. Raises CRKernelError, and nothing is changed."""
+        assert self.live is not None
+        if not await self.live.rested():
+            return False
+        twin = await self._restored(self._past.timeline.head, twin=True)
+        if not await self.live.rested():
+            self._background.start(twin.end())
+            return False
+        self.move_in(twin)
+        return True
+
+    async def _restored(self, key: str, *, twin: bool = False) -> Sandbox:
+        """The guest of a checkpoint, next door. Raises CRKernelError."""
         spare = await self.spare.take()
         try:
-            await self._past.restore(key, spare)
+            await self._past.restore(key, spare, twin=twin)
         except CRKernelError:
             self._background.start(spare.end())
             raise
         finally:
             self.spare.warm()
-        self.move_in(spare)
+        return spare
 
     def move_in(self, sandbox: Sandbox) -> None:
         """Its guest is the live one from here on; the one before is ended."""

@@ -70,6 +70,7 @@ class Session:
             self._listener,
             self._questions,
             self._background,
+            self._on_checkpoint,
         )
         self._delivery = Delivery(engine)
         self._lock = asyncio.Lock()
@@ -191,9 +192,15 @@ class Session:
 
     async def call(self, op: str, **fields: Any) -> Json:
         """Ask the guest something that changes nothing: completion, inspection and the like."""
-        if self._present.live is None:
+        live = self._present.live
+        if live is None:
             raise SandboxDied("there is no guest", hint="restart the kernel")
-        return await self._present.live.call(op, look=True, **fields)
+        try:
+            return await live.call(op, look=True, **fields)
+        except SandboxDied:
+            if self._present.live in (None, live):
+                raise
+        return await self.call(op, **fields)  # its twin knows as well
 
     async def comm(self, message: Json, sink: Sink) -> None:
         """Have the guest handle a message of a comm, in a running cell or between two; what its
@@ -396,14 +403,27 @@ class Session:
         mapped, so that the checkpoints to come hold only what was written since. Nobody sees it:
         the guest has done nothing since that checkpoint. If it has (V8 collects garbage soon after
         much was allocated), where it is now gets a checkpoint, and one try when that is rebased."""
-        async with self._operation() as live:
+        async with self._operation():
             if self.timeline.head != key:
                 return
-            if await live.rested():
-                await self._present.replace(key)
+            if await self._present.swap():
                 self._swaps += 1
             elif self.timeline.get(key).code is not None:
                 await self._present.keep()
+
+    def _on_checkpoint(self, live: Sandbox) -> None:
+        if live.wear.is_worn and self.engine.network == "none":
+            self._background.start(self._renew())
+
+    async def _renew(self) -> None:
+        """As `_swap`, where cells leave no pause: the head is rebased at once, and the next cell
+        waits for that and for the twin. A guest that does not rest is left alone meanwhile."""
+        async with self._operation() as live:
+            if not live.wear.is_worn or not await live.rested():
+                return
+            live.wear.forgive()
+            if await self._past.rebase(self.timeline.head) and await self._present.swap():
+                self._swaps += 1
 
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there

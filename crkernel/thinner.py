@@ -131,10 +131,26 @@ class Thinner:
             self._stopped = True
             await self._free.wait_for(lambda: not self._current)
 
+    async def rebase(self, name: str) -> bool:
+        """Move a checkpoint's memory into a memory file, whatever its size, before all else that
+        waits; whether it is in one."""
+        async with self._free:
+            await self._free.wait_for(lambda: self._is_free(name))
+            job = next((job for job in self._jobs if job.name == name), None)
+            if job is None or self._stopped:
+                return self._mapped.get(name) == name
+            self._current = name
+        self._jobs.remove(job)
+        self._waiting -= job.size
+        await self._shrink(job, rebase=True, urgent=True)
+        return self._mapped.get(name) == name
+
     async def _work(self) -> None:
         try:
             while self._jobs:
                 await self._pause()
+                if not self._jobs:
+                    return
                 job = self._jobs[0]
                 async with self._free:
                     await self._free.wait_for(lambda: self._is_free(job.name))  # noqa: B023
@@ -145,7 +161,7 @@ class Thinner:
                     self._current = job.name
                 self._jobs.popleft()
                 self._waiting -= job.size
-                await self._shrink(job)
+                await self._shrink(job, rebase=job.size >= _BIG)
         finally:
             self._worker = None
 
@@ -159,18 +175,17 @@ class Thinner:
                 return
             await asyncio.sleep(left)
 
-    async def _shrink(self, job: _Job) -> None:
-        """By what fits its size; a base for others is never changed afterwards."""
+    async def _shrink(self, job: _Job, *, rebase: bool, urgent: bool = False) -> None:
+        """Onto a memory file or a base; who is a base for others is never changed afterwards."""
         parent = job.parent or ""
         base, near = self._bases.get(parent, job.name), self._mapped.get(parent)
         self._bases[job.name] = job.name
         if near is not None:
             self._mapped[job.name] = near
-        big = job.size >= _BIG
         try:
             before, after = 0, 0
-            if big:
-                before, after = await self._engine.rebase(job.name, near)
+            if rebase:
+                before, after = await self._engine.rebase(job.name, near, urgent=urgent)
             elif base != job.name:
                 before, after = await self._engine.thin(job.name, base)
         except CRKernelError as error:
@@ -181,5 +196,5 @@ class Thinner:
                 self._current = ""
                 self._free.notify_all()
         if after < before:
-            (self._mapped if big else self._bases)[job.name] = job.name if big else base
-            job.done(job.size - before + after, big)
+            (self._mapped if rebase else self._bases)[job.name] = job.name if rebase else base
+            job.done(job.size - before + after, rebase)

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from crkernel.engines import machine
+from crkernel.engines.wear import Wear
 from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
 from crkernel.guest import processor, wire
 from crkernel.guest.wire import Message, WireError
@@ -111,6 +112,8 @@ class Sandbox:
         self._why = why
         self.has_run = False
         """Whether a cell has run here since the guest came up."""
+        self.wear = Wear()
+        """What its dumps have cost."""
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
@@ -156,6 +159,7 @@ class Sandbox:
         """Take a checkpoint under a new name. Raises DumpRefused, also where the guest runs on one
         of the memory files that are known to be damaged; it runs on either way."""
         answer = await self._request("dump", name=name, damaged=sorted(damaged))
+        self.wear.add(int(answer["memory"]))
         return Dump(
             seconds=float(answer["seconds"]),
             frozen=float(answer["frozen"]),
@@ -163,10 +167,11 @@ class Sandbox:
             files=int(answer["files"]),
         )
 
-    async def restore(self, name: str) -> Restored:
+    async def restore(self, name: str, *, twin: bool = False) -> Restored:
         """Bring a checkpoint to life in this sandbox, which has had no guest yet; returns when the
-        guest has answered. Raises RestoreFailed; then the sandbox is of no more use."""
-        answer = await self._request("restore", name=name)
+        guest has answered. The clock of a `twin` goes on as that of the guest that was dumped.
+        Raises RestoreFailed; then the sandbox is of no more use."""
+        answer = await self._request("restore", name=name, twin=twin)
         return Restored(dict(answer["hello"]), float(answer["seconds"]))
 
     async def place(self, files: str, folder: str, leaves: Sequence[str]) -> None:
@@ -340,9 +345,9 @@ class Engine(ABC):
         """Rewrite a checkpoint as the difference to a full one; bytes before and after."""
 
     @abstractmethod
-    async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
+    async def rebase(self, name: str, near: str | None, *, urgent: bool = False) -> tuple[int, int]:
         """Move a checkpoint's memory into memory files, if it can be those of the rebased one
-        `near`; bytes before and after."""
+        `near`; bytes before and after. It is `urgent` if somebody waits for it."""
 
     @abstractmethod
     async def drop(self, names: Sequence[str]) -> int:

@@ -19,12 +19,14 @@ class NestEngine(Engine):
         """See `Engine.thin`."""
         return await self._shrink("thin", name, base)
 
-    async def rebase(self, name: str, near: str | None) -> tuple[int, int]:
+    async def rebase(self, name: str, near: str | None, *, urgent: bool = False) -> tuple[int, int]:
         """See `Engine.rebase`."""
-        return await self._shrink("rebase", name, near)
+        return await self._shrink("rebase", name, near, urgent=urgent)
 
-    async def _shrink(self, op: str, name: str, base: str | None) -> tuple[int, int]:
-        answer = await self._nest.ask(op, name=name, base=base)
+    async def _shrink(
+        self, op: str, name: str, base: str | None, *, urgent: bool = False
+    ) -> tuple[int, int]:
+        answer = await self._nest.ask(op, name=name, base=base, urgent=urgent)
         return int(answer["before"]), int(answer["after"])
 
     async def drop(self, names: Sequence[str]) -> int:

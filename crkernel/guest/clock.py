@@ -7,6 +7,7 @@ would see time run backwards, which ends Node at once. (time_namespaces(7))
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from . import syscalls as sc
 
@@ -19,16 +20,19 @@ class Clock:
     def __init__(self) -> None:
         self._offset = 0  # nanoseconds between the host's clock and the guest's
 
-    def now(self) -> int:
-        """The guest's CLOCK_MONOTONIC, in nanoseconds."""
-        return time.monotonic_ns() + self._offset
+    def now(self) -> tuple[int, int]:
+        """The guest's CLOCK_MONOTONIC and the host's, in nanoseconds."""
+        host = time.monotonic_ns()
+        return host + self._offset, host
 
-    def enter(self, now: int | None = None) -> None:
-        """Children started from here on live in a time namespace of their own where it is `now`."""
+    def enter(self, then: Sequence[int] | None = None, *, goes_on: bool = False) -> None:
+        """Children started from here on live in a time namespace of their own, where it is as late
+        as `then` for a guest, or where time `goes_on` as it did for that one."""
         sc.unshare(sc.CLONE_NEWTIME)
-        if now is None:
+        if then is None:
             return
-        self._offset = now - time.monotonic_ns()
+        guest, host = then
+        self._offset = guest - (host if goes_on else time.monotonic_ns())
         seconds, nanoseconds = divmod(self._offset, _BILLION)
         with open("/proc/self/timens_offsets", "w") as file:
             file.write(f"monotonic {seconds} {nanoseconds}\nboottime {seconds} {nanoseconds}\n")

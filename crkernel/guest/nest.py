@@ -265,7 +265,8 @@ class Nest:
     def _chore(self, request: Json) -> None:
         """Do something with checkpoints in staging that may take a while."""
         sc.die_with_parent()
-        os.nice(_NICE)
+        if not request.get("urgent"):
+            os.nice(_NICE)
         try:
             answer = _CHORES[request["op"]](request)
         except (OSError, ValueError, KeyError) as error:

@@ -216,7 +216,7 @@ class Supervisor:
                     raise CriuError(f"the checkpoint is damaged: {found}")
                 if meta["files"] is not None:
                     self._tree.restore(meta["files"])
-                self._clock.enter(meta["monotonic"])
+                self._clock.enter(meta["monotonic"], goes_on=request["twin"])
                 inherited = [(meta["pipes"][str(n)], fd) for n, fd in pipes.theirs.items()]
                 pid = self._criu.restore(images, work, inherited)
         except (CriuError, OSError) as error:
