@@ -38,7 +38,7 @@ test: setup browser tun
 test-docker: setup
 	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'
 	PATH="$(CURDIR)/$(BIN):$$PATH"
-	tests/with-dockerd bash -c 'crkernel image build --engine docker >/dev/null &&
+	tests/with-dockerd bash -c 'crkernel image build --engine docker --from-tree >/dev/null &&
 		crkernel install --engine docker --sys-prefix >/dev/null &&
 		pytest --engine docker $(or $(ARGS),tests/contract tests/e2e)'
 

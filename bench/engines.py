@@ -24,7 +24,7 @@ from bench.runc import IDLE, Container, write_criu
 from bench.sandboxes import booted, execute, heap_code, spare
 from bench.table import Table
 from crkernel import image
-from crkernel.engines.docker import images
+from crkernel.engines.docker import build, images
 from crkernel.errors import EngineError
 
 _NODE = "/image/usr/local/bin/node"
@@ -210,7 +210,7 @@ def dockerd() -> Iterator[None]:
                         if time.monotonic() > deadline or daemon.poll() is not None:
                             raise EngineError(f"dockerd did not start: see {folder}/log")
                         time.sleep(0.05)
-                    images.build(lambda _: None)
+                    build.build(lambda _: None, from_tree=True)
                     yield
             finally:
                 daemon.terminate()

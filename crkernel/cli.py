@@ -144,30 +144,59 @@ def image_group() -> None:
 @image_group.command("build")
 @_ENGINE
 @click.option("--force", is_flag=True, help="Build it even if it is up to date.")
-def build_image(engine: str | None, force: bool) -> None:
-    """Build the image unless it is up to date; print where it is."""
+@click.option(
+    "--from-tree", is_flag=True, help="Docker gets the local image's tree, and builds nothing."
+)
+@click.option("--network", help="The network of Docker's build, e.g. host.")
+def build_image(engine: str | None, force: bool, from_tree: bool, network: str | None) -> None:
+    """Build the image unless it is up to date; print where it is.
+
+    Docker builds it on Debian's image; where it reaches no registry it gets the local image's tree.
+    """
     import asyncio
-
-    from crkernel.image_build import build
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
 
     place: Path | str
     if engine == "docker":
-        from crkernel.engines.docker import images
+        from crkernel.engines.docker import build as docker_build
 
-        place = images.build(say, force=force)
+        place = docker_build.build(_say, force=force, from_tree=from_tree, network=network)
         there = False  # only a session finds out
     else:
-        place = build(say, force=force)
+        from crkernel import image_build
+
+        if from_tree or network:
+            raise UserError("--from-tree and --network are Docker's", hint="add --engine docker")
+        place = image_build.build(_say, force=force)
         there = _has_golden_root(place)
     try:
         if not there and asyncio.run(_make_golden_root(engine or "local")):
-            say("made the golden root, from which kernels start")
+            _say("made the golden root, from which kernels start")
     except CRKernelError as error:
-        say(f"the golden root is left to the first kernel: {error}")
+        _say(f"the golden root is left to the first kernel: {error}")
     click.echo(place)
+
+
+def _say(line: str) -> None:
+    """Of progress: stdout is for what a script takes."""
+    click.echo(line, err=True)
+
+
+@image_group.command("context")
+def write_context() -> None:
+    """Write what `docker build` takes, as a tar archive.
+
+    It holds the Dockerfile with the recipe's data. Says under which name kernels look for the
+    image.
+    """
+    from crkernel.engines.docker import archive, build, images
+
+    command = f"docker build --tag {images.base_tag()} -"
+    if sys.stdout.isatty():
+        hint = f"run: crkernel image context | {command}"
+        raise UserError("an archive is nothing for a terminal", hint=hint)
+    _say(f"for {command}")
+    with archive.streamed(build.context(_say)) as blocks:
+        sys.stdout.buffer.writelines(blocks)
 
 
 def _has_golden_root(path: Path) -> bool:

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 import crkernel.guest
+from crkernel import __version__
 from crkernel.errors import EngineUnavailable, ImageMissing
 
 BUILD_COMMAND = "crkernel image build"
@@ -109,11 +110,16 @@ def require_image() -> Path:
     path = image_path()
     if path is not None:
         return path
-    if images():
-        message = "the sandbox image was built from an older recipe"
+    if found := images():
+        message = mismatch(f"the image {recipe_digest()}", found[0].digest)
     else:
         message = f"there is no sandbox image in {images_dir()}"
     raise ImageMissing(message, hint=f"run: {BUILD_COMMAND}")
+
+
+def mismatch(needed: str, there: str) -> str:
+    """What is wrong where only an image of another version of the recipe is found."""
+    return f"crkernel {__version__} needs {needed}; what is there, {there}, is of another version"
 
 
 def images() -> list[ImageInfo]:
@@ -153,10 +159,11 @@ def hold(path: Path) -> int:
 
 def enter_command(path: Path) -> list[str]:
     """Words that, put before a command, run it in an image: bare, to see whether it works there."""
-    # Not chroot: that is in /usr/sbin, which ordinary users of Debian have not on their PATH.
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
     environment = ["/usr/bin/env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
-    return ["unshare", *user, f"--root={path}", *environment]
+    if os.geteuid() == 0:
+        # Where a build container may not unshare. A root by `su` has no sbin on its PATH.
+        return ["env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "chroot", str(path), *environment]
+    return ["unshare", "--map-root-user", f"--root={path}", *environment]
 
 
 def check_criu(said: str, hint: str) -> str:

@@ -28,21 +28,14 @@ def registry() -> str:
     return (own or _REGISTRY).rstrip("/")
 
 
-def install_package(package: dict[str, Any], root: Path) -> None:
-    """Put one `[[npm]]` entry of the recipe into the tree; `EngineError` if it is not to be had."""
-    name, version = package["package"], package["version"]
-    url = f"{registry()}/{name}/-/{name.rpartition('/')[2]}-{version}.tgz"
-    data = _download(url)
-    _verify(data, package["integrity"], url)
-    target = root / package["into"].lstrip("/")
-    _unpack(data, target, set(package.get("only", ())))
-    for link, points_to in package.get("links", {}).items():
-        place = root / "usr/local/bin" / link
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(os.path.relpath(target / points_to, place.parent))
+def tarball(package: dict[str, Any]) -> str:
+    """The file name of one `[[npm]]` entry of the recipe in the registry."""
+    return f"{package['package'].rpartition('/')[2]}-{package['version']}.tgz"
 
 
-def _download(url: str) -> bytes:
+def download(package: dict[str, Any]) -> bytes:
+    """The tarball of one `[[npm]]` entry, unchecked; `EngineError` if it is not to be had."""
+    url = f"{registry()}/{package['package']}/-/{tarball(package)}"
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
             data: bytes = answer.read()
@@ -55,12 +48,23 @@ def _download(url: str) -> bytes:
     return data
 
 
-def _verify(data: bytes, integrity: str, url: str) -> None:
+def install_package(package: dict[str, Any], root: Path, data: bytes) -> None:
+    """Put one `[[npm]]` entry into the tree; `EngineError` if this is not its tarball."""
+    _verify(data, package["integrity"], tarball(package))
+    target = root / package["into"].lstrip("/")
+    _unpack(data, target, set(package.get("only", ())))
+    for link, points_to in package.get("links", {}).items():
+        place = root / "usr/local/bin" / link
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(os.path.relpath(target / points_to, place.parent))
+
+
+def _verify(data: bytes, integrity: str, name: str) -> None:
     """`integrity` is npm's form of a hash: the algorithm, a dash, base64."""
     algorithm, _, expected = integrity.partition("-")
     if base64.b64encode(hashlib.new(algorithm, data).digest()).decode() != expected:
         raise EngineError(
-            f"{url} is not the file that the recipe names (its {algorithm} differs)",
+            f"{name} is not the file that the recipe names (its {algorithm} differs)",
             hint="try again, without a proxy or mirror that changes files",
         )
 

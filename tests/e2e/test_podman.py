@@ -23,7 +23,7 @@ from _driver import eventually, travels
 from driver import SECONDS, Kernel
 
 from crkernel.doctor import examine
-from crkernel.engines.docker import images
+from crkernel.engines.docker import build
 from crkernel.guest import linger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -59,7 +59,7 @@ def podman() -> Iterator[str]:
                     said = (folder / "log").read_text().strip().splitlines()
                     pytest.skip(f"podman does not start: {said[-1:] or 'it does not listen'}")
                 time.sleep(0.05)
-            images.build(print)
+            build.build(print, from_tree=True)
             yield address
         finally:
             service.send_signal(signal.SIGTERM)

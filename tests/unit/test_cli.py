@@ -131,7 +131,7 @@ def test_completion_knows_the_verbs() -> None:
     }
     script = "from crkernel import cli; cli.main()"
     said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert said.stdout.split() == ["plain,build", "plain,list", "plain,rm"]
+    assert said.stdout.split() == ["plain,build", "plain,context", "plain,list", "plain,rm"]
 
 
 # install, uninstall
@@ -311,6 +311,11 @@ def test_image_list_and_rm(
     assert call("image", "rm") == 2
     assert call("image", "rm", "c" * 12, "--all-old") == 2
     assert removed == ["b" * 12]
+
+
+def test_the_options_of_dockers_build_are_dockers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("image", "build", "--from-tree") == 2
+    assert "add --engine docker" in capsys.readouterr().err
 
 
 # run

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import re
 import socket
 import struct
+import subprocess
+import sys
+import tarfile
 import threading
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -18,7 +24,7 @@ import pytest
 
 from crkernel import image
 from crkernel.engines import Limits
-from crkernel.engines.docker import checks, container, images
+from crkernel.engines.docker import archive, build, checks, container, images
 from crkernel.engines.docker.daemon import Daemon, Endpoint
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
@@ -160,7 +166,7 @@ def test_limits_that_the_daemon_cannot_keep_are_named(
         ([], "has no image"),
         (
             [{"RepoTags": ["crkernel:0123456789ab"], "Size": 1, "Created": 1}],
-            "built from an older recipe",
+            "what is there, crkernel:0123456789ab, is of another version",
         ),
     ],
 )
@@ -301,3 +307,54 @@ async def test_a_refused_stream_says_why() -> None:
     async with stream_of(answer) as stream:
         with pytest.raises(EngineError, match="Docker refused: it is paused"):
             await stream.upgrade(b"POST / HTTP/1.1\r\n\r\n")
+
+
+# -- what the daemon is given -------------------------------------------------------------------
+
+
+def test_the_dockerfile_says_what_the_recipe_says() -> None:
+    text = archive.dockerfile()
+    recipe = tomllib.loads(image.RECIPE.read_text())["debian"]
+    assert f"\nARG SUITE={json.dumps(recipe['suite'])}\nFROM debian:${{SUITE}}-slim AS " in text
+    for name, value in {
+        "SOURCE": recipe["source"],
+        "PACKAGES": " ".join(recipe["packages"]),
+        "EXCLUDE": " ".join(recipe["exclude"]),
+        "RECIPE": image.recipe_digest(),
+    }.items():
+        assert f"\nARG {name}={json.dumps(value)}\n" in text
+    assert not re.search(r"^ARG \w+$", text, re.M)
+
+
+def test_the_context_makes_the_same_image(tmp_path: Path) -> None:
+    """The steps, in a package of their own, that the build container's Python imports."""
+    data = archive.whole(archive.context({"one-1.0.0.tgz": b"abc"}))
+    with tarfile.open(fileobj=io.BytesIO(data)) as whole:
+        whole.extractall(tmp_path, filter="data")
+    script = "from crkernel import image, image_steps; print(image.recipe_digest())"
+    command = [sys.executable, "-E", "-s", "-S", "-c", script]
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == image.recipe_digest()
+    assert (tmp_path / "npm/one-1.0.0.tgz").read_bytes() == b"abc"
+    with tarfile.open(tmp_path / "around.tar") as around:
+        assert around.getmember("usr").linkname == "image/usr"
+        assert around.getmember("golden").mode == 0o777
+
+
+def test_a_step_that_fails_shows_its_last_lines_and_the_way_out() -> None:
+    said: list[str] = []
+    lines = [
+        {"stream": "Step 1/9 : RUN apt-get update\n"},
+        {"stream": "I: Debian wi"},
+        {"stream": "th criu\n\x1b[91mE: no mirr"},
+        {"stream": "or\x1b[0m\n"},
+        {"stream": "Removing intermediate container 0123\n"},
+        {"error": "The command '/bin/sh -c apt-get' returned a non-zero code: 100"},
+    ]
+    with pytest.raises(EngineError) as caught:
+        build._relay(iter(lines), said.append)
+    assert said == ["Debian with criu"]
+    assert caught.value.message == "docker build failed:\n    E: no mirror"
+    assert str(caught.value.hint).endswith("crkernel image build --engine docker --from-tree")
+    with pytest.raises(EngineError, match="no such stage"):
+        build._relay(iter([{"error": "no such stage"}]), said.append)

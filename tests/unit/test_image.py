@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from crkernel import image, image_build, image_fetch, image_host, image_tree
+from crkernel import image, image_build, image_fetch, image_host, image_steps, image_tree
 from crkernel.errors import EngineError, EngineUnavailable, ImageMissing, NoSpace, UserError
 from crkernel.guest import golden_store
 
@@ -100,10 +100,12 @@ def test_a_missing_image_says_how_to_build_it() -> None:
     assert caught.value.hint == "run: crkernel image build"
 
 
-def test_an_image_of_an_older_recipe_does_not_do() -> None:
+def test_an_image_of_another_version_is_named() -> None:
     make_image(OLD)
-    with pytest.raises(ImageMissing, match="older recipe"):
+    with pytest.raises(ImageMissing, match="is of another version") as caught:
         image.require_image()
+    assert f"needs the image {image.recipe_digest()}; what is there, {OLD}," in caught.value.message
+    assert caught.value.hint == "run: crkernel image build"
 
 
 def test_images_are_listed_newest_first_and_only_finished_ones() -> None:
@@ -160,7 +162,7 @@ def test_the_litter_of_a_killed_build_is_swept_but_not_that_of_a_living_one(
         tree.mkdir(parents=True)
         tree.chmod(0o555)
     monkeypatch.setattr(image_build.Build, "run", lambda build: build.root.mkdir())
-    with image_build._locked(folder / living, print):
+    with image_build.locked(folder / living, print):
         path = image_build.build(lambda _: None)
     assert path == folder / mine
     assert partials() == [f".{living}.999999.partial"]
@@ -262,9 +264,9 @@ def test_a_criu_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
         if "criu" in command:
             os.write(stdout, b"Version: 4.1.1\n")
 
-    monkeypatch.setattr(image_build.Build, "command", old)
+    monkeypatch.setattr(image_steps.Steps, "command", old)
     with pytest.raises(EngineUnavailable, match=r"4\.1\.1 is older than 4\.2") as caught:
-        image_build.Build(tmp_path, 0, print).check()
+        image_steps.Steps(tmp_path, print).check()
     assert "suite" in str(caught.value.hint)
 
 
@@ -338,11 +340,8 @@ def tarball(*names: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_package_is_verified_and_unpacked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_package_is_verified_and_unpacked(tmp_path: Path) -> None:
     data = tarball("package/bin/tool", "package/docs/long.md")
-    monkeypatch.setattr(image_fetch, "_download", lambda _: data)
     package = {
         "package": "tool",
         "version": "1.0.0",
@@ -351,13 +350,13 @@ def test_a_package_is_verified_and_unpacked(
         "into": "/usr/local/lib/tool",
         "links": {"tl": "bin/tool"},
     }
-    image_fetch.install_package(package, tmp_path)
+    image_fetch.install_package(package, tmp_path, data)
     link = tmp_path / "usr/local/bin/tl"
     assert str(link.readlink()) == "../lib/tool/bin/tool"
     assert link.stat().st_mode & 0o777 == 0o755
     assert not (tmp_path / "usr/local/lib/tool/docs").exists()
     with pytest.raises(EngineError, match="not the file"):
-        image_fetch.install_package({**package, "integrity": "sha512-AAAA"}, tmp_path)
+        image_fetch.install_package({**package, "integrity": "sha512-AAAA"}, tmp_path, data)
 
 
 def test_a_package_cannot_write_outside(tmp_path: Path) -> None:
@@ -400,7 +399,7 @@ READ = "print(open(sys.argv[2], 'rb', buffering=0).read(8192).decode())"
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("shim") / "noseccomp.so"
     source = image.SHIMS / "noseccomp.c"
-    subprocess.run(["cc", *image_build._SHIM_FLAGS, "-o", str(target), str(source)], check=True)
+    subprocess.run(["cc", *image_steps.SHIM_FLAGS, "-o", str(target), str(source)], check=True)
     return target
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUna
 if TYPE_CHECKING:
     from docker import APIClient
     from docker.tls import TLSConfig
+    from requests import Response
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -130,6 +131,40 @@ class Daemon:
             if refused.status == 404:
                 return None
             raise
+
+    @contextlib.contextmanager
+    def build(
+        self, context: Iterator[bytes], arguments: dict[str, str], options: dict[str, str]
+    ) -> Iterator[Iterator[Json]]:
+        """Have an image built of the blocks of a tar archive, as `docker build` does, with the
+        proxies of Docker's configuration; what is said. It ends with the block.
+
+        Not by the SDK's method, which leaves no way to end it, and in the caller's thread.
+        """
+        from docker.utils.config import load_general_config
+        from docker.utils.proxy import ProxyConfig
+
+        proxies = load_general_config().get("proxies", {})
+        proxy = ProxyConfig.from_dict(proxies.get(self.endpoint.url, proxies.get("default", {})))
+        given = proxy.get_environment() | arguments
+
+        def post() -> Response:
+            answer: Response = self._api.post(
+                f"{self._api.base_url}/v{self._api.api_version}/build",
+                params=options | {"buildargs": json.dumps(given)},
+                headers={"Content-Type": "application/x-tar"},
+                data=context,
+                stream=True,
+                timeout=None,
+            )
+            return answer
+
+        with contextlib.closing(_translated(post, self.endpoint.url)) as answer:
+            if not answer.ok:
+                raise DaemonRefused(f"Docker refused: {answer.text.strip()}", hint=DOCTOR)
+            lines = filter(None, answer.iter_lines())
+            url = self.endpoint.url
+            yield map(json.loads, iter(lambda: _translated(lambda: next(lines, b""), url), b""))
 
     async def run(self, container: str, command: list[str]) -> Stream:
         """Start a program in a container (`docker exec`) and return the stream to it."""
