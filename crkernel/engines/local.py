@@ -19,7 +19,7 @@ from crkernel import image
 from crkernel.engines import nest_process, outside
 from crkernel.engines.base import Limits, Sandbox
 from crkernel.engines.cgroup import Cgroup
-from crkernel.engines.nest_engine import NestEngine
+from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json
 from crkernel.errors import EngineError, EngineUnavailable
@@ -157,6 +157,17 @@ class LocalEngine(NestEngine):
         self._sandboxes.add(sandbox)
         return sandbox
 
+    async def _transfer(self, op: str, **fields: Any) -> Transfer:
+        """The nest forks a child with the other end of a socket."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                answer = self._nest.begin(op, [theirs.fileno()], **fields)
+            except BaseException:
+                ours.close()
+                raise
+        return Transfer(*await asyncio.open_connection(sock=ours, limit=1 << 20), answer)
+
     def golden(self, key: str) -> str | None:
         """They lie in the image's tree, where the sandboxes see them. One that was asked for is
         held until `close`: checkpoints of guests that started from it need its memory."""
@@ -175,8 +186,9 @@ class LocalEngine(NestEngine):
         """As `golden`, but that a damaged one stays."""
         assert self._image is not None
         folder = str(self._image / "golden")
-        if (descriptor := golden_store.hold(folder, key, needed=True)) is not None:
-            self._golden[key] = descriptor
+        held = key in self._golden
+        if not held and (held_by := golden_store.hold(folder, key, needed=True)) is not None:
+            self._golden[key] = held_by
         if golden_store.is_spoiled(folder, key):
             self._spoiled.add(key)
 

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import secrets
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
-from crkernel.engines.base import Engine, Findings, Limits
-from crkernel.engines.requests import Requests
+from crkernel import image
+from crkernel.engines.base import Engine, Findings, Limits, Reader
+from crkernel.engines.requests import Json, Requests
+from crkernel.errors import CRKernelError
+
+_CHUNK = 1 << 20
+
+
+class Transfer(NamedTuple):
+    """A stream between a child of the nest and us, and the nest's answer once that has ended."""
+
+    reader: Reader
+    writer: asyncio.StreamWriter
+    answer: asyncio.Future[Json]
 
 
 class NestEngine(Engine):
@@ -42,3 +59,71 @@ class NestEngine(Engine):
         """See `Engine.verify`."""
         answer = await self._nest.ask("verify", target=target)
         return Findings(answer["damage"], answer["needs"], answer["needed_by"])
+
+    @abstractmethod
+    async def _transfer(self, op: str, **fields: Any) -> Transfer:
+        """Have the nest do something to which a stream belongs."""
+
+    async def fetch(
+        self, names: Sequence[str], known: Collection[str] = ()
+    ) -> AsyncGenerator[bytes, None]:
+        """See `Engine.fetch`."""
+        fields = {"names": list(names), "known": list(known), "image": _image()}
+        reader, writer, answer = await self._transfer("fetch", **fields)
+        try:
+            while data := await reader.read(_CHUNK):
+                yield data
+            await answer
+        finally:
+            writer.close()
+            with contextlib.suppress(CRKernelError):  # nobody listened to its end
+                await answer
+
+    async def push(
+        self, stream: AsyncIterable[bytes], progress: Callable[[int], None] = lambda _: None
+    ) -> dict[str, str]:
+        """See `Engine.push`."""
+        name = f"p{secrets.token_hex(6)}"
+        _, writer, answer = await self._transfer("push", name=name, image=_image())
+        pump = asyncio.create_task(_pump(stream, writer, progress))
+        both: list[asyncio.Future[Any]] = [pump, answer]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                await pump
+            taken = await answer
+        finally:
+            pump.cancel()
+            writer.close()
+            await asyncio.gather(*both, return_exceptions=True)
+        for key in taken["golden"]:
+            self.inherit_golden(key)
+        return dict(taken["names"])
+
+    async def digests(self) -> list[str]:
+        """See `Engine.digests`."""
+        return list((await self._nest.ask("digests"))["digests"])
+
+
+def _image() -> str:
+    """What the guests in checkpoints were made of."""
+    return f"{image.recipe_digest()}-{image.code_digest()}"
+
+
+async def _pump(
+    stream: AsyncIterable[bytes], writer: asyncio.StreamWriter, progress: Callable[[int], None]
+) -> None:
+    """All of a stream, as fast as it is taken; if that ends before, the nest's answer tells why."""
+    gone = 0
+    async for data in stream:
+        try:
+            writer.write(data)
+            await writer.drain()
+        except ConnectionError:
+            return
+        gone += len(data)
+        progress(gone)
+    if writer.can_write_eof():
+        writer.write_eof()
+    else:
+        writer.close()

@@ -28,16 +28,28 @@ class Requests:
 
     async def ask(self, op: str, descriptors: list[int] | None = None, **fields: Any) -> Json:
         """Have the nest do something. Raises EngineError."""
+        return await self._answer(self._post(op, descriptors, fields))
+
+    def begin(
+        self, op: str, descriptors: list[int] | None = None, **fields: Any
+    ) -> asyncio.Future[Json]:
+        """As `ask`, but the nest is told at once, and `descriptors` are of no more use here."""
+        return asyncio.ensure_future(self._answer(self._post(op, descriptors, fields)))
+
+    def _post(self, op: str, descriptors: list[int] | None, fields: Json) -> int:
         if self._send is None:
             raise self._gone
         self._next_id += 1
-        number = self._next_id
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send({"op": op, "id": number, **fields}, descriptors or [])
-            message: Json = await answer
+            self._send({"op": op, "id": self._next_id, **fields}, descriptors or [])
         except OSError as error:
             raise EngineError(f"the nest does not listen: {error}") from error
+        self._answers[self._next_id] = asyncio.get_running_loop().create_future()
+        return self._next_id
+
+    async def _answer(self, number: int) -> Json:
+        try:
+            message = await self._answers[number]
         finally:
             self._answers.pop(number, None)
         if "error" in message:

@@ -14,6 +14,7 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 from . import golden_store, linger, processor, wire
 from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD
@@ -80,8 +81,7 @@ class ContainerNest(Nest):
 
     def _ready(self) -> Json:
         for key in golden_store.keys(GOLDEN):
-            if key not in self._held:
-                self._hold(key)
+            self._hold(key)
         return {
             "ready": wire.PROTOCOL,
             "golden": [k for k in sorted(self._held) if not golden_store.is_spoiled(GOLDEN, k)],
@@ -110,12 +110,12 @@ class ContainerNest(Nest):
         """What is left for the next kernel came in the request."""
         self.answer(self._ready() | {"state": request["state"]})
 
-    def sandbox(self, request: Json, _descriptors: list[int]) -> int:
-        """One whose stream is parked under the request's ticket."""
+    @contextlib.contextmanager
+    def channel(self, request: Json, _descriptors: list[int]) -> Iterator[Channel]:
+        """The stream that is parked under the request's ticket."""
         arrival = self._parked.pop(request["ticket"])
-        channel = Channel(arrival.reader, arrival.writer)
         try:
-            return self.start_sandbox(channel, request)
+            yield Channel(arrival.reader, arrival.writer)
         finally:
             arrival.close()
 
@@ -148,6 +148,8 @@ class ContainerNest(Nest):
         self.answer({"id": request["id"]})
 
     def _hold(self, key: str) -> bool:
+        if key in self._held:
+            return True
         descriptor = golden_store.hold(GOLDEN, key)
         if descriptor is not None:
             self._held[key] = descriptor

@@ -18,7 +18,7 @@ from . import integrity, memory, record, wire
 from .rebase import share_room, used
 from .tree import read_manifest
 
-_DROPPED = "dropped"
+DROPPED = "dropped"
 """A file that marks a checkpoint which others need a part of, and nobody else."""
 
 
@@ -30,27 +30,28 @@ def drop(staging: str, names: Collection[str]) -> int:
         if "/" in name or "." in name:
             raise ValueError(f"{name!r} is no name of a checkpoint")
     folders = [n for n in os.listdir(staging) if "." not in n and os.path.isdir(f"{staging}/{n}")]
-    marked = {name for name in folders if os.path.exists(f"{staging}/{name}/{_DROPPED}")}
+    marked = {name for name in folders if os.path.exists(f"{staging}/{name}/{DROPPED}")}
     dropped = marked | set(names)
     living = [record.at(f"{staging}/{name}") for name in folders if _lives(staging, name, dropped)]
     bases = dropped & {str(found.get("base")) for found in living}
     needed = bases | {file for found in living for file in found["memory"]}
     contents = _contents(staging, living)
     for name in dropped - marked:  # from here on it is done, now or the next time
-        _mark(staging, name)
+        mark(staging, name)
     left = _remove(memory.FOLDER, dropped, needed)
     left |= _remove(staging, dropped, needed | contents)
     for name in dropped - bases:
         shutil.rmtree(f"{staging}/{name}")
         if name in left:
             os.mkdir(f"{staging}/{name}", 0o700)
-            _mark(staging, name)
+            mark(staging, name)
     share_room()
     return before - used()[0]
 
 
-def _mark(staging: str, name: str) -> None:
-    with open(f"{staging}/{name}/{_DROPPED}", "w"):
+def mark(staging: str, name: str) -> None:
+    """From here on a checkpoint's folder stays only for what others need of it."""
+    with open(f"{staging}/{name}/{DROPPED}", "w"):
         pass
 
 
@@ -66,7 +67,7 @@ def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
             with contextlib.suppress(FileNotFoundError):
                 if not entry.is_dir():
                     contents[name] += entry.stat().st_size
-                elif not suffix and not os.path.exists(f"{entry.path}/{_DROPPED}"):
+                elif not suffix and not os.path.exists(f"{entry.path}/{DROPPED}"):
                     needs[name] = record.at(entry.path)["memory"]
     users = Counter(file for files in needs.values() for file in files)
     found = {}

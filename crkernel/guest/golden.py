@@ -7,14 +7,17 @@ file tree, because a guest has to find its memory file under the same path where
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 
-from . import integrity, memory, record, wire
+from . import golden_store, integrity, memory, record, wire
+from .sparse import blocks
 
 FOLDER = "/golden"
 PREFIX = "@"
 """A checkpoint's name that begins with it means a golden root, by its key."""
 _MEMORY = "memory"
+_BLOCK = 1 << 16
 
 
 def folder(name: str) -> str:
@@ -32,10 +35,35 @@ def read(name: str, directory: int) -> wire.Message:
     here: they were copied after it was written."""
     meta = record.read(directory)
     if name.startswith(PREFIX):
-        found = glob.glob(f"{folder(name)}/{_MEMORY}*")
-        files = [path for path in found if not path.endswith(integrity.SUFFIX)]
-        meta["memory"] = record.fingerprints(files)
+        meta["memory"] = record.fingerprints(_memory_files(folder(name)))
     return meta
+
+
+def digests() -> dict[str, str]:
+    """The memory files of all golden roots that are whole, by their contents."""
+    keys = [k for k in golden_store.keys(FOLDER) if not golden_store.is_spoiled(FOLDER, k)]
+    return {digest(path): path for key in keys for path in _memory_files(folder(key))}
+
+
+def digest(path: str) -> str:
+    """Names the contents of a memory file; zeros are none, whether they are a hole or not. Raises
+    OSError."""
+    found = hashlib.sha256()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        for offset in blocks(descriptor, size, _BLOCK):
+            block = os.pread(descriptor, _BLOCK, offset)
+            if block.strip(b"\0"):
+                found.update(b"%d:" % offset + block)
+    finally:
+        os.close(descriptor)
+    return f"{found.hexdigest()}:{size}"
+
+
+def _memory_files(path: str) -> list[str]:
+    found = glob.glob(f"{path}/{_MEMORY}*")
+    return [file for file in found if not file.endswith(integrity.SUFFIX)]
 
 
 def make(source: str, target: str, key: str) -> dict[str, int]:

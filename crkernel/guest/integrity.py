@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from . import memory, record, wire
-from .sparse import extents
+from .sparse import blocks
 
 SUFFIX = ".seal"
 _NAME = f"images{SUFFIX}"
@@ -154,7 +154,7 @@ def _sums(directory: int | None, name: str) -> list[int]:
     try:
         size = os.fstat(descriptor).st_size
         total, data = 0, []
-        for offset in _blocks(descriptor, size):
+        for offset in blocks(descriptor, size, _BLOCK):
             block = os.pread(descriptor, _BLOCK, offset)
             if block != _NOTHING[: len(block)]:  # whether zeros are a hole is no difference
                 total = zlib.crc32(block, zlib.crc32(offset.to_bytes(8, "little"), total))
@@ -183,15 +183,6 @@ def _sample(descriptor: int, offsets: Iterable[int]) -> int:
     for offset in offsets:
         total = zlib.crc32(os.pread(descriptor, _PAGE, offset), total)
     return total
-
-
-def _blocks(descriptor: int, size: int) -> Iterator[int]:
-    """The offsets of those that hold data, each once."""
-    after = 0
-    for start, end in extents(descriptor, size):
-        start = max(after, start // _BLOCK * _BLOCK)
-        yield from range(start, end, _BLOCK)
-        after = -(-end // _BLOCK) * _BLOCK
 
 
 def _write(path: str, sums: Sums) -> None:

@@ -7,8 +7,10 @@ have given goes another way, see docs/protocol.md.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import socket
 from typing import Any
 
@@ -98,6 +100,20 @@ class Channel:
     def sendall(self, data: wire.Body, /) -> None:
         """Waits for as long as the kernel does not read. Raises BrokenPipeError."""
         write_all(self._writer, data)
+
+    def sendall_or_end(self, data: wire.Body | memoryview) -> None:
+        """As `sendall` to a kernel that says nothing itself, but raises BrokenPipeError when it
+        hangs up: what carries the stream into a container may keep its other end open then."""
+        os.set_blocking(self._writer, False)
+        poll = select.poll()
+        poll.register(self._writer, select.POLLOUT)
+        poll.register(self._reader, select.POLLIN | (self._reader == self._writer) * select.POLLOUT)
+        rest = memoryview(data)
+        while rest:
+            ready = dict(poll.poll())
+            if ready.get(self._reader, 0) & ~select.POLLOUT:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            rest = rest[os.write(self._writer, rest) :]
 
 
 def write_all(descriptor: int, data: wire.Body) -> None:

@@ -17,18 +17,20 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from . import courier, golden, integrity, linger, supervisor, uplink, wire
+from . import courier, golden, integrity, linger, push, supervisor, uplink, wire
 from . import syscalls as sc
 from .enter import CONTROL_FD
 from .eviction import costs, drop
+from .fetch import fetch
 from .link import Channel, GateLink, SocketLink
 from .mounts import RESOLV_CONF, STAGING
 from .rebase import clear, rebase, used
+from .shipment import Refused
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
@@ -66,10 +68,22 @@ def _verify(request: Json) -> Json:
 
 _CHORES: dict[str, Callable[[Json], Json]] = {
     "costs": lambda request: {"costs": costs(STAGING, request["names"])},
+    "digests": lambda _: {"digests": list(golden.digests())},
     "drop": lambda request: {"freed": drop(STAGING, request["names"])},
     "rebase": partial(_shrink, rebase),
     "thin": partial(_shrink, thin),
     "verify": _verify,
+}
+
+
+def _fetch(channel: Channel, request: Json) -> Json:
+    fetch(STAGING, request["names"], request["image"], request["known"], channel)
+    return {}
+
+
+_TRANSFERS: dict[str, Callable[[Channel, Json], Json]] = {
+    "fetch": _fetch,
+    "push": lambda channel, said: push.push(STAGING, said["name"], said["image"], channel),
 }
 
 
@@ -170,7 +184,13 @@ class Nest:
     def operate(self, request: Json, descriptors: list[int]) -> Json | None:
         """The answer, or None if it comes later."""
         if request["op"] == "sandbox":
-            return {"pid": self.sandbox(request, descriptors)}
+            with self.channel(request, descriptors) as channel:
+                return {"pid": self._sandbox(channel, request)}
+        if request["op"] in _TRANSFERS:
+            with self.channel(request, descriptors) as channel:
+                work = partial(self._chore, partial(_TRANSFERS[request["op"]], channel), request)
+                self._working[self.fork(work, 0)] = request
+            return None
         if request["op"] == "courier":
             channel, host = Channel(descriptors[0], descriptors[0]), descriptors[1]
             work = partial(deliver, channel, host, int(request["disk"]))
@@ -178,19 +198,21 @@ class Nest:
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
         if request["op"] in (*_CHORES, "golden"):
-            do = self._golden if request["op"] == "golden" else self._chore
+            known = _CHORES.get(request["op"])
+            do = partial(self._chore, known) if known else self._golden
             self._working[self.fork(partial(do, request), 0)] = request
             return None
         taken, size = used()
         return {"used": taken, "size": size}
 
-    def sandbox(self, request: Json, descriptors: list[int]) -> int:
-        """Fork one; its process id."""
-        return self.start_sandbox(Channel(descriptors[0], descriptors[0]), request)
+    @contextlib.contextmanager
+    def channel(self, _request: Json, descriptors: list[int]) -> Iterator[Channel]:
+        """The stream that a request brought; a child that is forked meanwhile keeps it."""
+        yield Channel(descriptors[0], descriptors[0])
 
-    def start_sandbox(self, channel: Channel, request: Json) -> int:
-        """One that speaks by `channel`, with a way to the network if there is a name server for
-        it."""
+    def _sandbox(self, channel: Channel, request: Json) -> int:
+        """Fork one that speaks by `channel`, with a way to the network if there is a name server
+        for it; its process id."""
         disk, nameserver = int(request["disk"]), request["network"]
         waiting, settled = os.pipe()
         pid = self.fork(partial(supervise, channel, disk, settled, nameserver is not None))
@@ -234,7 +256,7 @@ class Nest:
             del self._ending[pid]
             if (work := self._working.pop(pid, None)) and status:  # it has not answered for itself
                 if "name" in work:
-                    clear(STAGING, work["name"])
+                    (push.clear if work["op"] == "push" else clear)(STAGING, work["name"])
                 words = f"{work['op']}: its process was ended, perhaps for want of memory"
                 failure = {"kind": "EngineError", "message": words}
                 self.answer({"id": work["id"], "error": failure})
@@ -262,13 +284,15 @@ class Nest:
             self._ending[pid] = -1
         return pid
 
-    def _chore(self, request: Json) -> None:
+    def _chore(self, do: Callable[[Json], Json], request: Json) -> None:
         """Do something with checkpoints in staging that may take a while."""
         sc.die_with_parent()
         if not request.get("urgent"):
             os.nice(_NICE)
         try:
-            answer = _CHORES[request["op"]](request)
+            answer = do(request)
+        except Refused as refused:
+            answer = {"error": refused.data}
         except (OSError, ValueError, KeyError) as error:
             failure = {"kind": "EngineError", "message": f"{request['op']}: {error}"}
             answer = {"error": failure}

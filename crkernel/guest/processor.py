@@ -10,3 +10,13 @@ def identity() -> list[str]:
     with open("/proc/cpuinfo") as file:
         flags = next((line for line in file if line.lower().startswith(("flags", "features"))), "")
     return [platform.release(), platform.machine(), flags]
+
+
+def lacking(theirs: list[str]) -> str | None:
+    """What a machine with this identity has and this one has not, of what a guest may use. Another
+    kernel will do."""
+    _, architecture, flags = theirs
+    _, ours, here = identity()
+    if architecture != ours:
+        return str(architecture)
+    return min(set(flags.split()) - set(here.split()), default=None)

@@ -1,6 +1,6 @@
 """The record in a checkpoint's directory, written last: what makes it a checkpoint.
 
-All functions but `carry` and `at` take the directory as a descriptor.
+Functions that work on a directory take it as a descriptor, but for `carry` and `at`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from . import wire
 from .memory import path_of
 
 NAME = "crkernel.json"
+TRAVELLING = ("added", "hello", "last_pid", "leftovers", "monotonic", "pipes")
+"""What of a record means the same in another staging."""
+_MOST_PID = 1 << 22
+_MOST = 1 << 62
 
 
 def write(directory: int, record: wire.Message) -> None:
@@ -47,6 +51,23 @@ def read(directory: int) -> wire.Message:
     """Raises FileNotFoundError where there is no checkpoint, ValueError for a damaged record."""
     with open(os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)) as file:
         return wire.parse(file.read().encode())
+
+
+def checked(found: wire.Message) -> wire.Message:
+    """These fields of a record that somebody else wrote. Raises ValueError, KeyError or
+    AttributeError for what is none."""
+    meta = {key: found[key] for key in TRAVELLING}
+    guest, host = meta["monotonic"]
+    numbers = [meta["added"], meta["last_pid"], guest, host, *meta["pipes"].values()]
+    if any(type(number) is not int or not 0 <= number < _MOST for number in numbers):
+        raise ValueError("a record has numbers that are none")
+    if meta["last_pid"] >= _MOST_PID:
+        raise ValueError(f"{meta['last_pid']} is no process id")
+    for text in meta["leftovers"].values():
+        bytes.fromhex(text)
+    if not isinstance(meta["hello"], dict):
+        raise ValueError("a record has no hello")
+    return meta
 
 
 def images(directory: int, length: int = 3) -> dict[str, list[int]]:

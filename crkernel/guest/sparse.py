@@ -18,3 +18,12 @@ def extents(descriptor: int, size: int, position: int = 0) -> Iterator[tuple[int
         end = min(size, os.lseek(descriptor, position, os.SEEK_HOLE))
         yield position, end
         position = end
+
+
+def blocks(descriptor: int, size: int, length: int) -> Iterator[int]:
+    """The offsets of aligned blocks of this length that hold data, each once."""
+    after = 0
+    for start, end in extents(descriptor, size):
+        start = max(after, start // length * length)
+        yield from range(start, end, length)
+        after = -(-end // length) * length

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from crkernel.engines.docker import container, images
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
 from crkernel.engines.docker.pool import Pool
 from crkernel.engines.docker.stream import Frames, Stream
-from crkernel.engines.nest_engine import NestEngine
+from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import golden, linger, processor, wire
 
@@ -269,16 +270,10 @@ class DockerEngine(NestEngine):
     async def sandbox(self) -> Sandbox:
         """Fork one from the nest, with a stream of its own."""
         parking, self._parking = self._parking, None
-        ticket, stream = await (parking or self._park())
+        fields: Any = {"disk": self.limits.disk_size, "network": None}
+        stream, asked = await self._ask_with_stream("sandbox", parking or self._park(), **fields)
         try:
-            if await Frames(stream).next() is None:
-                raise EngineError(await self._why())
-            fields: dict[str, Any] = {
-                "ticket": ticket,
-                "disk": self.limits.disk_size,
-                "network": None,
-            }
-            answer = await self._nest.ask("sandbox", **fields)
+            answer = await asked
         except BaseException:
             stream.writer.close()
             raise
@@ -294,6 +289,23 @@ class DockerEngine(NestEngine):
         sandbox = Sandbox(stream, stream.writer, end, self._why)
         self._sandboxes.add(sandbox)
         return sandbox
+
+    async def _ask_with_stream(
+        self, op: str, parking: Awaitable[tuple[str, Stream]], **fields: Any
+    ) -> tuple[Stream, asyncio.Future[wire.Message]]:
+        ticket, stream = await parking
+        try:
+            if await Frames(stream).next() is None:
+                raise EngineError(await self._why())
+            return stream, self._nest.begin(op, ticket=ticket, **fields)
+        except BaseException:
+            stream.writer.close()
+            raise
+
+    async def _transfer(self, op: str, **fields: Any) -> Transfer:
+        """The nest forks a child with a stream that is parked for it."""
+        stream, answer = await self._ask_with_stream(op, self._park(), **fields)
+        return Transfer(stream, stream.writer, answer)
 
     async def _why(self) -> str:
         """Why a stream has ended."""
@@ -314,6 +326,10 @@ class DockerEngine(NestEngine):
     def golden(self, key: str) -> str | None:
         """The nest holds all that were there when it started."""
         return f"{golden.PREFIX}{key}" if key in self._golden else None
+
+    def inherit_golden(self, key: str) -> None:
+        """The nest holds what has come since it started, too."""
+        self._chore(self._ask_golden("hold", key))
 
     def discard_golden(self, key: str) -> None:
         """The nest removes it, unless another one holds it."""
