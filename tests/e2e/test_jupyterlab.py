@@ -88,6 +88,9 @@ def test_notebook_7_runs_what_all_run(browser: BrowserContext, jupyter: Server) 
         for i in range(start, end):
             shows(notebook.cells.nth(i), SCENARIO[i][1])
     notebook.screenshot("scenario-notebook")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE") as ended:
+        notebook.menu("Kernel", "Shut Down Kernel")  # else it would live as long as the server
+    assert ended.value.ok
     page.close()
 
 
