@@ -19,7 +19,7 @@ from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
 from crkernel.engines.base import Engine, Limits, Sandbox
-from crkernel.errors import EngineError, SandboxDied, UserError
+from crkernel.errors import SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener
 from crkernel.npm import Npm
@@ -27,8 +27,9 @@ from crkernel.outcome import Json, Language, Outcome, Sink
 from crkernel.past import ROOT, Past
 from crkernel.present import Present
 from crkernel.questions import Questions
-from crkernel.render import size
+from crkernel.status import status
 from crkernel.timeline import Timeline
+from crkernel.twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,6 @@ _LAST_SECONDS = 2.0
 _SPARE_DELAY = 0.25
 """Seconds that the first spare waits, so as not to slow down the first cell."""
 _GOLDEN_DELAY = 3.0
-_NEWEST = 8
-"""So many checkpoints does %status show the cost of."""
 
 
 class Session:
@@ -51,8 +50,13 @@ class Session:
         self._questions = Questions(self._background)
         self._comms = Comms()
         self._listener = Listener(engine, language, self._questions, self._comms)
-        warn, on_rebased = self._listener.warn, self._on_rebased
-        self._past = Past(engine, self._background, self._comms, warn, on_rebased)
+        self._past = Past(
+            engine,
+            self._background,
+            self._comms,
+            self._listener.warn,
+            lambda key: self._twins.on_rebased(key),
+        )
         self._present = Present(
             engine,
             language,
@@ -62,6 +66,15 @@ class Session:
             self._background,
             self._on_exit,
         )
+        self._lock = asyncio.Lock()
+        self._twins = Twins(
+            engine,
+            self._past,
+            self._present,
+            self._background,
+            self._operation,
+            self._lock.locked,
+        )
         self._cells = Cells(
             engine,
             language,
@@ -70,11 +83,9 @@ class Session:
             self._listener,
             self._questions,
             self._background,
-            self._on_checkpoint,
+            self._twins.on_checkpoint,
         )
         self._delivery = Delivery(engine)
-        self._lock = asyncio.Lock()
-        self._swaps = 0
 
     @property
     def timeline(self) -> Timeline:
@@ -325,43 +336,7 @@ class Session:
 
     async def status(self) -> Json:
         """For %status: values by section."""
-        engine, limits, unit = await self.engine.status(), self.engine.limits, 1 << 20
-        used, whole = engine["staging used"] / unit, engine["staging size"] // unit
-        return {
-            "engine": {
-                "name": engine["engine"],
-                "image": engine["image"],
-                "guest": self.language_version,
-                "cgroup": engine["cgroup"],
-                "staging": f"{used:.0f} of {whole} MiB",
-            },
-            "limits": {
-                "memory": f"{limits.memory // unit} MiB",
-                "max_processes": limits.max_processes,
-                "file_size": f"{limits.file_size // unit} MiB",
-                "disk_size": f"{limits.disk_size // unit} MiB",
-                "network": self.engine.network,
-            },
-            "timeline": {
-                "head": self.timeline.head,
-                "checkpoints": len(self.timeline),
-                "twin swaps": self._swaps,
-            },
-            "newest checkpoints": await self._costs(),
-            "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in self._past.last.items()},
-        }
-
-    async def _costs(self) -> Json:
-        """What the newest checkpoints take of staging, in words."""
-        try:
-            costs = await self._past.costs(_NEWEST)
-        except EngineError as error:
-            return {"not to be had": str(error)}
-        return {
-            key: f"{size(images)}, memory files {size(own)} of its own, {size(shared)} shared, "
-            f"files {size(files)}"
-            for key, (images, own, shared, files) in costs.items()
-        }
+        return await status(self.engine, self.language_version, self._past, self._twins.swaps)
 
     # -- one at a time
 
@@ -391,39 +366,6 @@ class Session:
         await self._present.restore(key)
         self._present.revived = None
         return key
-
-    def _on_rebased(self, key: str) -> None:
-        # Not while a cell runs: the checkpoint that it makes will be rebased as well. A guest with
-        # a network may have connections, which do not outlive its replacement.
-        if not self._lock.locked() and self.engine.network == "none":
-            self._background.start(self._swap(key))
-
-    async def _swap(self, key: str) -> None:
-        """Replace the guest by its twin, the one that the head's checkpoint restores: its memory is
-        mapped, so that the checkpoints to come hold only what was written since. Nobody sees it:
-        the guest has done nothing since that checkpoint. If it has (V8 collects garbage soon after
-        much was allocated), where it is now gets a checkpoint, and one try when that is rebased."""
-        async with self._operation():
-            if self.timeline.head != key:
-                return
-            if await self._present.swap():
-                self._swaps += 1
-            elif self.timeline.get(key).code is not None:
-                await self._present.keep()
-
-    def _on_checkpoint(self, live: Sandbox) -> None:
-        if live.wear.is_worn and self.engine.network == "none":
-            self._background.start(self._renew())
-
-    async def _renew(self) -> None:
-        """As `_swap`, where cells leave no pause: the head is rebased at once, and the next cell
-        waits for that and for the twin. A guest that does not rest is left alone meanwhile."""
-        async with self._operation() as live:
-            if not live.wear.is_worn or not await live.rested():
-                return
-            live.wear.forgive()
-            if await self._past.rebase(self.timeline.head) and await self._present.swap():
-                self._swaps += 1
 
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there
