@@ -74,6 +74,7 @@ class CRKernel(Settings, Kernel):
                 raise EngineUnavailable(f"{engine.name} gives guests no network", hint=hint)
             engine.network = self.network
             engine.pool = self.pool
+            engine.docker_network = self.docker_network
             return engine
         except CRKernelError as error:
             self.misconfigured = error

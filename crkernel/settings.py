@@ -107,6 +107,10 @@ class Settings(Configurable):
         min=0,
         help="Containers that are kept ready for the kernels to come, with the engine docker.",
     ).tag(config=True, fixed=True)
+    docker_network = Unicode(
+        "default",
+        help="Docker's network by which packages come into the engine docker: bridge, host, ...",
+    ).tag(config=True, fixed=True)
     cpus = Float(
         0.0,
         min=0.0,

@@ -41,6 +41,12 @@ def kernel_title() -> str:
     return str(_kernelspec().display_name)
 
 
+def _network(arguments: tuple[str, ...]) -> list[str]:
+    """By which a kernel has one to give: the daemon of with-dockerd has the machine's alone."""
+    named = any(argument.startswith("--CRKernel.docker_network") for argument in arguments)
+    return ["--CRKernel.docker_network=host"] if engine == "docker" and not named else []
+
+
 def _kernelspec() -> KernelSpec:
     """That of this interpreter's environment; a test without one must fail, not skip."""
     name = registration.name_for(engine)
@@ -143,7 +149,7 @@ class Kernel:
         self.manager = KernelManager(kernel_name=kernel_name())
         self._log = log.open("ab")  # stays open for a restart
         self.manager.start_kernel(
-            stderr=self._log, stdout=self._log, extra_arguments=list(arguments)
+            stderr=self._log, stdout=self._log, extra_arguments=[*_network(arguments), *arguments]
         )
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()

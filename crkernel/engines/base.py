@@ -319,6 +319,8 @@ class Engine(ABC):
         self.limits = limits
         self.pool = 0
         """How many places for sandboxes are kept ready for kernels to come, where that helps."""
+        self.docker_network = "default"
+        """The network of Docker's that what has to have one gets there."""
         self.network = "none"
         """What guests reach outside of their sandbox, for sandboxes to come: one of `networks`."""
         self.secret = secret
@@ -342,11 +344,9 @@ class Engine(ABC):
     async def sandbox(self) -> Sandbox:
         """A fresh one, without a guest."""
 
-    async def courier(self, host: bytes) -> Sandbox:  # noqa: ARG002
+    @abstractmethod
+    async def courier(self, host: bytes) -> Sandbox:
         """One without a guest but with the network, to run npm in under the settings `host`."""
-        raise EngineUnavailable(
-            f"the engine {self.name} brings no packages", hint="the engine local does"
-        )
 
     @abstractmethod
     async def thin(self, name: str, base: str) -> tuple[int, int]:

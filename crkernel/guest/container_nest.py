@@ -84,6 +84,7 @@ class ContainerNest(Nest):
             self._hold(key)
         return {
             "ready": wire.PROTOCOL,
+            "pid": os.getpid(),
             "golden": [k for k in sorted(self._held) if not golden_store.is_spoiled(GOLDEN, k)],
             "machine": processor.identity(),
         }

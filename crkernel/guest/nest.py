@@ -34,7 +34,7 @@ from .shipment import Refused
 from .thin import thin
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
-_COURIER_NAMESPACES = _NAMESPACES & ~sc.CLONE_NEWNET
+COURIER_NAMESPACES = _NAMESPACES & ~sc.CLONE_NEWNET
 _WAKEUPS = 1 << 12
 _NICE = 10
 
@@ -194,7 +194,7 @@ class Nest:
         if request["op"] == "courier":
             channel, host = Channel(descriptors[0], descriptors[0]), descriptors[1]
             work = partial(deliver, channel, host, int(request["disk"]))
-            return {"pid": self.fork(work, _COURIER_NAMESPACES)}
+            return {"pid": self.fork(work, COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
         if request["op"] in (*_CHORES, "golden"):

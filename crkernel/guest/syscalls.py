@@ -56,6 +56,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
+def enter(process: int, flags: int) -> None:
+    """Go into namespaces of the process that a descriptor stands for."""
+    _check(_libc.setns(process, flags), "setns")
+
+
 def mount(
     source: str, target: str, kind: str | None = None, flags: int = 0, data: str = ""
 ) -> None:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import driver
 import pytest
 from _driver import python, travels, wait_until
 from driver import SECONDS, Kernel
+from registry import Registry
 
 from crkernel.doctor import examine
 from crkernel.engines.docker import container
@@ -46,22 +47,65 @@ def test_time_travel(docker_kernel: Kernel) -> None:
     assert "container" in kernel.ok("%status").shown
 
 
-def test_the_container_is_an_ordinary_one(docker_kernel: Kernel) -> None:
-    docker_kernel.ok("1")
-    attributes = container_of(docker_kernel).attrs
-    host = attributes["HostConfig"]
+def is_ordinary(container: Any) -> bool:
+    """Whether it has no right that any container has not, and only so much of the machine."""
+    host = container.attrs["HostConfig"]
     assert not host["Privileged"]
     assert host["CapDrop"] == ["ALL"]
     assert not host["CapAdd"]
     assert not host["Binds"]
     assert not host["Devices"]
-    assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"]
     assert host["AutoRemove"]
     assert host["Memory"] > 0
     assert host["PidsLimit"] > 0
     assert "no-new-privileges" in host["SecurityOpt"]
-    assert int(attributes["Config"]["User"].split(":")[0]) >= 10_000
+    return int(container.attrs["Config"]["User"].split(":")[0]) >= 10_000
+
+
+def test_the_container_is_an_ordinary_one(docker_kernel: Kernel) -> None:
+    docker_kernel.ok("1")
+    assert is_ordinary(container_of(docker_kernel))
+    assert container_of(docker_kernel).attrs["HostConfig"]["NetworkMode"] == "none"
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """One that kernels to come are set to, with a package that it does not give out yet."""
+    registry = Registry()
+    registry.publish("slow", "1.0.0", {"index.js": "module.exports = 'here'"})
+    registry.go_on.clear()
+    monkeypatch.setenv("npm_config_registry", registry.url)
+    yield registry
+    registry.close()
+
+
+@pytest.mark.parametrize("end", ["npm", "interrupt", "kernel", "container", "annex"])
+def test_npm_has_a_container_that_ends_with_it(
+    registry: Registry, start_kernel: Callable[..., Kernel], end: str
+) -> None:
+    kernel = start_kernel()
+    kernel.ok("let x = 1")
+    first = container_of(kernel)
+    running = kernel.submit("%npm install slow")
+    wait_until(lambda: registry.requests)
+    (annex,) = [one for one in containers.of(kernel.pid) if one.id != first.id]
+    assert is_ordinary(annex)
+    assert annex.attrs["HostConfig"]["PidMode"] == f"container:{first.id}"
+    if end == "kernel":
+        os.kill(kernel.pid, signal.SIGKILL)
+        wait_until(lambda: containers.of(kernel.pid) == [])
+        return
+    if end == "npm":
+        registry.go_on.set()
+    elif end == "interrupt":
+        kernel.interrupt()
+    else:
+        (first if end == "container" else annex).kill()
+    assert kernel.finish(running).status == ("ok" if end == "npm" else "error")
+    wait_until(lambda: annex.id not in [one.id for one in containers.of(kernel.pid)])
+    assert kernel.ok("typeof x").text == ("'undefined'" if end == "container" else "'number'")
+    assert running.status == "ok" or "slow" not in kernel.ok("%npm ls").stdout
 
 
 @pytest.mark.parametrize("way", ["kill", "rm"])
@@ -226,14 +270,12 @@ def test_the_doctor_finds_an_option_that_is_refused(monkeypatch: pytest.MonkeyPa
     assert len(said[-1].splitlines()) == 1
 
 
-def test_what_docker_does_not_have_is_refused(
-    docker_kernel: Kernel, start_kernel: Callable[..., Kernel]
-) -> None:
-    refused = docker_kernel.fails("%npm install one")
-    assert "the engine docker brings no packages" in refused.error
-    assert "the engine local does" in refused.traceback
+def test_what_docker_does_not_have_is_refused(start_kernel: Callable[..., Kernel]) -> None:
     assert "network" in start_kernel("--CRKernel.network=full").fails("1").error
-    assert docker_kernel.ok("1 + 1").text == "2"
+    refused = start_kernel("--CRKernel.docker_network=no-such").fails("%npm view one")
+    assert "no-such" in refused.error
+    assert "docker network ls" in refused.traceback
+    assert len(refused.traceback.splitlines()) <= 2
 
 
 def test_auto_takes_docker_where_there_is_no_local_image(

@@ -11,10 +11,7 @@ from _driver import eventually, python
 from driver import Kernel
 from registry import Registry
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.local_only("no packages come into Docker, see test_docker"),
-]
+pytestmark = pytest.mark.e2e
 
 _FS = "require('node:fs')"
 _TOKEN = "npm_tokenthatnoguestmaysee"

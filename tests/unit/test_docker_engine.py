@@ -243,6 +243,18 @@ def test_podman_takes_the_same_in_other_words() -> None:
     assert {one["Name"] for one in host["Ulimits"]} == {"nofile", "nproc"}
 
 
+def test_an_annex_is_made_like_the_container_that_it_is_beside() -> None:
+    kernels = {"Id": "abc", "Config": {"Image": "crkernel:tag", "User": "12345:12345"}}
+    made = container.annex_body(kernels, LIMITS, "bridge", "{}", {}, podman=False)
+    usual, host = body()["HostConfig"], made["HostConfig"]
+    assert (made["Image"], made["User"]) == ("crkernel:tag", "12345:12345")
+    assert (host.pop("NetworkMode"), host.pop("PidMode")) == ("bridge", "container:abc")
+    assert [mount["Target"] for mount in host.pop("Mounts")] == [container.NPM_CACHE]
+    differs = {name for name, value in host.items() if value != usual[name]}
+    assert differs == {"Memory", "MemorySwap", "PidsLimit"}
+    assert all(host[name] < usual[name] for name in differs)
+
+
 def test_rootless_podman_has_few_user_ids() -> None:
     assert int(body(podman=True, Rootless=True)["User"].split(":")[0]) < 60_000
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from crkernel import npm, npm_host
-from crkernel.engines import Engine, Limits
+from crkernel.engines import Limits
 from crkernel.engines.local import LocalEngine
-from crkernel.errors import BadMagic, EngineUnavailable, UserError
+from crkernel.errors import BadMagic, UserError
 from crkernel.guest.parcel import NotAProject, only_from, pack
 from crkernel.javascript import JAVASCRIPT
 from crkernel.session import Session
@@ -197,7 +197,7 @@ def test_what_is_no_lock(text: str) -> None:
         only_from([], text)
 
 
-# -- engines that have neither ------------------------------------------------------------------
+# -- engines that give no network ---------------------------------------------------------------
 
 
 class Secluded(LocalEngine):
@@ -205,7 +205,6 @@ class Secluded(LocalEngine):
 
     name = "secluded"
     networks = ("none",)
-    courier = Engine.courier
 
 
 async def test_an_engine_without_a_way_out_says_which_one_has_it(limits: Limits) -> None:
@@ -214,5 +213,3 @@ async def test_an_engine_without_a_way_out_says_which_one_has_it(limits: Limits)
         session.change_network("full")
     assert "local" in str(caught.value.hint)
     assert session.engine.network == "none"
-    with pytest.raises(EngineUnavailable, match="the engine secluded brings no packages"):
-        await session.engine.courier(b"")

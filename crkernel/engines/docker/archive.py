@@ -18,7 +18,7 @@ from pathlib import Path
 
 import crkernel
 from crkernel import image, image_steps
-from crkernel.engines.docker.container import CODE, GOLDEN
+from crkernel.engines.docker.container import CODE, GOLDEN, NPM_CACHE
 
 Fill = Callable[[tarfile.TarFile], None]
 
@@ -67,9 +67,10 @@ def context(tarballs: Mapping[str, bytes]) -> Fill:
 
 
 def code(archive: tarfile.TarFile) -> None:
-    """Fills one with the guest's code."""
+    """Fills one with the guest's code, and a folder for npm's cache."""
     for path in sorted((_PACKAGE / "guest").glob("*.[jp][sy]")):
         archive.add(path, f"guest/{path.name}", filter=_roots)
+    archive.addfile(_folder(NPM_CACHE.rpartition("/")[2], 0o777))
 
 
 def dockerfile() -> str:
@@ -135,9 +136,13 @@ def _around(archive: tarfile.TarFile) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, f"image/{name}"
         archive.addfile(link)
     for name, mode in [*((name, 0o755) for name in _MOUNT_POINTS), (GOLDEN.strip("/"), 0o777)]:
-        folder = tarfile.TarInfo(name)
-        folder.type, folder.mode = tarfile.DIRTYPE, mode
-        archive.addfile(folder)
+        archive.addfile(_folder(name, mode))
+
+
+def _folder(name: str, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode = tarfile.DIRTYPE, mode
+    return entry
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 CODE = "/crkernel"
 """Where the guest's code lies in a container."""
 _PYTHON = ["python3", "-E", "-s", "-S"]
+NPM_CACHE = f"{CODE}/npm"
 GATE = [*_PYTHON, f"{CODE}/guest/gate.py"]
 _TREE = "/image"
 """The image's tree is not the container's root: nothing that Docker mounts is then in the way of
@@ -37,6 +38,11 @@ _MAPPED_IDS = range(10_000, 60_000)
 def golden_volume(image: str) -> str:
     """The volume with the golden roots of an image with the guest's code, by its tag."""
     return image.replace(":", "-golden-")
+
+
+def npm_volume() -> str:
+    """The volume with npm's cache, of all kernels of the user for whom containers are made."""
+    return "-".join(["crkernel-npm", *owner().values()])
 
 
 def owner() -> dict[str, str]:
@@ -89,11 +95,60 @@ def body(
         "golden": GOLDEN,
         "patience": patience,
     }
-    said = " ".join(info.get("SecurityOptions") or [])
+    said = _security_of(info)
     mapped = "name=rootless" in said or "name=userns" in said or info.get("Rootless", False)
     user = random.SystemRandom().choice(_MAPPED_IDS if mapped else UNPRIVILEGED_IDS)
-    security = ["no-new-privileges", f"seccomp={_profile()}"]
+    memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
     processes = _SANDBOXES * limits.max_processes
+    return {
+        "Image": image,
+        "Cmd": [*_PYTHON, f"{CODE}/guest/enter.py", json.dumps(config)],
+        "User": f"{user}:{user}",
+        "Labels": labels,
+        "StopSignal": "SIGKILL",
+        "HostConfig": _confinement(info, memory, processes, podman=podman)
+        | {
+            "Mounts": [{"Type": "volume", "Source": golden, "Target": GOLDEN}],
+            "NanoCpus": int(limits.cpus * 1e9),
+            "NetworkMode": "none",
+        },
+    }
+
+
+def annex_body(
+    kernels: Json, limits: Limits, network: str, work: str, info: Json, *, podman: bool
+) -> Json:
+    """As `body`, for an annex that does `work` (see `crkernel.guest.annex`) with a network of
+    Docker's, beside the container of a kernel, which `kernels` describes."""
+    memory = limits.memory + limits.disk_size + _OVERHEAD
+    config = kernels["Config"]
+    return {
+        "Image": config["Image"],
+        "Cmd": [*_PYTHON, f"{CODE}/guest/annex.py", work],
+        "User": config["User"],
+        "Labels": owner() | {"crkernel.pid": str(os.getpid())},
+        "StopSignal": "SIGKILL",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": _confinement(info, memory, limits.max_processes, podman=podman)
+        | {
+            "Mounts": [{"Type": "volume", "Source": npm_volume(), "Target": NPM_CACHE}],
+            "NetworkMode": network,
+            "PidMode": f"container:{kernels['Id']}",
+        },
+    }
+
+
+def _security_of(info: Json) -> str:
+    return " ".join(info.get("SecurityOptions") or [])
+
+
+def _confinement(info: Json, memory: int, processes: int, *, podman: bool) -> Json:
+    """What holds for all of our containers."""
+    security = ["no-new-privileges", f"seccomp={_profile()}"]
     ulimits = []
     if podman:
         # It takes the profile as a file of its machine, and knows neither MaskedPaths nor
@@ -105,32 +160,21 @@ def body(
             {"Name": name, "Soft": value, "Hard": value}
             for name, value in (("nofile", files_open), ("nproc", processes))
         ]
-    if "name=apparmor" in said:
+    if "name=apparmor" in _security_of(info):
         security.append("apparmor=unconfined")  # Docker's own profile refuses every mount
-    memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
     return {
-        "Image": image,
-        "Cmd": [*_PYTHON, f"{CODE}/guest/enter.py", json.dumps(config)],
-        "User": f"{user}:{user}",
-        "Labels": labels,
-        "StopSignal": "SIGKILL",
-        "HostConfig": {
-            "AutoRemove": True,
-            "CapDrop": ["ALL"],
-            "IpcMode": "private",
-            "LogConfig": {"Type": "none"},
-            "MaskedPaths": _MASKED,
-            "Memory": memory,
-            "MemorySwap": memory,
-            "Mounts": [{"Type": "volume", "Source": golden, "Target": GOLDEN}],
-            "NanoCpus": int(limits.cpus * 1e9),
-            "NetworkMode": "none",
-            "PidsLimit": processes,
-            "ReadonlyPaths": [],
-            "ReadonlyRootfs": True,
-            "SecurityOpt": security,
-            "Ulimits": ulimits,
-        },
+        "AutoRemove": True,
+        "CapDrop": ["ALL"],
+        "IpcMode": "private",
+        "LogConfig": {"Type": "none"},
+        "MaskedPaths": _MASKED,
+        "Memory": memory,
+        "MemorySwap": memory,
+        "PidsLimit": processes,
+        "ReadonlyPaths": [],
+        "ReadonlyRootfs": True,
+        "SecurityOpt": security,
+        "Ulimits": ulimits,
     }
 
 

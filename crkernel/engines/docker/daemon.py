@@ -170,10 +170,19 @@ class Daemon:
         """Start a program in a container (`docker exec`) and return the stream to it."""
         created = await self.ask("exec_create", container, command, stdin=True)
         body = json.dumps({"Detach": False, "Tty": False}).encode()
-        path = f"/v{self._api.api_version}/exec/{created['Id']}/start"
+        return await self._stream(f"exec/{created['Id']}/start", body)
+
+    async def attach(self, container: str) -> Stream:
+        """The stream to the main process of a container that is yet to be started."""
+        return await self._stream(
+            f"containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+        )
+
+    async def _stream(self, path: str, body: bytes = b"") -> Stream:
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            f"POST /v{self._api.api_version}/{path} HTTP/1.1\r\nHost: docker\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
         try:
             stream = await self._open()

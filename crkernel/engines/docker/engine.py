@@ -13,6 +13,7 @@ from typing import Any
 
 from crkernel.engines.base import Limits, Sandbox
 from crkernel.engines.docker import container, images
+from crkernel.engines.docker.annex import Annex
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
 from crkernel.engines.docker.pool import Pool
 from crkernel.engines.docker.stream import Frames, Stream
@@ -39,6 +40,7 @@ class DockerEngine(NestEngine):
         super().__init__(limits, secret)
         self._daemon: Daemon | None = None
         self._container = ""
+        self._nest_pid = 0  # as its container sees it
         self._stream: Stream | None = None  # to the nest
         self._listener: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()  # the link to the nest has
@@ -186,6 +188,7 @@ class DockerEngine(NestEngine):
         self._lost = ""
         self._ended.clear()
         self._stream = stream
+        self._nest_pid = int(hello["pid"])
         self._golden = set(hello["golden"])
         self._machine = list(hello["machine"])
         self._nest.connect(lambda request, _: stream.writer.write(wire.pack(request)))
@@ -306,6 +309,29 @@ class DockerEngine(NestEngine):
         """The nest forks a child with a stream that is parked for it."""
         stream, answer = await self._ask_with_stream(op, self._park(), **fields)
         return Transfer(stream, stream.writer, answer)
+
+    async def courier(self, host: bytes) -> Sandbox:
+        """In a container of its own, which has a network."""
+        assert self._daemon is not None
+        work = {
+            "work": "courier",
+            "nest": self._nest_pid,
+            "cache": container.NPM_CACHE,
+            "disk": self.limits.disk_size,
+            "settings": len(host),
+        }
+        annex = await Annex.beside(
+            self._daemon, self._container, self.limits, self.docker_network, work
+        )
+        annex.stream.writer.write(host)
+
+        async def end() -> None:
+            self._sandboxes.discard(courier)
+            await annex.end()
+
+        courier = Sandbox(annex.stream, annex.stream.writer, end)
+        self._sandboxes.add(courier)
+        return courier
 
     async def _why(self) -> str:
         """Why a stream has ended."""
