@@ -141,7 +141,7 @@ def test_a_container_lost_between_cells(docker_kernel: Kernel) -> None:
 def cut(container: Any, link: str) -> None:
     """Kill the gates of one kind, as when a network drops a connection."""
     for pid, command in container.top(ps_args="-eo pid,args")["Processes"]:
-        if f'"{link}"' in command:
+        if f'"link": "{link}"' in command:
             os.kill(int(pid), signal.SIGKILL)
 
 

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 _REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
 _START_SECONDS = 30.0
 _PATIENCE = 60.0  # seconds that a nest waits for its kernel
-_CUT_SECONDS = 0.2
-"""A sandbox's stream may end just before the nest's; if that does not follow, it was alone."""
+_ANSWER_SECONDS = 10.0
 _LAST_SECONDS = 3.0
 
 
@@ -43,7 +42,6 @@ class DockerEngine(NestEngine):
         self._nest_pid = 0  # as its container sees it
         self._stream: Stream | None = None  # to the nest
         self._listener: asyncio.Task[None] | None = None
-        self._ended = asyncio.Event()  # the link to the nest has
         self._lost = ""  # how the container came to its end, if it did
         self._golden: set[str] = set()
         self._machine = processor.identity()
@@ -186,7 +184,6 @@ class DockerEngine(NestEngine):
             reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
             raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=DOCTOR)
         self._lost = ""
-        self._ended.clear()
         self._stream = stream
         self._nest_pid = int(hello["pid"])
         self._golden = set(hello["golden"])
@@ -200,7 +197,6 @@ class DockerEngine(NestEngine):
         with contextlib.suppress(OSError, wire.WireError):
             while (message := await frames.next()) is not None:
                 self._nest.deliver(message)
-        self._ended.set()
         self._lost = await self._post_mortem()
         self._disconnect(self._lost)
         self._chore(self._remove())
@@ -334,12 +330,11 @@ class DockerEngine(NestEngine):
         return courier
 
     async def _why(self) -> str:
-        """Why a stream has ended."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CUT_SECONDS):
-                await self._ended.wait()
-        if self._ended.is_set() and self._listener is not None:
-            await asyncio.wait([self._listener])
+        """Why a stream has ended: with the nest, which answers no more then, or alone."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._nest.ask("status")
+                return "its sandbox ended"
         return self._lost or "its sandbox ended"
 
     # -- golden roots: kept by the nests in a volume that all containers of the image share
