@@ -256,7 +256,10 @@ def _list_docker(*, asked_for: bool) -> None:
         return await images.listed(await Daemon.connect())
 
     try:
-        for one in asyncio.run(look()):
+        found = asyncio.run(look())
+        if asked_for and not found:
+            _say(f"there are no images in Docker; build one with: {images.BUILD_COMMAND}")
+        for one in found:
             _list_one(one.tag, one.size, one.created, one.current, "in Docker")
     except EngineUnavailable:
         if asked_for:

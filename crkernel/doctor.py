@@ -26,9 +26,10 @@ _KERNEL_NEEDED = (5, 12)  # mount_setattr; before it clone3 with set_tid, CAP_CH
 _PYTHON_NEEDED = (3, 11)
 _MEMORY_NEEDED = 512  # MiB, for a kernel with its spare and some checkpoints
 _PATIENCE = 60  # seconds for the proof, which takes one
-_MEND = "mend what failed above, then run: crkernel doctor"
+_ENGINES = {"local": "", "docker": " --engine docker"}
+"""What names them on our command line."""
 _REBUILD = (
-    f"{image.BUILD_COMMAND} --force, then crkernel doctor; if it fails again, report it with the "
+    "{build} --force, then {doctor}; if it fails again, report it with the "
     "output of: uname -a; sudo dmesg | tail"
 )
 
@@ -70,20 +71,30 @@ do("mount of /proc", libc.mount(b"none", b"/tmp/proc", b"proc", 0, None))
 
 
 def examine(say: Callable[[str], None], engine: str = "local") -> bool:
-    """Run all checks for an engine, saying a line for each; True if all of them pass."""
-    healthy = True
+    """Run all checks for an engine, saying a line for each; True if all of them pass.
+
+    What ails several of them, a daemon that does not answer say, is told once.
+    """
+    told: set[str] = set()
     for name, check in docker_checks() if engine == "docker" else CHECKS:
         try:
-            if check in (proof, prove_docker) and not healthy:
-                raise EngineUnavailable("not tried, since a check above failed", hint=_MEND)
+            if check in (proof, prove_docker) and told:
+                mend = f"mend what failed above, then run: {_doctor(engine)}"
+                raise EngineUnavailable("not tried, since a check above failed", hint=mend)
             seen = check()
         except CRKernelError as error:
-            healthy = False
+            if error.message in told:
+                continue
+            told.add(error.message)
             fix = f" \N{EM DASH} fix: {error.hint.removeprefix('run: ')}" if error.hint else ""
             say(f"FAIL {name}: {error.message}{fix}")
         else:
             say(f"ok   {name}: {seen}")
-    return healthy
+    return not told
+
+
+def _doctor(engine: str) -> str:
+    return f"crkernel doctor{_ENGINES[engine]}"
 
 
 def check_platform() -> str:
@@ -222,11 +233,14 @@ def proof(engine: str = "local") -> str:
         raise EngineUnavailable(
             f"not done within {_PATIENCE} s",
             hint="end what keeps the processors busy, see: ps -eo pid,pcpu,args --sort=-pcpu | "
-            "head -5, then run: crkernel doctor",
+            f"head -5, then run: {_doctor(engine)}",
         ) from error
     except CRKernelError as error:
         # What a kernel says is to run the doctor, who is here already.
-        hint = error.hint if error.hint and "crkernel doctor" not in error.hint else _REBUILD
+        hint = error.hint
+        if not hint or "crkernel doctor" in hint:
+            rebuild = f"{image.BUILD_COMMAND}{_ENGINES[engine]}"
+            hint = _REBUILD.format(build=rebuild, doctor=_doctor(engine))
         raise EngineUnavailable(error.message, hint=hint) from error
     return ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in took.items())
 

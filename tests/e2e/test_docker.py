@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -19,7 +20,8 @@ from driver import SECONDS, Kernel
 from registry import Registry
 
 from crkernel.doctor import examine
-from crkernel.engines.docker import container
+from crkernel.engines.docker import checks, container
+from crkernel.errors import EngineUnavailable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -364,6 +366,26 @@ def test_a_daemon_by_tcp_with_tls(
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
     travels(start_kernel(), host)
+
+
+def test_a_daemon_that_wants_tls_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, _ = by_tcp(monkeypatch)
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with pytest.raises(EngineUnavailable, match=f"the Docker daemon at {host} wants TLS") as caught:
+        checks.check_daemon()
+    assert "DOCKER_CERT_PATH" in str(caught.value.hint)
+
+
+def test_a_daemon_of_another_authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host, certificates = by_tcp(monkeypatch)
+    for name in ("cert.pem", "key.pem"):
+        shutil.copy(certificates / name, tmp_path)
+    shutil.copy(certificates / "cert.pem", tmp_path / "ca.pem")
+    monkeypatch.setenv("DOCKER_HOST", host)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    with pytest.raises(EngineUnavailable, match="is of another authority"):
+        checks.check_daemon()
 
 
 def test_a_daemon_by_a_context(

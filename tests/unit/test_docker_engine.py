@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import socket
 import struct
@@ -23,9 +24,10 @@ from typing import Any, ClassVar
 import pytest
 
 from crkernel import image
+from crkernel.doctor import examine
 from crkernel.engines import Limits
 from crkernel.engines.docker import archive, build, checks, container, images
-from crkernel.engines.docker.daemon import Daemon, Endpoint
+from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
 from crkernel.guest import wire
@@ -111,15 +113,58 @@ def test_a_socket_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "no Docker daemon answers" in complaint(checks.check_daemon).message
 
 
-def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Endpoint) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
-    monkeypatch.setattr(Endpoint, "knock", refuse)
-    error = complaint(checks.check_daemon)
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with daemon_saying(tmp_path, monkeypatch, {"/version": VERSION}):
+        assert checks.check_daemon()  # which imports what another account could not
+        (tmp_path / "docker.sock").chmod(0)
+        before = os.geteuid()
+        try:
+            if before == 0:
+                os.seteuid(54321)
+            error = complaint(checks.check_daemon)
+        finally:
+            os.seteuid(before)
     assert "you may not use the Docker daemon" in error.message
     assert "usermod -aG docker" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "remedy"),
+    [
+        ("tcp://127.0.0.1:1", "no Docker daemon answers at tcp://127.0.0.1:1", "start it"),
+        ("tcp://nobody.invalid:1", "answers at tcp://nobody.invalid:1: Failed to resolve", "HOST"),
+        ("abacus", "no Docker daemon can be at abacus", "ssh://USER@HOST"),
+        ("abacus://x", "no Docker daemon can be at abacus://x", "ssh://USER@HOST"),
+        ("unix://", "no Docker daemon can be at unix://", "ssh://USER@HOST"),
+    ],
+)
+def test_an_address_where_none_is(
+    host: str, words: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", host)
+    error = complaint(checks.check_daemon)
+    assert words in error.message
+    assert "ConnectionPool" not in error.message
+    assert remedy in str(error.hint)
+
+
+def test_tls_without_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    error = complaint(checks.check_daemon)
+    assert error.message == "no certificate for the Docker daemon at tcp://127.0.0.1:1"
+    assert "cert.pem" in str(error.hint)
+
+
+def test_what_ails_several_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    said: list[str] = []
+    assert not examine(said.append, "docker")
+    assert len([line for line in said if "no Docker daemon answers" in line]) == 1
+    assert said[-1].startswith("FAIL dump and restore: not tried")
+    assert said[-1].endswith("crkernel doctor --engine docker")
 
 
 def test_too_old_a_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def _relay(said: Iterable[Json], say: Progress) -> None:
             lines = list(tail) if "returned a non-zero code" in one["error"] else [one["error"]]
             raise EngineError(
                 "\n".join(["docker build failed:", *(f"    {line[:200]}" for line in lines)]),
-                hint=f"mend that, or run: {images.BUILD_COMMAND} --from-tree",
+                hint=f"mend that, try --network host, or run: {images.BUILD_COMMAND} --from-tree",
             )
         *lines, rest = (rest + _COLOURS.sub("", one.get("stream", ""))).split("\n")
         for line in filter(str.strip, lines):

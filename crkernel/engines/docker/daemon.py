@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.stream import Stream
-from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
+from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -90,7 +91,7 @@ class Daemon:
             raise EngineUnavailable(
                 "the docker SDK for Python is not installed", hint="pip install 'crkernel[docker]'"
             ) from error
-        endpoint = _translated(Endpoint.find)
+        endpoint = _translated(Endpoint.find, os.environ.get("DOCKER_HOST", ""))
         _translated(endpoint.knock, endpoint.url)
         oldest = ".".join(map(str, _API_NEEDED))
 
@@ -230,28 +231,10 @@ def _translated(call: Callable[[], T], url: str = "") -> T:
     try:
         return call()
     except APIError as error:
+        if error.status_code == 400 and "HTTPS server" in str(error):
+            raise unreachable(url, error) from error  # it did not even read what was asked
         refused = DaemonRefused(f"Docker refused: {error.explanation or error}", hint=DOCTOR)
         refused.status = int(error.status_code or 0)
         raise refused from error
     except (DockerException, RequestException, OSError, ValueError) as error:
-        raise _unreachable(url, error) from error
-
-
-def _unreachable(url: str, error: Exception) -> CRKernelError:
-    text = str(error)
-    if "Permission denied" in text or "PermissionError" in text:
-        return EngineUnavailable(
-            f"you may not use the Docker daemon at {url}",
-            hint="sudo usermod -aG docker $USER, then log in anew; or use rootless Docker",
-        )
-    if any(
-        sign in text
-        for sign in ("No such file", "Connection refused", "Connection aborted", "not found")
-    ):
-        return EngineUnavailable(
-            f"no Docker daemon answers at {url}",
-            hint="start it (sudo systemctl start docker), or name one in DOCKER_HOST",
-        )
-    if "paramiko" in text:  # the SDK wants it even to use the program ssh
-        return EngineUnavailable("ssh:// takes paramiko", hint="pip install 'crkernel[docker]'")
-    return EngineUnavailable(f"no Docker daemon at {url}: {text[:200]}", hint="see: docker version")
+        raise unreachable(url, error) from error
