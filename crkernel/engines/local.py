@@ -43,6 +43,7 @@ class LocalEngine(NestEngine):
         self._control: socket.socket | None = None
         self._process: NestProcess | Heirloom | None = None
         self._image: Path | None = None
+        self._golden_folder = Path()
         self._spoiled: set[str] = set()
         self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         self._cgroup: Cgroup | None = None
@@ -56,6 +57,7 @@ class LocalEngine(NestEngine):
             raise EngineUnavailable("the local engine needs Linux", hint=_DOCTOR)
         await self._end_nest()  # of a start that failed
         self._image = image.require_image()
+        self._golden_folder = nest_process.golden_folder(self._image)
         control = linger.claim(self.secret) if self.secret else None
         if control is not None and (state := await self._take_over(control)) is not None:
             nest_process.drop_ahead()
@@ -169,14 +171,13 @@ class LocalEngine(NestEngine):
         return Transfer(*await asyncio.open_connection(sock=ours, limit=1 << 20), answer)
 
     def golden(self, key: str) -> str | None:
-        """They lie in the image's tree, where the sandboxes see them. One that was asked for is
+        """They lie where sandboxes see them as part of the image's tree. One that was asked for is
         held until `close`: checkpoints of guests that started from it need its memory."""
-        assert self._image is not None
         if key in self._spoiled:
             return None
         if key in self._golden:
             return f"{golden.PREFIX}{key}"
-        descriptor = golden_store.hold(str(self._image / "golden"), key)
+        descriptor = golden_store.hold(str(self._golden_folder), key)
         if descriptor is None:
             return None
         self._golden[key] = descriptor
@@ -184,8 +185,7 @@ class LocalEngine(NestEngine):
 
     def inherit_golden(self, key: str) -> None:
         """As `golden`, but that a damaged one stays."""
-        assert self._image is not None
-        folder = str(self._image / "golden")
+        folder = str(self._golden_folder)
         held = key in self._golden
         if not held and (held_by := golden_store.hold(folder, key, needed=True)) is not None:
             self._golden[key] = held_by
@@ -194,27 +194,24 @@ class LocalEngine(NestEngine):
 
     def discard_golden(self, key: str) -> None:
         """Let go of it, and remove it unless another kernel holds it: to that one it is of use."""
-        assert self._image is not None
         os.close(self._golden.pop(key))
         try:
-            golden_store.remove_unused(str(self._image / "golden" / key))
+            golden_store.remove_unused(str(self._golden_folder / key))
         except OSError as error:
             log.warning("the golden root cannot be removed: %s", error)
 
     def spoil_golden(self, key: str) -> None:
         """It goes when nobody holds it any more."""
-        assert self._image is not None
         self._spoiled.add(key)
         try:
-            golden_store.spoil(str(self._image / "golden"), key)
+            golden_store.spoil(str(self._golden_folder), key)
         except OSError as error:
             log.warning("the golden root cannot be marked as damaged: %s", error)
 
     async def keep_golden(self, name: str, key: str) -> None:
-        """The nest makes it; only the kernel can write to the image."""
-        assert self._image is not None
+        """The nest makes it; only the kernel can write to where they are kept."""
         answer = await self._nest.ask("golden", name=name, key=key)
-        folder = self._image / "golden"
+        folder = self._golden_folder
         try:
             files, descriptors = answer["files"], answer["descriptors"]
             await asyncio.to_thread(golden_store.store, str(folder), key, files, descriptors)

@@ -7,6 +7,7 @@ busy. So `python -m crkernel` has a nest started first, and the engine finds it 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
@@ -20,6 +21,8 @@ from crkernel import image
 from crkernel.engines import outside
 from crkernel.engines.base import Limits
 from crkernel.errors import CRKernelError
+
+log = logging.getLogger(__name__)
 
 _ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
 _UNUSUAL = re.compile(r"--CRKernel\.(staging_size|engine(?!=(auto|local)$))")
@@ -35,6 +38,9 @@ class NestProcess:
         self._held = image.hold(path)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = {"image": str(path), "staging": staging, "cache": outside.npm_cache()}
+        golden = golden_folder(path)
+        if golden.parent != path:
+            config["golden"] = str(golden)
         # -E -s -S: nothing of the user's Python set-up takes part.
         command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
         with theirs:
@@ -58,6 +64,23 @@ class NestProcess:
         self._process.wait()
         self.control.close()
         os.close(self._held)
+
+
+def golden_folder(path: Path) -> Path:
+    """Where golden roots are kept: in the tree of the image at `path`, or, where that has none and
+    this user can put none there, with what is the user's own."""
+    inside = path / "golden"
+    if not inside.is_dir() or os.access(inside, os.W_OK) or any(inside.iterdir()):
+        return inside
+    if os.geteuid() == 0:  # its nests are other users, and would not get there
+        return inside
+    own = image.cache_home() / "golden" / path.name
+    try:
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        log.info("golden roots cannot be kept: %s", error)
+        return inside
+    return own
 
 
 _ahead: NestProcess | None = None

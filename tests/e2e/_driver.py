@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -149,3 +150,30 @@ def travels(kernel: Kernel, host: str) -> None:
     kernel.rewind(1)
     assert kernel.ok("x.length").text == "3000000"
     assert host in kernel.ok("%status").shown
+
+
+def _closed_above(path: Path) -> Path | None:
+    """The topmost folder on the way to `path` that others cannot pass, as root's home."""
+    for folder in reversed(path.parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return folder
+    return None
+
+
+def open_up(paths: list[Path], keep: Path) -> list[str]:
+    """Shell commands that, in a mount namespace of their own, put in place of each closed folder
+    one that shows nothing but `paths`. `keep` is an empty folder to hold the originals."""
+    commands = []
+    closed = {folder for path in paths if (folder := _closed_above(path))}
+    for number, folder in enumerate(sorted(closed)):
+        original = keep / str(number)
+        commands += [
+            f"mkdir {original}",
+            f"mount --rbind {folder} {original}",
+            f"mount -t tmpfs -o mode=755 tmpfs {folder}",
+        ]
+        for path in paths:
+            if path.is_relative_to(folder):
+                source = original / path.relative_to(folder)
+                commands += [f"mkdir -p {path}", f"mount --bind {source} {path}"]
+    return commands

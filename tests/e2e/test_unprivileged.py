@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _driver import open_up
 
 from crkernel import image
 
@@ -91,33 +91,6 @@ json.dump(found, sys.stdout)
 """
 
 
-def _closed_above(path: Path) -> Path | None:
-    """The topmost folder on the way to `path` that others cannot pass, as root's home."""
-    for folder in reversed(path.parents):
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            return folder
-    return None
-
-
-def _open_up(paths: list[Path], keep: Path) -> list[str]:
-    """Shell commands that, in a mount namespace of their own, put in place of each closed folder
-    one that shows nothing but `paths`. `keep` is an empty folder to hold the originals."""
-    commands = []
-    closed = {folder for path in paths if (folder := _closed_above(path))}
-    for number, folder in enumerate(sorted(closed)):
-        original = keep / str(number)
-        commands += [
-            f"mkdir {original}",
-            f"mount --rbind {folder} {original}",
-            f"mount -t tmpfs -o mode=755 tmpfs {folder}",
-        ]
-        for path in paths:
-            if path.is_relative_to(folder):
-                source = original / path.relative_to(folder)
-                commands += [f"mkdir -p {path}", f"mount --bind {source} {path}"]
-    return commands
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
     """The account's own folder, where it can get to."""
@@ -141,7 +114,7 @@ def as_account(home: Path, program: str) -> Any:
             outermost.append(path)
     script = [
         "set -eu",
-        *_open_up(outermost, home / "keep"),
+        *open_up(outermost, home / "keep"),
         f"cd {home / 'home'}",
         'exec "$@"',
     ]

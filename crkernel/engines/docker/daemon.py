@@ -33,6 +33,7 @@ Json = dict[str, Any]
 _API_NEEDED = (1, 41)
 """Docker 20.10: its runc knows the system calls that our seccomp profile names."""
 _TIMEOUT = 60.0
+_PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
 DOCTOR = "run: crkernel doctor --engine docker"
 
@@ -166,6 +167,20 @@ class Daemon:
             lines = filter(None, answer.iter_lines())
             url = self.endpoint.url
             yield map(json.loads, iter(lambda: _translated(lambda: next(lines, b""), url), b""))
+
+    async def exit_code(self, container: str) -> int | None:
+        """That of a container's main process, once it has ended; None if the container is gone."""
+        if not self.podman:
+            ended = await self.find("wait", container)
+            return None if ended is None else int(ended["StatusCode"])
+        # Its `wait` says 0 of any container that goes with its process, and so does its state when
+        # it was removed by force.
+        while (found := await self.find("inspect_container", container)) is not None:
+            state = found["State"]
+            if not state["Running"] and state["ExitCode"]:
+                return int(state["ExitCode"])
+            await asyncio.sleep(_PODMAN_PAUSE)
+        return None
 
     async def run(self, container: str, command: list[str]) -> Stream:
         """Start a program in a container (`docker exec`) and return the stream to it."""

@@ -205,14 +205,13 @@ class DockerEngine(NestEngine):
         assert self._daemon is not None
         try:
             async with asyncio.timeout(_LAST_SECONDS):
-                ended = await self._daemon.find("wait", self._container)
+                code = await self._daemon.exit_code(self._container)
         except EngineUnavailable as error:
             return f"its container is out of reach: {error}"
         except (EngineError, TimeoutError):
             return "the connection to its container was cut"
-        if ended is None:
+        if code is None:
             return "its container was removed"
-        code = int(ended["StatusCode"])
         return "its container was killed" if code == 137 else f"its container ended (code {code})"
 
     def _disconnect(self, why: str) -> None:
