@@ -210,3 +210,13 @@ def _discard(partial: Path) -> None:
     with image.unheld(tree) as unused:
         if unused:
             image_tree.delete(partial)
+
+
+def _namespaces() -> list[str]:
+    """Words before a command of root's: however that ends, its mounts and processes end with it.
+
+    While a container image is built nobody may make namespaces; then the end of that step does it.
+    """
+    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    tried = subprocess.run([*words, "true"], capture_output=True, check=False)
+    return [] if tried.returncode else words

@@ -168,7 +168,7 @@ def open_up(paths: list[Path], keep: Path) -> list[str]:
     for number, folder in enumerate(sorted(closed)):
         original = keep / str(number)
         commands += [
-            f"mkdir {original}",
+            f"mkdir -p {original}",
             f"mount --rbind {folder} {original}",
             f"mount -t tmpfs -o mode=755 tmpfs {folder}",
         ]
