@@ -6,6 +6,7 @@ machine does not allow that, what podman said is why the tests are skipped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -31,10 +32,12 @@ from crkernel.guest import linger
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 
-def working_in(folder: Path) -> list[int]:
+def working_in(folder: Path, how: str = "") -> list[int]:
     """Processes of Podman's that do."""
-    found = psutil.process_iter(["cmdline"])
-    return [one.pid for one in found if str(folder) in " ".join(one.info["cmdline"] or ())]
+    found = {
+        one.pid: " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])
+    }
+    return [pid for pid, words in found.items() if str(folder) in words and how in words]
 
 
 def an_account() -> str:
@@ -92,7 +95,10 @@ def podman(request: pytest.FixtureRequest) -> Iterator[str]:
             build.build(print, from_tree=True)
             yield address
         finally:
-            service.send_signal(signal.SIGTERM)
+            # A rootless one is two processes.
+            for pid in working_in(folder, "system service"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
             service.wait(SECONDS)
             assert eventually(lambda: not working_in(folder), SECONDS)
             subprocess.run([*words, "system", "reset", "--force"], check=True)
