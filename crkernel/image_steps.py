@@ -126,7 +126,7 @@ class Steps:
             ["node", "-e", "0"],
         ):
             self.command([*image.enter_command(self.root), *command])
-        version = ["env", f"LD_PRELOAD={criu.SHIMS}", "criu", "--version"]
+        version = ["env", f"LD_PRELOAD={criu.DUMP_SHIMS}", "criu", "--version"]
         with (self.partial / "criu.log").open("w+") as file:
             self.command([*image.enter_command(self.root), *version], stdout=file.fileno())
             file.seek(0)

@@ -22,6 +22,8 @@ from .protobuf import Field
 CRIU = "/usr/sbin/criu"
 SHIMS = "/usr/lib/crkernel-shims/noseccomp.so /usr/lib/crkernel-shims/libgnutls.so.30"
 """Preloaded into CRIU: it sees no seccomp filters (docs/security.md), and starts faster."""
+DUMP_SHIMS = f"{SHIMS} /usr/lib/crkernel-shims/connections.so"
+"""For a dump too: TCP connections go on as if nothing had been."""
 
 _DUMP, _RESTORE, _CHECK, _NOTIFY = 1, 2, 3, 6  # enum criu_req_type
 _LOG_LEVEL = 2  # errors and warnings: what a refusal is explained from
@@ -146,7 +148,7 @@ class Criu:
 
 
 class _Worker:
-    """A `criu swrk` with its end of a socket as descriptor 3."""
+    """A `criu swrk` with its end of a socket as descriptor 3; with `inherited`, for a restore."""
 
     def __init__(self, runtime: int, inherited: Sequence[int]) -> None:
         self.rpc, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -155,7 +157,7 @@ class _Worker:
         actions += [(os.POSIX_SPAWN_DUP2, fd, _FIRST_PIPE_FD + i) for i, fd in enumerate(inherited)]
         environment = {
             "PATH": "/usr/sbin:/usr/bin",
-            "LD_PRELOAD": SHIMS,
+            "LD_PRELOAD": SHIMS if inherited else DUMP_SHIMS,
             "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
         }
         command = ["criu", "swrk", str(_RPC_FD)]

@@ -49,6 +49,8 @@ def main(kernel: Channel, disk: int, settled: int, *, network: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's only handler
     tree, staging = mounts.build(disk, network=network)
     mounts.own_connections()
+    if network:
+        uplink.tune()
     os.close(settled)
     mounts.loopback_up()
     socket.sethostname("crkernel")

@@ -148,6 +148,32 @@ def test_a_connection_lives_on_across_checkpoints(full: Kernel, server: Server) 
     assert full.value("failed") is None
 
 
+def test_a_transfer_goes_on_while_cells_run(full: Kernel, server: Server) -> None:
+    """CRIU once took what waited to be sent for sent, and what had come for acknowledged."""
+    size = 32 << 20
+    full.ok(connect(server))
+    full.ok(
+        "globalThis.read = 0; sock.on('data', (data) => { read += data.length });"
+        f"sock.write('x'.repeat({size})); 0"
+    )
+    deadline = time.monotonic() + 60
+    while full.value("read") < size:  # each a cell, with a checkpoint in the middle of it
+        assert full.value("failed") is None
+        assert time.monotonic() < deadline, "the transfer stands still"
+
+
+def test_checkpoints_are_taken_with_queues_full(full: Kernel, server: Server) -> None:
+    full.ok(connect(server))
+    held = full.ok(
+        "sock.pause(); sock.write('x'.repeat(32 << 20));"
+        "await new Promise((done) => setTimeout(done, 300))"
+    ).count
+    assert "✗" not in full.row(held)
+    full.rewind(held)
+    full.ok("sock.resume(); 0")
+    assert full.until("failed") == "ECONNRESET"
+
+
 def test_a_rewind_resets_what_leads_out_and_nothing_else(full: Kernel, server: Server) -> None:
     full.ok(
         "const inner = require('node:net').createServer((s) => s.pipe(s));"
