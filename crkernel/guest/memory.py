@@ -38,6 +38,9 @@ to come its share."""
 _RENEWED = 4
 """A mapped piece moves on when one of so many of its pages was written; one that could share its
 parent's file does not, when so many differ."""
+_SMALL, _RENEWED_SMALL = 24 << 20, 10
+"""Of a dump with fewer bytes of pages the former is so for less: little is copied in all, and every
+dump to come is smaller by it."""
 _WORN = 2
 """A memory file of which less than one in so many bytes is shown is left altogether, so that it can
 go when no other checkpoint needs it."""
@@ -196,6 +199,7 @@ class _Rewriting:
         self._next_near = 0
         self._opened: dict[str, int] = {}
         self._worn: set[str] = set()
+        self._renewed = _RENEWED_SMALL if pages.before < _SMALL else _RENEWED
 
     def vmas(self, old: list[Json]) -> Iterator[Json]:
         """The same addresses, in mappings as they shall be restored; the pages go where they
@@ -265,7 +269,7 @@ class _Rewriting:
 
     def _mapped(self, piece: Json, base: _Mapped) -> Json:
         count = self._pages.count(base.start, base.end)
-        if count * _RENEWED * _PAGE < base.end - base.start and base.path not in self._worn:
+        if count * self._renewed * _PAGE < base.end - base.start and base.path not in self._worn:
             self._pages.keep(base.start, base.end)
             return piece | {"pgoff": base.offset}
         return self._move(piece, base)
