@@ -166,6 +166,10 @@ function execute(request) {
   const {
     id, code, typed = code, cell, silent, user_expressions: expressions, layers, measure,
   } = request;
+  if (request.again) {
+    stacks.retract();
+    results.retractError();
+  }
   setAudience(request.audience, request.colors);
   followDirectory();
   imports.prepare(code, { carrier, symbols: privateSymbols, restack });

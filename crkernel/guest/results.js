@@ -12,6 +12,7 @@ const typed = [];
 const results = [];
 let last;
 let lastError;
+let errorBefore;
 
 /** Defines a global that reads `get()` until the user takes the name over. */
 function offer(name, get) {
@@ -51,7 +52,13 @@ function take(cell, value, muted) {
 }
 
 function takeError(error) {
+  errorBefore = lastError;
   lastError = error;
+}
+
+/** That error was none of the user's: the cell runs after all, as something else. */
+function retractError() {
+  lastError = errorBefore;
 }
 
 function install() {
@@ -61,4 +68,4 @@ function install() {
   offer('_error', () => lastError);
 }
 
-module.exports = { begin, install, take, takeError };
+module.exports = { begin, install, retractError, take, takeError };

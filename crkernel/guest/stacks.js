@@ -19,6 +19,7 @@ const framesOf = new WeakMap(); // error -> all its frames
 const { get: find, set: keep } = WeakMap.prototype;
 let headerOf;
 let last = null; // {thrown}: what was told last
+let before = null; // and what before that
 
 /** A frame as text. In a TypeScript file that Node transformed it shows what was typed. */
 function frameOf(site, file) {
@@ -69,7 +70,13 @@ function install({ setPrepare, prepare }) {
 
 /** An error is told; it is the one that whole() is about until the next. */
 function note(thrown) {
+  before = last;
   last = { thrown };
+}
+
+/** It was not told after all. */
+function retract() {
+  last = before;
 }
 
 /** The own property of an error, unless it takes a getter to have it. */
@@ -111,4 +118,4 @@ function whole() {
   return lines;
 }
 
-module.exports = { HERE, install, note, whole };
+module.exports = { HERE, install, note, retract, whole };

@@ -93,7 +93,8 @@ async function execute(given) {
       const at = typedPosition(layers, other.complaint);
       return refused(typed, request.cell, { ...other.complaint, ...at });
     }
-    return other?.code === undefined ? answer : await askMain({ ...request, ...under(other), typed });
+    if (other?.code === undefined) return answer;
+    return await askMain({ ...request, ...under(other), typed, again: true });
   } finally {
     if (running === request) running = null;
   }

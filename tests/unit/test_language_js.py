@@ -25,6 +25,20 @@ def test_results_of_earlier_cells_are_at_hand(guest: Guest) -> None:
     ), "Out can be emptied"
 
 
+@pytest.mark.parametrize("code", ["import 'node:fs'", "enum E { A }; E.A", "let n: number = 1"])
+def test_a_cell_that_runs_after_all_leaves_no_error(guest: Guest, code: str) -> None:
+    """V8 refuses it as it stands, and then it is run as what it is."""
+    guest.value(code)
+    assert guest.value("_error") is None
+    assert guest.call("stack")["lines"] == []
+    guest.error("throw new TypeError('mine')")
+    guest.value(code)
+    assert guest.value("_error.message") == "'mine'"
+    assert guest.call("stack")["lines"][0] == "TypeError: mine"
+    guest.error("import 'node:nothing'")
+    assert guest.value("_error.code") == "'ERR_UNKNOWN_BUILTIN_MODULE'"
+
+
 def test_results_of_long_ago_are_forgotten(guest: Guest) -> None:
     for cell in (1, 2, 1001):
         guest.run(f"({{ from: {cell} }})", cell=str(cell))
