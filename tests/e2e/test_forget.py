@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from _driver import nest_of
 from driver import Kernel
 
 pytestmark = pytest.mark.e2e
+
+
+@contextlib.contextmanager
+def _no_children(pid: int) -> Iterator[None]:
+    """Kill each child that a process forks meanwhile, at once."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    known = set(path.read_text().split())
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for child in set(path.read_text().split()) - known:
+                os.kill(int(child), signal.SIGKILL)
+                known.add(child)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _staging(kernel: Kernel) -> int:
@@ -50,6 +80,44 @@ def test_where_the_guest_would_come_back_to_stays(fresh_kernel: Kernel) -> None:
     kernel.fails("process.exit(3)")
     assert kernel.value("x") == 3
     assert "different branches" in kernel.fails("%forget 3..2").reply["evalue"]
+
+
+def test_a_branch_goes_without_the_other(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.x = 1; require('fs').writeFileSync('/tmp/f', Buffer.alloc(20e6, 1)); 0")
+    kernel.ok("x = 2")
+    kernel.ok("x = 3; require('fs').appendFileSync('/tmp/f', 'more')")
+    kernel.rewind(1)
+    there = kernel.ok("x = 4").count
+    assert kernel.ok("%forget 2..3").shown.startswith("2 checkpoints")
+    assert "nearest state before it is 1" in kernel.fails("%rewind 3").traceback
+    last = kernel.ok("x = 5").count
+    assert kernel.ok("%forget 1").shown.startswith("1 checkpoint")
+    kernel.rewind(there)  # with the contents that 1 had brought
+    assert kernel.value("[x, require('fs').statSync('/tmp/f').size]") == [4, 20_000_000]
+    kernel.rewind(last)
+    assert kernel.value("x") == 5
+
+
+def test_one_that_was_killed_halfway_is_done_the_next_time(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.x = 1")
+    kernel.ok(
+        "const fs = require('fs'); fs.mkdirSync('/tmp/many');"
+        "for (let n = 0; n < 8000; n++) fs.writeFileSync(`/tmp/many/${n}`, 'x'.repeat(5000)); 0"
+    )
+    kernel.ok("fs.rmSync('/tmp/many', { recursive: true }); x = 3")
+    staging = _staging(kernel)
+    with _no_children(nest_of(kernel)):
+        forgetting = kernel.run("%forget 2")  # which takes its process some 100 ms
+    assert "its process was ended" in forgetting.error
+    assert "dropped by %forget" in kernel.fails("%rewind 2").reply["evalue"]
+    kernel.ok("%forget 2")
+    assert _staging(kernel) < staging - 20
+    kernel.rewind(1)
+    assert kernel.value("x") == 1
+    kernel.rewind(3)
+    assert kernel.value("x") == 3
 
 
 def test_the_root_of_all_kernels_is_not_dropped(fresh_kernel: Kernel) -> None:

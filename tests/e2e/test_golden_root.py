@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import containers
+import driver
 import pytest
 from _driver import eventually
 from driver import Kernel
 
 from crkernel import golden_root, image
 from crkernel.engines import Limits
+from crkernel.engines.docker import container, images
 from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
@@ -21,11 +24,18 @@ DRAW = """(() => { const c = require("crypto");
     return [Math.random(), c.randomUUID(), c.randomBytes(8).toString("hex")]; })()"""
 
 
-@pytest.mark.local_only("in Docker golden roots lie in a volume")
+def usual() -> Path:
+    """The folder of the golden root for the usual limits."""
+    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
+    if driver.engine == "local":
+        return image.require_image() / "golden" / key
+    volume = containers.client().volumes.get(container.golden_volume(images.code_tag()))
+    return Path(volume.attrs["Mountpoint"]) / key
+
+
 def test_there_is_one_for_the_usual_limits() -> None:
     """`crkernel image build` makes it."""
-    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
-    assert (image.require_image() / "golden" / key / "memory").exists()
+    assert (usual() / "memory").exists()
 
 
 def test_a_checkpoint_holds_what_was_written_since(fresh_kernel: Kernel) -> None:
@@ -47,14 +57,12 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.local_only("in Docker golden roots lie in a volume")
 @pytest.mark.parametrize("damage", [_garble, _cut])
 @pytest.mark.parametrize("file", ["core-5000.img", "memory"])
 def test_a_damaged_one_is_made_anew(
     start_kernel: Callable[..., Kernel], damage: Callable[[Path], None], file: str
 ) -> None:
-    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
-    folder = image.require_image() / "golden" / key
+    folder = usual()
     before = folder.stat().st_ino
     damage(folder / file)
     kernel = start_kernel()
@@ -82,10 +90,8 @@ def _flip(path: Path) -> None:
     path.chmod(0o444)
 
 
-@pytest.mark.local_only("in Docker golden roots lie in a volume")
 def test_damage_that_a_start_does_not_see_is_told(start_kernel: Callable[..., Kernel]) -> None:
-    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
-    folder = image.require_image() / "golden" / key
+    folder = usual()
     before = folder.stat().st_ino
     _flip(folder / "memory")
     kernel = start_kernel()
@@ -105,6 +111,28 @@ def test_damage_that_a_start_does_not_see_is_told(start_kernel: Callable[..., Ke
     assert again.ok("1 + 1").text == "2"
     assert eventually(lambda: folder.is_dir() and folder.stat().st_ino != before, 30)
     assert not (folder / "damaged").exists()
+
+
+def test_a_restart_after_damage_boots_its_own(start_kernel: Callable[..., Kernel]) -> None:
+    """The life before it needs the damaged one, and so it stays until that kernel has ended."""
+    folder = usual()
+    before = folder.stat().st_ino
+    kernel = start_kernel()
+    kernel.ok("globalThis.x = 1")
+    _flip(folder / "memory")
+    kernel.rewind("root")  # has it read through
+    assert eventually(lambda: (folder / "damaged").exists(), 30)
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=30)
+    kernel.ok("globalThis.x = 2")
+    assert "cannot be restored: the memory file" in kernel.fails("%rewind r1.1").reply["evalue"]
+    kernel.ok("x = 3")
+    kernel.ok("%undo")
+    assert kernel.value("x") == 2
+    assert folder.stat().st_ino == before
+    kernel.close()
+    assert start_kernel().ok("1 + 1").text == "2"
+    assert eventually(lambda: folder.is_dir() and folder.stat().st_ino != before, 30)
 
 
 def test_other_limits_boot_their_own(start_kernel: Callable[..., Kernel]) -> None:
