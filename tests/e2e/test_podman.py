@@ -23,6 +23,7 @@ import psutil
 import pytest
 from _driver import eventually, open_up, travels
 from driver import SECONDS, Kernel
+from registry import Registry
 
 import crkernel
 from crkernel.doctor import examine
@@ -107,6 +108,21 @@ def podman(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_time_travel(podman: str, start_kernel: Callable[..., Kernel]) -> None:
     travels(start_kernel(), podman)
+
+
+@pytest.mark.usefixtures("podman")
+def test_packages_come_by_an_annex(
+    start_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+    registry.publish("one", "1.0.0", {"index.js": "module.exports = 1"})
+    monkeypatch.setenv("npm_config_registry", registry.url)
+    try:
+        kernel = start_kernel()
+        kernel.ok("%npm install one")
+        assert kernel.value("require('one')") == 1
+    finally:
+        registry.close()
 
 
 def test_the_container_is_confined_as_dockers_is(
