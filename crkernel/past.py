@@ -135,6 +135,25 @@ class Past:
         name = self._names.get(key)
         return name is not None and await self._thinner.rebase(name)
 
+    @property
+    def before_newest(self) -> str | None:
+        """The checkpoint that an undo goes to; None if there is none that can be restored."""
+        try:
+            return self.timeline.restorable(self.timeline.undo_target()).key
+        except UserError:
+            return None
+
+    async def settled(self, key: str) -> None:
+        """Wait until a checkpoint will not change its form any more."""
+        await self._thinner.done_with(self._names[key])
+
+    async def prepare(self, key: str, sandbox: Sandbox) -> bool:
+        """Get an empty sandbox ready for `restore`; False if there is no memory for that. Raises
+        CRKernelError."""
+        name = self._names[key]
+        async with self._thinner.hold(name):
+            return await sandbox.prepare(name)
+
     def name(self, key: str) -> str:
         """The name in staging of a checkpoint that can be restored."""
         return self._names[key]

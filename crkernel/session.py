@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from crkernel.ahead import Ahead
 from crkernel.background import Background
 from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
@@ -85,6 +86,8 @@ class Session:
             self._background,
             self._twins.on_checkpoint,
         )
+        spare, settled = self._present.spare, self._cells.settled
+        self._ahead = Ahead(self._past, spare, settled, self._background)
         self._delivery = Delivery(engine)
 
     @property
@@ -336,7 +339,10 @@ class Session:
 
     async def status(self) -> Json:
         """For %status: values by section."""
-        return await status(self.engine, self.language_version, self._past, self._twins.swaps)
+        spare = self._present.spare
+        return await status(
+            self.engine, self.language_version, self._past, self._twins.swaps, spare.ready_for
+        )
 
     # -- one at a time
 
@@ -346,6 +352,7 @@ class Session:
         lives: one that died meanwhile is put back first."""
         async with self._lock:
             self._past.touch()
+            self._ahead.stop()
             self._present.reachable.clear()
             await self._cells.settled()
             if self._present.live is None:
@@ -356,6 +363,7 @@ class Session:
                 yield self._present.live
             finally:
                 self._present.reachable.set()
+                self._ahead.go_on()
 
     # -- the transaction
 

@@ -12,7 +12,9 @@ _NEWEST = 8
 """So many checkpoints is the cost shown of."""
 
 
-async def status(engine: Engine, version: str, past: Past, swaps: int) -> Json:
+async def status(
+    engine: Engine, version: str, past: Past, swaps: int, ready_for: str | None
+) -> Json:
     """Values by section, of a session whose guest has a runtime of that version."""
     told, limits, unit = await engine.status(), engine.limits, 1 << 20
     used, whole = told["staging used"] / unit, told["staging size"] // unit
@@ -35,6 +37,7 @@ async def status(engine: Engine, version: str, past: Past, swaps: int) -> Json:
             "head": past.timeline.head,
             "checkpoints": len(past.timeline),
             "twin swaps": swaps,
+            "spare is ready for": ready_for or "no checkpoint",
         },
         "newest checkpoints": await _costs(past),
         "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in past.last.items()},

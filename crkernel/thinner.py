@@ -104,6 +104,13 @@ class Thinner:
             async with self._free:
                 self._free.notify_all()
 
+    async def done_with(self, name: str) -> None:
+        """Wait until a checkpoint is as small as it gets."""
+        async with self._free:
+            await self._free.wait_for(
+                lambda: name != self._current and all(job.name != name for job in self._jobs)
+            )
+
     async def drop(self, names: Collection[str]) -> int:
         """Take checkpoints out of staging; bytes that are free now. Raises EngineError."""
         async with self._free:

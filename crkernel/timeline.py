@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -268,10 +269,11 @@ class Timeline:
 
         Later states belong to their cell: an undo at 7+1 takes back cell 7 as well.
         """
-        cells = [c for c in self._upward(self.head) if not c.is_later]
-        if n < 1 or n >= len(cells):
-            raise _too_few("undo", len(cells) - 1, "before")
-        return self.before(cells[n - 1].key)
+        cells = (c for c in self._upward(self.head) if not c.is_later)
+        found = list(islice(cells, max(n, 0) + 1))
+        if not 0 < n < len(found):
+            raise _too_few("undo", len(found) + sum(1 for _ in cells) - 1, "before")
+        return self.before(found[n - 1].key)
 
     def redo_target(self, n: int = 1) -> str:
         """The state `n` cells ahead on the way that the head last took, e.g. before an undo.

@@ -175,6 +175,12 @@ class Sandbox:
             files=int(answer["files"]),
         )
 
+    async def prepare(self, name: str) -> bool:
+        """Do all of a restore that can be done before somebody waits for it, in this sandbox, which
+        has had no guest yet; False if there is no memory for it. Whatever is restored then may be
+        another checkpoint. Raises RestoreFailed; then the sandbox is of no more use."""
+        return bool((await self._request("prepare", name=name))["ready"])
+
     async def restore(self, name: str, *, twin: bool = False) -> Restored:
         """Bring a checkpoint to life in this sandbox, which has had no guest yet; returns when the
         guest has answered. The clock of a `twin` goes on as that of the guest that was dumped.

@@ -2,10 +2,14 @@
 
 Without that every timer would be due at once after a rewind, and a guest restored after a reboot
 would see time run backwards, which ends Node at once. (time_namespaces(7))
+
+A guest lives in a time namespace of its own. Its supervisor and the CRIU that dumps it live by the
+same clock: CRIU takes processes in namespaces other than its own for containers.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -15,24 +19,35 @@ _BILLION = 1_000_000_000
 
 
 class Clock:
-    """The time namespace of this process's children."""
+    """That of the guest in a sandbox."""
 
     def __init__(self) -> None:
         self._offset = 0  # nanoseconds between the host's clock and the guest's
 
     def now(self) -> tuple[int, int]:
         """The guest's CLOCK_MONOTONIC and the host's, in nanoseconds."""
-        host = time.monotonic_ns()
-        return host + self._offset, host
+        guest = time.monotonic_ns()
+        return guest, guest - self._offset
 
-    def enter(self, then: Sequence[int] | None = None, *, goes_on: bool = False) -> None:
-        """Children started from here on live in a time namespace of their own, where it is as late
-        as `then` for a guest, or where time `goes_on` as it did for that one."""
+    def part(self) -> None:
+        """Children started from here on live in a time namespace of their own, which goes on as
+        ours does."""
         sc.unshare(sc.CLONE_NEWTIME)
-        if then is None:
-            return
+
+    def set(self, pid: int, then: Sequence[int], *, goes_on: bool) -> None:
+        """For the first child of a process that has a time namespace for it, it is as late as
+        `then` for a guest, or time `goes_on` as it did for that one. Raises OSError where there has
+        been a child already."""
         guest, host = then
         self._offset = guest - (host if goes_on else time.monotonic_ns())
         seconds, nanoseconds = divmod(self._offset, _BILLION)
-        with open("/proc/self/timens_offsets", "w") as file:
+        with open(f"/proc/{pid}/timens_offsets", "w") as file:
             file.write(f"monotonic {seconds} {nanoseconds}\nboottime {seconds} {nanoseconds}\n")
+
+    def share(self, pid: int) -> None:
+        """Live by the clock of the guest `pid` from here on, as children do."""
+        namespace = os.open(f"/proc/{pid}/ns/time", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sc.enter(namespace, sc.CLONE_NEWTIME)
+        finally:
+            os.close(namespace)

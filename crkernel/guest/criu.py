@@ -20,10 +20,13 @@ from . import activity, protobuf
 from .protobuf import Field
 
 CRIU = "/usr/sbin/criu"
-SHIMS = "/usr/lib/crkernel-shims/noseccomp.so /usr/lib/crkernel-shims/libgnutls.so.30"
+_SHIMS = "/usr/lib/crkernel-shims"
+SHIMS = f"{_SHIMS}/noseccomp.so {_SHIMS}/libgnutls.so.30"
 """Preloaded into CRIU: it sees no seccomp filters (docs/security.md), and starts faster."""
-DUMP_SHIMS = f"{SHIMS} /usr/lib/crkernel-shims/connections.so"
+DUMP_SHIMS = f"{SHIMS} {_SHIMS}/connections.so"
 """For a dump too: TCP connections go on as if nothing had been."""
+_RESTORE_SHIMS = f"{SHIMS} {_SHIMS}/newtime.so"
+"""And it has a time namespace for what it restores, which nobody has entered yet."""
 
 _DUMP, _RESTORE, _CHECK, _NOTIFY = 1, 2, 3, 6  # enum criu_req_type
 _LOG_LEVEL = 2  # errors and warnings: what a refusal is explained from
@@ -61,8 +64,7 @@ class Criu:
     found out about the kernel: 30 ms less for each call.
 
     The process for the next dump can be started ahead of it (`prepare`): loading CRIU and its
-    libraries takes 1.5 ms. Not that for a restore: it has to start in the guest's time namespace,
-    which is made then.
+    libraries takes 1.5 ms. A restore is begun and finished by two calls, with any time in between.
     """
 
     def __init__(self, runtime: int) -> None:
@@ -77,7 +79,7 @@ class Criu:
     def prepare(self) -> None:
         """Start the process for the next dump, unless it waits already."""
         if self._ready is None:
-            self._ready = _Worker(self._runtime, ())
+            self._ready = _Worker(self._runtime)
 
     def dump(
         self,
@@ -102,7 +104,7 @@ class Criu:
             *[(37, f"pipe[{inode}]") for inode in pipes],
             *_common(images, images, "dump.log"),
         ]
-        with self._worker(()) as worker:
+        with self._worker() as worker:
             _send(worker.rpc, _DUMP, options)
             hooks = {"post-dump": lambda: when_frozen(worker.pid)}
             _result(worker, images, "dump.log", hooks)
@@ -110,54 +112,86 @@ class Criu:
             raise CriuError("the guest was ended meanwhile")
         return _times(images)
 
-    def restore(self, images: int, work: int, pipes: Sequence[tuple[int, int]]) -> int:
-        """Bring a dumped tree back and return the process id of its root, a child of PID 1.
+    def restore(self, images: int, work: int, pipes: Sequence[tuple[int, int]]) -> Restoring:
+        """Begin to bring a dumped tree back: CRIU reads the images, and waits for `finish`.
 
         `pipes` are (inode when dumped, descriptor that takes its place). `work` takes CRIU's log.
-        Raises CriuError.
         """
         inherited = [
             (27, protobuf.encode([(1, f"pipe:[{inode}]"), (2, _FIRST_PIPE_FD + i)]))
             for i, (inode, _) in enumerate(pipes)
         ]
         options: list[Field] = [*inherited, *_common(images, work, "restore.log")]
-        with self._worker([descriptor for _, descriptor in pipes]) as worker:
-            _send(worker.rpc, _RESTORE, options)
-            answer = _result(worker, work, "restore.log", {})
-        return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
+        worker = _Worker(self._runtime, [fd for _, fd in pipes], _RESTORE_SHIMS)
+        _send(worker.rpc, _RESTORE, options)
+        return Restoring(worker, work)
 
     def check(self) -> None:
         """Ask CRIU for nothing: it probes the machine and keeps what it finds."""
-        with self._worker(()) as worker:
+        with self._worker() as worker:
             options: list[Field] = [(1, self._runtime), (67, True)]
             worker.rpc.send(protobuf.encode([(1, _CHECK), (2, protobuf.encode(options))]))
             worker.rpc.recv(_MAX_ANSWER)
 
     @contextmanager
-    def _worker(self, inherited: Sequence[int]) -> Iterator[_Worker]:
+    def _worker(self) -> Iterator[_Worker]:
         """The waiting process if it will do, else a new one; ended afterwards."""
         worker, self._ready = self._ready, None
-        if worker is None or worker.has_ended or inherited:
-            worker = _Worker(self._runtime, inherited)
-        try:
+        if worker is None or worker.has_ended:
+            worker = _Worker(self._runtime)
+        with _ended(worker):
             yield worker
-        except ConnectionError as error:
-            raise CriuError("CRIU was ended before it had done its work") from error
-        finally:
-            worker.end()
+
+
+class Restoring:
+    """A restore that has begun: no process of the tree is there yet."""
+
+    def __init__(self, worker: _Worker, work: int) -> None:
+        self._worker = worker
+        self._work = work
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether somebody has ended CRIU while it waited."""
+        return self._worker.has_ended
+
+    def finish(self, before: Callable[[int], None]) -> int:
+        """Have CRIU go on; the process id of the tree's root, a child of PID 1. `before` is called
+        with CRIU's process id before the first process is made. Raises CriuError."""
+        with _ended(self._worker) as worker:
+            hooks = {"pre-restore": lambda: before(worker.pid)}
+            answer = _result(worker, self._work, "restore.log", hooks)
+        return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
+
+    def end(self) -> None:
+        """It is not wanted any more."""
+        self._worker.end()
+
+
+@contextmanager
+def _ended(worker: _Worker) -> Iterator[_Worker]:
+    """It has one thing to do, and is ended afterwards."""
+    try:
+        yield worker
+    except ConnectionError as error:
+        raise CriuError("CRIU was ended before it had done its work") from error
+    finally:
+        worker.end()
 
 
 class _Worker:
-    """A `criu swrk` with its end of a socket as descriptor 3; with `inherited`, for a restore."""
+    """A `criu swrk` with its end of a socket as descriptor 3."""
 
-    def __init__(self, runtime: int, inherited: Sequence[int]) -> None:
+    def __init__(
+        self, runtime: int, inherited: Sequence[int] = (), shims: str = DUMP_SHIMS
+    ) -> None:
         self.rpc, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_WRONLY, 0) for number in (1, 2)]
         actions = [*quiet, (os.POSIX_SPAWN_DUP2, theirs.fileno(), _RPC_FD)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, _FIRST_PIPE_FD + i) for i, fd in enumerate(inherited)]
         environment = {
             "PATH": "/usr/sbin:/usr/bin",
-            "LD_PRELOAD": SHIMS if inherited else DUMP_SHIMS,
+            "LD_PRELOAD": shims,
             "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
         }
         command = ["criu", "swrk", str(_RPC_FD)]

@@ -21,16 +21,18 @@ RESOLV_CONF = "/run/resolv.conf"
 HOST_FILES = "/tmp/host"
 _CONNECTIONS = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
 _BUCKETS = 1024
+_PASSING_BYTES = 1 << 20
 _PLAIN = sc.MS_NOSUID | sc.MS_NODEV
 
 
-def build(disk: int, *, network: bool) -> tuple[int, int]:
-    """Make them and return descriptors of the writable tree (at most `disk` bytes) and of staging.
+def build(disk: int, *, network: bool) -> tuple[int, int, int]:
+    """Make them and return descriptors of the writable tree (at most `disk` bytes), of staging and
+    of a place for what the supervisor and CRIU write in passing, which goes with the sandbox.
 
-    Staging is in no mount of the sandbox afterwards: nobody gets there but through that descriptor,
-    which the guest cannot reach.
+    Staging and that place are in no mount of the sandbox afterwards: nobody gets there but through
+    a descriptor, which the guest cannot reach.
     """
-    staging = _take_staging()
+    staging = _take(STAGING)
     _new_proc()
     if network:
         sc.mount(RESOLV_CONF, "/etc/resolv.conf", flags=sc.MS_BIND)
@@ -39,15 +41,15 @@ def build(disk: int, *, network: bool) -> tuple[int, int]:
     options = "newinstance,ptmxmode=0666,mode=620"
     sc.mount("devpts", "/dev/pts", "devpts", sc.MS_NOSUID | sc.MS_NOEXEC, options)
     _new_tree(disk, _WRITABLE)
-    tree = os.open("/mnt", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sc.detach("/mnt")
-    return tree, staging
+    tree = _take("/mnt")
+    sc.mount("tmpfs", "/mnt", "tmpfs", _PLAIN, f"mode=700,size={_PASSING_BYTES}")
+    return tree, staging, _take("/mnt")
 
 
 def build_courier(disk: int, files: Mapping[str, str]) -> tuple[int, int]:
     """Make those of a courier, with texts for `files` in HOST_FILES, and return descriptors of its
     working folder and of staging."""
-    staging = _take_staging()
+    staging = _take(STAGING)
     sc.detach(memory.FOLDER)
     _new_proc()
     _new_tree(disk, {name: _WRITABLE[name] for name in ("work", "tmp")})
@@ -61,9 +63,10 @@ def build_courier(disk: int, files: Mapping[str, str]) -> tuple[int, int]:
     return os.open(process.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), staging
 
 
-def _take_staging() -> int:
-    descriptor = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sc.detach(STAGING)
+def _take(mount: str) -> int:
+    """Out of sight, to be reached by a descriptor alone."""
+    descriptor = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sc.detach(mount)
     return descriptor
 
 

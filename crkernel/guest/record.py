@@ -13,10 +13,20 @@ from . import wire
 from .memory import path_of
 
 NAME = "crkernel.json"
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TRAVELLING = ("added", "hello", "last_pid", "leftovers", "monotonic", "pipes")
 """What of a record means the same in another staging."""
 _MOST_PID = 1 << 22
 _MOST = 1 << 62
+
+
+def open_directory(staging: int, name: str, *, make: bool = False) -> int:
+    """A descriptor of a directory in staging. Raises OSError."""
+    if "/" in name or name.startswith("."):
+        raise OSError(f"{name!r} is no name of a checkpoint")
+    if make:
+        os.mkdir(name, 0o700, dir_fd=staging)
+    return os.open(name, DIRECTORY, dir_fd=staging)
 
 
 def write(directory: int, record: wire.Message) -> None:

@@ -60,7 +60,6 @@ _DENIED = {
     "quotactl": (179, 60),
     "reboot": (169, 142),
     "request_key": (249, 218),
-    "setns": (308, 268),
     "settimeofday": (164, 170),
     "swapoff": (168, 225),
     "swapon": (167, 224),
@@ -70,6 +69,7 @@ _DENIED = {
     "vhangup": (153, 58),
 }
 _SOCKET, _SOCKETPAIR, _UNSHARE, _CLONE = (41, 53, 272, 56) if X86_64 else (198, 199, 97, 220)
+_SETNS = 308 if X86_64 else 268
 _FCNTL, _F_SETPIPE_SZ = 72 if X86_64 else 25, 1031
 _PRLIMIT = 302 if X86_64 else 261
 
@@ -104,6 +104,8 @@ def program(families: tuple[int, ...] = _SOCKET_FAMILIES) -> bytes:
         code += _when(call, [*allowed, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
     # A restore needs a time namespace, which needs a capability that the guest does not have.
     code += _when(_UNSHARE, [_step(_JUMP_EQ, CLONE_NEWTIME, 1, 0), _step(_RETURN, refused)])
+    into_time = [_step(_LOAD, _ARG1), _step(_JUMP_EQ, CLONE_NEWTIME, 1, 0), _step(_RETURN, refused)]
+    code += _when(_SETNS, into_time)
     code += _when(_CLONE, [_step(_JUMP_SET, _NEW_NAMESPACES, 0, 1), _step(_RETURN, refused)])
     # To set limits of another process the same user id is enough: the supervisor's could be set.
     code += _when(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import shutil
 import signal
@@ -18,20 +17,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import activity, golden, integrity, memory, mounts, process, record, seccomp, uplink, wire
+from . import (
+    activity,
+    golden,
+    integrity,
+    memory,
+    mounts,
+    process,
+    record,
+    seccomp,
+    uplink,
+    wire,
+)
 from . import syscalls as sc
 from .clock import Clock
 from .criu import STAGING_FULL, Criu, CriuError
 from .link import Channel
-from .process import Guest, GuestEnded, Pipes
+from .process import Guest, GuestEnded
 from .rest import Rest
+from .restore import Restore
 from .tree import Tree
 
 _HELLO_SECONDS = 20.0
 _ANSWER_SECONDS = 2.0
 _WATCHED = (process.WORK, "/tmp")
 _PATH_COLUMN = 73  # of /proc/PID/maps
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Refused(Exception):
@@ -47,7 +57,7 @@ def main(kernel: Channel, disk: int, settled: int, *, network: bool) -> None:
     descriptor `settled` is closed."""
     sc.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's only handler
-    tree, staging = mounts.build(disk, network=network)
+    tree, staging, work = mounts.build(disk, network=network)
     mounts.own_connections()
     if network:
         uplink.tune()
@@ -56,21 +66,25 @@ def main(kernel: Channel, disk: int, settled: int, *, network: bool) -> None:
     socket.sethostname("crkernel")
     sc.no_new_privileges()
     sc.install_seccomp(seccomp.program())
-    Supervisor(kernel, staging, tree, network=network).serve()
+    Supervisor(kernel, staging, tree, work, network=network).serve()
 
 
 class Supervisor:
     """Serves one kernel over the channel `kernel`. Checkpoints lie in the directory descriptor
-    `staging`, the writable tree in `tree`."""
+    `staging`, the writable tree in `tree`, what else it writes in `work`."""
 
-    def __init__(self, kernel: Channel, staging: int, tree: int, *, network: bool) -> None:
+    def __init__(
+        self, kernel: Channel, staging: int, tree: int, work: int, *, network: bool
+    ) -> None:
         self._kernel = kernel
         self._network = network
         self._requests = wire.Decoder()
         self._staging = staging
+        self._work = work
         self._tree = Tree(tree, staging)
         self._clock = Clock()
         self._guest: Guest | None = None
+        self._ready: Restore | None = None
         self._hello: wire.Message = {}
         self._memory: wire.Message = {}  # fingerprints of what the guest was restored with
         self._selector = selectors.DefaultSelector()
@@ -81,11 +95,12 @@ class Supervisor:
             "dump": self._dump,
             "kill": self._kill,
             "place": self._place,
+            "prepare": self._prepare,
             "restore": self._restore,
             "rested": self._is_rested,
             "warm": self._warm,
         }
-        self._criu = Criu(_open_directory(staging, "runtime"))
+        self._criu = Criu(record.open_directory(staging, "runtime"))
         self._rest = Rest(lambda: self._criu.waiting)
 
     def serve(self) -> None:
@@ -128,7 +143,7 @@ class Supervisor:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
         self._await_network()
-        self._clock.enter()
+        self._clock.part()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
         self._rest.of(_worker(self._hello))
@@ -159,7 +174,7 @@ class Supervisor:
         self._finish_calls(guest)
         self._reap_orphans()
         meta: wire.Message = {"pipes": guest.pipes.inodes(), "hello": self._hello}
-        images = _open_directory(self._staging, name, make=True)
+        images = record.open_directory(self._staging, name, make=True)
 
         def when_frozen(criu_pid: int) -> None:
             if strays := activity.strays((guest.pid, criu_pid)):
@@ -205,41 +220,45 @@ class Supervisor:
             raise Refused("SandboxDied", "the guest has just ended") from error
         self._drain(guest)
 
+    def _prepare(self, request: wire.Message) -> wire.Message:
+        """Do all of a restore that can be done before somebody waits for it."""
+        with _restoring():
+            restore = self._restore_of(str(request["name"]))
+            if ready := restore.has_room():
+                restore.place_files()
+                self._ready = restore
+            else:
+                restore.drop()
+        return {"ready": ready}
+
     def _restore(self, request: wire.Message) -> wire.Message:
-        if self._guest:
-            raise Refused("EngineError", "the sandbox has a guest already")
         start = time.monotonic()
         self._await_network()
-        pipes = Pipes.make()
-        try:
-            with self._images(str(request["name"])) as (images, work):
-                meta = golden.read(str(request["name"]), images)
-                if found := integrity.damage(self._staging, images, meta):
-                    raise CriuError(f"the checkpoint is damaged: {found}")
-                if meta["files"] is not None:
-                    self._tree.restore(meta["files"])
-                self._clock.enter(meta["monotonic"], goes_on=request["twin"])
-                inherited = [(meta["pipes"][str(n)], fd) for n, fd in pipes.theirs.items()]
-                pid = self._criu.restore(images, work, inherited)
-        except (CriuError, OSError) as error:
-            pipes.close()
-            raise Refused("RestoreFailed", _words(error)) from error
-        except (KeyError, TypeError, ValueError) as error:
-            pipes.close()
-            raise Refused("RestoreFailed", f"the checkpoint is damaged: {error!r}") from error
-        seconds = time.monotonic() - start
-        pipes.hand_over()
-        process.set_next_pid(meta["last_pid"] + 1)
-        guest = Guest(pid, pipes, self._forward, meta["leftovers"])
+        with _restoring():
+            restore = self._restore_of(str(request["name"]))
+            guest = restore.finish(self._forward, self._clock, twin=request["twin"])
+            seconds = time.monotonic() - start
+            self._clock.share(guest.pid)
         try:
             fresh = request["name"].startswith(golden.PREFIX)
             guest.call({"id": 0, "op": "hello", "restored": True, "fresh": fresh})
         except GuestEnded:
             pass  # the wait for its answer tells
         self._adopt(guest)
-        self._hello, self._memory = meta["hello"], meta["memory"]
+        self._hello, self._memory = restore.hello, restore.memory
         self._rest.of(_worker(self._hello))
-        return {"hello": meta["hello"], "seconds": seconds}
+        return {"hello": self._hello, "seconds": seconds}
+
+    def _restore_of(self, name: str) -> Restore:
+        """The one that is ready if it is of this checkpoint, else one that has just begun."""
+        if self._guest:
+            raise Refused("EngineError", "the sandbox has a guest already")
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            if ready.name == name and ready.stands:
+                return ready
+            ready.drop()
+        return Restore(name, self._staging, self._work, self._tree, self._criu)
 
     def _await_network(self) -> None:
         if self._network and not uplink.is_up():
@@ -264,22 +283,6 @@ class Supervisor:
                 "EngineError", f"the guest's files cannot be changed: {reason}"
             ) from error
         return {}
-
-    @contextmanager
-    def _images(self, name: str) -> Iterator[tuple[int, int]]:
-        """A checkpoint's directory and one to work in, as descriptors."""
-        if name.startswith(golden.PREFIX):
-            images = os.open(golden.folder(name), _DIRECTORY)
-        else:
-            images = _open_directory(self._staging, name)
-        scratch = f"restore.{secrets.token_hex(8)}"
-        work = _open_directory(self._staging, scratch, make=True)
-        try:
-            yield images, work
-        finally:
-            os.close(images)
-            os.close(work)
-            shutil.rmtree(scratch, dir_fd=self._staging)
 
     # -- the guest's side
 
@@ -385,12 +388,15 @@ def _worker(hello: wire.Message) -> int:
     return thread if isinstance(thread, int) else 0
 
 
-def _open_directory(staging: int, name: str, *, make: bool = False) -> int:
-    if "/" in name or name.startswith("."):
-        raise OSError(f"{name!r} is no name of a checkpoint")
-    if make:
-        os.mkdir(name, 0o700, dir_fd=staging)
-    return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=staging)
+@contextmanager
+def _restoring() -> Iterator[None]:
+    """What comes of a restore that does not work."""
+    try:
+        yield
+    except (CriuError, OSError) as error:
+        raise Refused("RestoreFailed", _words(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused("RestoreFailed", f"the checkpoint is damaged: {error!r}") from error
 
 
 def _words(error: Exception) -> str:

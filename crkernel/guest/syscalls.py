@@ -56,9 +56,9 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
-def enter(process: int, flags: int) -> None:
-    """Go into namespaces of the process that a descriptor stands for."""
-    _check(_libc.setns(process, flags), "setns")
+def enter(descriptor: int, flags: int) -> None:
+    """Go into the namespace that a descriptor stands for, or into those of a process."""
+    _check(_libc.setns(descriptor, flags), "setns")
 
 
 def mount(

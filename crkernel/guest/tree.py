@@ -91,17 +91,34 @@ class Tree:
         assert self._latest is not None
         return Snapshot(self._latest, added)
 
-    def restore(self, name: str) -> None:
-        """Make an empty root what it was. Raises OSError."""
-        self.fill(read_manifest(self._staging, name))
+    @property
+    def latest(self) -> str | None:
+        """The newest snapshot, if the root is as that has it; a guest may have changed it since."""
+        return self._latest
+
+    def become(self, name: str) -> None:
+        """Make the root what a snapshot has, where there was nothing yet or another one. Raises
+        OSError, and the root is of no more use."""
+        if name == self._latest:
+            return
+        self._latest = None
+        manifest = read_manifest(self._staging, name)
+        stale = _stale({path: entry for path, (_, entry) in self._known.items()}, manifest)
+        for path, kind in reversed(stale.items()):  # what lies in a directory before it
+            (os.rmdir if kind == "directory" else os.unlink)(path, dir_fd=self._root)
+        self.fill(manifest, kept=self._known.keys() - stale.keys())
         self._latest = name
 
-    def fill(self, manifest: dict[str, Entry]) -> None:
-        """Make an empty root what a manifest says. Raises OSError."""
+    def fill(self, manifest: dict[str, Entry], kept: Collection[str] = ()) -> None:
+        """Make an empty root what a manifest says; of what it has, `kept` is there already. Raises
+        OSError."""
         for path, entry in manifest.items():
-            self._create(path, entry)
+            if path not in kept:
+                self._create(path, entry)
+            elif entry["kind"] == "directory":
+                os.chmod(path or ".", entry["mode"], dir_fd=self._root)
         for path, entry in reversed(manifest.items()):  # after what lies in a directory touched it
-            if entry["kind"] != "hardlink":
+            if entry["kind"] == "directory" or (entry["kind"] != "hardlink" and path not in kept):
                 times = (entry["mtime"], entry["mtime"])
                 os.utime(path or ".", ns=times, dir_fd=self._root, follow_symlinks=False)
         self._known = {
@@ -210,6 +227,18 @@ def read_manifest(staging: int, name: str) -> dict[str, Entry]:
     with open(os.open(name, os.O_RDONLY, dir_fd=staging), encoding="utf-8") as file:
         manifest: dict[str, Entry] = json.load(file)
     return manifest
+
+
+def _stale(before: dict[str, Entry], after: dict[str, Entry]) -> dict[str, str]:
+    """What has to go before the one can become the other: kinds by path. Directories stay if they
+    are in both, and links to a file go with it."""
+    stale: dict[str, str] = {}
+    for path, entry in before.items():
+        kind, new = entry["kind"], after.get(path, {})
+        same = new.get("kind") == kind if kind == "directory" else new == entry
+        if not same or (kind == "hardlink" and entry["target"] in stale):
+            stale[path] = kind
+    return stale
 
 
 def _changes(before: dict[str, Entry], after: dict[str, Entry]) -> list[str]:

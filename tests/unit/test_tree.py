@@ -65,7 +65,7 @@ def test_everything_comes_back(places: list[Place]) -> None:
     Path(os.fsdecode(os.fsencode(here.files) + b"/\xff\xfe")).write_text("not UTF-8")
     os.setxattr(here.files / "empty", "user.mark", b"\0yes")
     os.utime(here.files / "secret", ns=(1, 1_234_567_890))
-    there.tree.restore(here.tree.snapshot("one").name)
+    there.tree.become(here.tree.snapshot("one").name)
     assert listing(there.files) == listing(here.files)
     assert os.getxattr(there.files / "empty", "user.mark") == b"\0yes"
     assert (there.files / "same").samefile(there.files / "secret")
@@ -76,7 +76,7 @@ def test_holes_stay_holes(places: list[Place]) -> None:
     with (here.files / "sparse").open("wb") as file:
         file.seek(50 << 20)
         file.write(b"end")
-    there.tree.restore(here.tree.snapshot("one").name)
+    there.tree.become(here.tree.snapshot("one").name)
     copy = there.files / "sparse"
     assert copy.stat().st_size == (50 << 20) + 3
     assert copy.stat().st_blocks * 512 < 1 << 20
@@ -111,7 +111,7 @@ def test_older_snapshots_stay_what_they_were(places: list[Place]) -> None:
     (here.files / "f").write_text("new")
     (here.files / "g").write_text("more")
     here.tree.snapshot("two")
-    there.tree.restore(one)
+    there.tree.become(one)
     assert {p.name: p.read_text() for p in there.files.iterdir()} == {"f": "old"}
 
 
@@ -119,7 +119,7 @@ def test_a_restored_tree_goes_on_from_there(places: list[Place]) -> None:
     here, there = places
     (here.files / "f").write_text("old")
     one = here.tree.snapshot("one")
-    there.tree.restore(one.name)
+    there.tree.become(one.name)
     assert there.tree.snapshot("two").added == 0
     (there.files / "f").write_text("newer")
     assert there.tree.snapshot("three").added == 5
@@ -131,7 +131,7 @@ def test_links_are_never_followed(places: list[Place], tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "secret").write_text("host")
     (here.files / "way").symlink_to(outside)
-    there.tree.restore(here.tree.snapshot("one").name)
+    there.tree.become(here.tree.snapshot("one").name)
     assert (there.files / "way").is_symlink()
     assert b"host" not in b"".join(p.read_bytes() for p in here.staging.iterdir() if p.is_file())
 
