@@ -9,7 +9,6 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from bench import processes
-from bench.client import OURS, Kernel, kernels
 from bench.sandboxes import booted, execute, spare
 from bench.table import Table
 from crkernel.engines import Engine, Sandbox
@@ -21,6 +20,12 @@ _HEAPS = {
     "1 GB of typed arrays": ("Array.from({ length: 1024 }, typed)", 3),
     "4 GB of typed arrays": ("Array.from({ length: 4096 }, typed)", 1),
     "1 GB of objects": ("Array.from({ length: 9e6 }, (_, i) => ({ a: i, b: 's' + i, c: [i] }))", 3),
+    "1 GB of objects, after a major collection": (
+        "(globalThis.gc = (require('node:v8').setFlagsFromString('--expose-gc'),"
+        " require('node:vm').runInNewContext('gc')), "
+        "Array.from({ length: 9e6 }, (_, i) => ({ a: i, b: 's' + i, c: [i] })))",
+        3,
+    ),
     "1 GB of strings": (
         "Array.from({ length: 1024 }, (_, i) => String(Buffer.alloc(1e6, 65 + i % 26)))",
         3,
@@ -28,19 +33,18 @@ _HEAPS = {
     "1 GB of buffers": ("Array.from({ length: 16384 }, (_, i) => Buffer.alloc(65536, i))", 3),
 }
 _TYPED = "(_, i) => new Float64Array(131072).fill(i + 0.5)"
-_SMALL_CHANGE = "globalThis.change = new Uint8Array(1 << 20).fill(Date.now()); 0"
+_SMALL_CHANGE = "globalThis.change = new Uint8Array(1 << 20).fill(Date.now()); globalThis.gc?.(); 0"
 _STEPS = (("restore", "ms", "<= 1/15"), ("dump", "ms", "<= 1/8"), ("size", "MB", "<= 1/50"))
 _CLONES = 10
 _STAGING = 10 << 30
 """What the biggest heap takes at a time: its images, and the memory file that is made of them."""
 _GUEST = 5 << 30
-_SWAP_SECONDS = 60.0
 
 
 def run(n: int | None) -> list[Table]:
     """n: dumps and restores of each heap."""
     tables = [asyncio.run(_heap(kind, code, n or times)) for kind, (code, times) in _HEAPS.items()]
-    return [*tables, _rewinds(n or 5), asyncio.run(_sharing())]
+    return [*tables, asyncio.run(_sharing())]
 
 
 async def _heap(kind: str, code: str, n: int) -> Table:
@@ -82,37 +86,6 @@ async def _heap(kind: str, code: str, n: int) -> Table:
     table.add("rebase, in the background", "memory file", times["rebase"])
     table.add("reading through, in the background", "memory file", times["seal"])
     return table
-
-
-def _rewinds(n: int) -> Table:
-    table = Table("%undo and %rewind", "request to idle; baseline: the idle guest")
-    base: list[float] = []
-    for words, code in (("idle", "0"), ("1 GB", "Array.from({ length: 1024 }, typed)")):
-        with kernels(OURS) as (kernel,):
-            kernel.run(f"globalThis.typed = {_TYPED}; globalThis.heap = {code}; 0")
-            if code != "0":
-                _await_twin(kernel)
-            undos, rewinds = [], []
-            for i in range(n):
-                kernel.run(f"globalThis.x = {i}")
-                time.sleep(1.0)
-                undos.append(kernel.run("%undo").idle)
-                time.sleep(1.0)
-                rewinds.append(kernel.run("%rewind 1").idle)
-                time.sleep(1.0)
-            base = base or rewinds
-            aim = "" if code == "0" else "<= 80 ms, <= 3x"
-            table.add(f"%undo, {words}", "crkernel", undos, aim="<= 25 ms")
-            table.add(f"%rewind, {words}", "crkernel", rewinds, against=base, aim=aim)
-    return table
-
-
-def _await_twin(kernel: Kernel) -> None:
-    deadline = time.monotonic() + _SWAP_SECONDS
-    while time.monotonic() < deadline:
-        time.sleep(2.0)
-        if "twin swaps   0" not in " ".join(kernel.run("%status").texts):
-            return
 
 
 async def _sharing() -> Table:
