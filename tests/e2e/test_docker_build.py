@@ -17,6 +17,7 @@ from driver import Kernel
 
 from crkernel import image, image_steps
 from crkernel.engines.docker import archive, build, images
+from crkernel.errors import UserError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow]
 COMMAND = ["crkernel", "image", "build", "--engine", "docker", "--force", "--network", "host"]
@@ -111,6 +112,16 @@ def test_it_has_the_files_of_the_local_image(tmp_path: Path) -> None:
         built, local = files(one), files(other)
     assert len(local) > 5000
     assert built.items() ^ local.items() == set()
+
+
+def test_an_image_that_kernels_run_from_is_not_replaced(
+    start_kernel: Callable[..., Kernel],
+) -> None:
+    kernel = start_kernel()
+    kernel.ok("1")
+    with pytest.raises(UserError, match=f"image {images.code_tag()} is in use"):
+        build.build(print, force=True, from_tree=True)
+    assert kernel.ok("1 + 1").text == "2"
 
 
 def test_without_debians_image_it_is_the_local_tree(monkeypatch: pytest.MonkeyPatch) -> None:
