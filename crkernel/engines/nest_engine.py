@@ -75,7 +75,7 @@ class NestEngine(Engine):
                 yield data
             await answer
         finally:
-            writer.close()
+            await _hang_up(writer)
             with contextlib.suppress(CRKernelError):  # nobody listened to its end
                 await answer
 
@@ -94,7 +94,7 @@ class NestEngine(Engine):
             taken = await answer
         finally:
             pump.cancel()
-            writer.close()
+            await _hang_up(writer)
             await asyncio.gather(*both, return_exceptions=True)
         for key in taken["golden"]:
             self.inherit_golden(key)
@@ -108,6 +108,13 @@ class NestEngine(Engine):
 def _image() -> str:
     """What the guests in checkpoints were made of."""
     return f"{image.recipe_digest()}-{image.code_digest()}"
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Whatever has not been sent yet: nobody would take it."""
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def _pump(
