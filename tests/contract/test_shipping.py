@@ -11,7 +11,7 @@ import driver
 import pytest
 
 from crkernel import golden_root
-from crkernel.engines import Engine, Limits, Sandbox, open_engine
+from crkernel.engines import Engine, Limits, open_engine
 from crkernel.errors import (
     Corrupt,
     CRKernelError,
@@ -87,19 +87,6 @@ async def refused(other: Engine) -> Callable[..., Awaitable[CRKernelError]]:
         return caught.value
 
     return check
-
-
-async def golden(engine: Engine) -> Sandbox:  # noqa: F811
-    """A guest that was restored from the golden root of these limits."""
-    key = golden_root.key(JAVASCRIPT, engine.limits, engine.machine)
-    if engine.golden(key) is None:
-        first = await boot(engine)
-        await first.dump("root")
-        await first.end()
-        await engine.keep_golden("root", key)
-    name = engine.golden(key)
-    assert name is not None
-    return await restored(engine, name)
 
 
 # -- the same state ----------------------------------------------------------------------------
@@ -197,11 +184,14 @@ async def test_there_and_back_again(engine: Engine, other: Engine) -> None:  # n
     assert await run(await restored(engine, back[there["a"]]), "heap[63][9]") == "63"
 
 
+@pytest.mark.parametrize("limits", [Limits.default()])  # for which the image has a golden root
 async def test_golden_memory_goes_only_where_it_lacks(
     engine: Engine,  # noqa: F811
     other: Engine,
 ) -> None:
-    live = await golden(engine)
+    root = engine.golden(golden_root.key(JAVASCRIPT, engine.limits, engine.machine))
+    assert root is not None
+    live = await restored(engine, root)
     await run(live, "globalThis.x = 7")
     await live.dump("a")
     whole = await shipped(engine, "a")
