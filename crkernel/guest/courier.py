@@ -137,11 +137,8 @@ class Courier:
         """The manifest of a checkpoint."""
         if checkpoint.startswith(golden.PREFIX):
             return {}
-        directory = os.open(checkpoint, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._staging)
-        try:
+        with record.opened(checkpoint, self._staging) as directory:
             return read_manifest(self._staging, record.read(directory)["files"])
-        finally:
-            os.close(directory)
 
     def _check_lock(self) -> None:
         try:

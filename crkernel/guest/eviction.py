@@ -43,14 +43,15 @@ def drop(staging: str, names: Collection[str]) -> int:
     for name in dropped - bases:
         shutil.rmtree(f"{staging}/{name}")
         if name in left:
-            os.mkdir(f"{staging}/{name}", 0o700)
-            mark(staging, name)
+            mark(staging, name, make=True)
     share_room()
     return before - used()[0]
 
 
-def mark(staging: str, name: str) -> None:
+def mark(staging: str, name: str, *, make: bool = False) -> None:
     """From here on a checkpoint's folder stays only for what others need of it."""
+    if make:
+        os.mkdir(f"{staging}/{name}", 0o700)
     with open(f"{staging}/{name}/{DROPPED}", "w"):
         pass
 
@@ -88,12 +89,9 @@ def _lives(staging: str, name: str, dropped: Collection[str]) -> bool:
 
 def _contents(staging: str, living: list[wire.Message]) -> set[str]:
     """The names of manifests and of contents of files that checkpoints need."""
-    directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        manifests = {str(found["files"]) for found in living}
+    manifests = {str(found["files"]) for found in living}
+    with record.opened(staging) as directory:
         entries = [e for name in manifests for e in read_manifest(directory, name).values()]
-    finally:
-        os.close(directory)
     return manifests | {entry["content"] for entry in entries if "content" in entry}
 
 

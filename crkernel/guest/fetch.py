@@ -15,8 +15,6 @@ from .shipment import Outgoing, Refused
 from .sparse import extents
 from .tree import Entry, read_manifest
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
 
 def fetch(
     staging: str, names: Sequence[str], image: str, known: Collection[str], channel: Channel
@@ -43,13 +41,10 @@ class _Load:
         self._memory = list(dict.fromkeys(f for meta in wanted.values() for f in meta["memory"]))
         self._data: dict[str, list[tuple[int, int]]] = {}
         self._trees: dict[str, dict[str, Entry]] = {}
-        directory = os.open(staging, _DIRECTORY)
-        try:
+        with record.opened(staging) as directory:
             for meta in wanted.values():
                 if meta["files"] not in self._trees:
                     self._trees[meta["files"]] = read_manifest(directory, meta["files"])
-        finally:
-            os.close(directory)
         entries = [entry for tree in self._trees.values() for entry in tree.values()]
         contents = [entry["content"] for entry in entries if entry["kind"] == "file"]
         self._contents = {name: number for number, name in enumerate(dict.fromkeys(contents))}
@@ -126,20 +121,13 @@ class _Load:
 
     def _check_again(self) -> None:
         """That nothing has changed since it was read through."""
-        directory = os.open(self._staging, _DIRECTORY)
-        try:
+        with record.opened(self._staging) as directory:
             for name, meta in self._records.items():
-                path = f"{self._staging}/{name}"
-                images = os.open(path, _DIRECTORY)
-                try:
-                    needed = meta if name in self._wanted else meta | {"memory": {}}
+                needed = meta if name in self._wanted else meta | {"memory": {}}
+                with record.opened(f"{self._staging}/{name}") as images:
                     damage = integrity.damage(directory, images, needed)
-                finally:
-                    os.close(images)
-                if damage or record.at(path) != meta:
-                    raise Refused("EngineError", "a checkpoint was changed while it was sent")
-        finally:
-            os.close(directory)
+                    if damage or record.read(images) != meta:
+                        raise Refused("EngineError", "a checkpoint was changed while it was sent")
 
     def _folders(self) -> list[str]:
         return [f"{self._staging}/{name}" for name in self._records]

@@ -73,11 +73,8 @@ def make(source: str, target: str, key: str) -> dict[str, int]:
     """
     os.mkdir(target, 0o755)
     memory.rewrite(source, target, f"{target}/{_MEMORY}", f"{FOLDER}/{key}/{_MEMORY}")
-    directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with record.opened(target) as directory:
         sizes = record.images(directory, 1)  # it will be a copy
-    finally:
-        os.close(directory)
     record.carry(source, target, files=None, images=sizes)
     integrity.seal(target)
     for path in glob.glob(f"{target}/{_MEMORY}*"):

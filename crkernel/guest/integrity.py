@@ -48,12 +48,8 @@ def damage(staging: int, directory: int, meta: wire.Message) -> str | None:
     its record; all else are descriptors."""
     found = _images_damage(directory, meta["images"]) or _memory_damage(meta["memory"])
     if found is None and "base" in meta:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        base = os.open(str(meta["base"]), flags, dir_fd=staging)
-        try:
+        with record.opened(str(meta["base"]), staging) as base:
             found = _images_damage(base, record.read(base)["images"])
-        finally:
-            os.close(base)
     return found
 
 
@@ -64,11 +60,8 @@ def changed(known: wire.Message, now: wire.Message) -> str | None:
 
 def seal(path: str) -> None:
     """Write down the sums of a checkpoint's images, as they are now."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with record.opened(path) as directory:
         _write(f"{path}/{_NAME}", {name: _sums(directory, name) for name in _images(directory)})
-    finally:
-        os.close(directory)
 
 
 def seal_memory(path: str) -> None:
@@ -100,16 +93,13 @@ def _records(staging: str) -> Iterator[tuple[str, wire.Message]]:
 
 
 def _verify_images(path: str, meta: wire.Message) -> str | None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with record.opened(path) as directory:
         if (found := _images_damage(directory, meta["images"])) is not None:
             return found
         if (sums := _read(_NAME, directory)) is None:
             seal(path)
             return None
         return next((_other(name) for name in sums if _sums(directory, name) != sums[name]), None)
-    finally:
-        os.close(directory)
 
 
 def _verify_memory(path: str) -> str | None:

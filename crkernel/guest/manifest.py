@@ -7,13 +7,12 @@ real directories of the manifest itself, and each content has to be one that cam
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 
+from . import claims
 from .tree import Entry
 
 _MODE = 0o7777
-_TIME = 1 << 62
 _ATTRIBUTES = ("user.", "system.posix_acl_")
 
 
@@ -38,8 +37,8 @@ def read(text: bytes, contents: Sequence[tuple[str, int]]) -> dict[str, Entry]:
     for path, entry in json.loads(text).items():
         _check_path(path, found)
         checked = {
-            "mode": _number(entry["mode"], 0, _MODE),
-            "mtime": _number(entry["mtime"], -_TIME, _TIME),
+            "mode": claims.number(entry["mode"], 0, _MODE),
+            "mtime": claims.number(entry["mtime"], -claims.MOST, claims.MOST),
             "kind": entry["kind"],
         }
         found[path] = checked | _of_kind(entry, found, contents)
@@ -49,7 +48,7 @@ def read(text: bytes, contents: Sequence[tuple[str, int]]) -> dict[str, Entry]:
 
 
 def _check_path(path: str, found: dict[str, Entry]) -> None:
-    _text(path)
+    claims.text(path)
     if path in found or (path == "") != (not found):
         raise ValueError(f"{path!r} comes twice, or before its root")
     folder, slash, leaf = path.rpartition("/")
@@ -66,29 +65,17 @@ def _of_kind(
     if kind == "directory" or (kind == "fifo" and found):
         return {}
     if kind == "symlink" and found:
-        return {"target": _text(entry["target"])}
+        return {"target": claims.text(entry["target"])}
     if kind == "hardlink" and found.get(entry["target"], {}).get("kind") == "file":
         return {"target": entry["target"]}
     if kind != "file" or not found:
         raise ValueError(f"a manifest has an entry of the kind {kind!r} in the wrong place")
-    name, size = contents[_number(entry["content"], 0, len(contents) - 1)]
+    name, size = contents[claims.number(entry["content"], 0, len(contents) - 1)]
     attributes = {_attribute(n): bytes.fromhex(v).hex() for n, v in entry["attributes"].items()}
     return {"size": size, "content": name} | ({"attributes": attributes} if attributes else {})
 
 
-def _number(value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{value!r} is not between {least} and {most}")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or b"\0" in os.fsencode(value):
-        raise ValueError(f"{value!r} is no name")
-    return value
-
-
 def _attribute(name: str) -> str:
-    if not _text(name).startswith(_ATTRIBUTES):
+    if not claims.text(name).startswith(_ATTRIBUTES):
         raise ValueError(f"{name!r} is no attribute of a user's file")
     return name

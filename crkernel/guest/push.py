@@ -13,9 +13,8 @@ import glob
 import os
 import re
 import shutil
-from typing import Any
 
-from . import eviction, golden, integrity, manifest, memory, processor, record, wire
+from . import claims, eviction, golden, integrity, manifest, memory, processor, record, wire
 from .images import Images
 from .link import Channel
 from .rebase import share_room, used
@@ -26,7 +25,6 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._-]*\.img")
 _FILES = "files.img"
 _MOST_MANIFEST = 64 << 20
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DAMAGE = (
     *(AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError),
     FileExistsError,  # it brings something twice
@@ -100,7 +98,7 @@ class _Dock:
         if self._images is not None or not self._names:
             raise ValueError("it ends before a checkpoint does")
         # What several share belongs to a folder that nobody wanted: it goes with its last user.
-        self._mark(self._name)
+        eviction.mark(self._staging, self._name, make=True)
         for folder in self._folders:
             os.rename(f"{self._path(folder)}.new", self._path(folder))
         share_room()
@@ -114,7 +112,7 @@ class _Dock:
             raise Refused("FormatVersion", "the checkpoints were made with another sandbox image")
         if lacking := processor.lacking(said["machine"]):
             raise Refused("EngineError", f"the checkpoints need a processor with {lacking}")
-        size, (taken, room) = _number(said["bytes"]), used()
+        size, (taken, room) = claims.number(said["bytes"]), used()
         if size > room - taken:
             raise Refused(
                 "NoSpace",
@@ -152,18 +150,14 @@ class _Dock:
         self._contents.append((name, said["size"]))
 
     def _manifest(self, said: wire.Message) -> None:
-        if _number(said["size"]) > _MOST_MANIFEST:
-            raise ValueError("a manifest is too long")
+        claims.number(said["size"], most=_MOST_MANIFEST)
         name, scratch = self._new_name(), self._path(self._new_name())
         self._receive(scratch, said)
         with open(scratch, "rb") as file:
             entries = manifest.read(file.read(), self._contents)
         os.unlink(scratch)
-        directory = os.open(self._staging, _DIRECTORY)
-        try:
+        with record.opened(self._staging) as directory:
             write_json(directory, name, entries)
-        finally:
-            os.close(directory)
         self._manifests.append(name)
 
     def _image_file(self, said: wire.Message) -> None:
@@ -185,18 +179,15 @@ class _Dock:
         if said["name"] is None:
             eviction.mark(self._staging, f"{folder}.new")
         else:
-            self._names[_text(said["name"])] = folder
-            meta["files"] = self._manifests[_number(said["files"])]
+            self._names[claims.text(said["name"])] = folder
+            meta["files"] = self._manifests[claims.number(said["files"])]
             _point(path, needed)
         if said["base"] is not None:
-            meta["base"] = self._folders[_number(said["base"])]
+            meta["base"] = self._folders[claims.number(said["base"])]
             os.symlink(f"../{meta['base']}", f"{path}/parent")
         integrity.seal(path)
-        directory = os.open(path, _DIRECTORY)
-        try:
+        with record.opened(path) as directory:
             record.write(directory, meta | {"images": record.images(directory)})
-        finally:
-            os.close(directory)
         self._folders.append(folder)
         self._images = None
 
@@ -205,7 +196,7 @@ class _Dock:
     def _receive(self, path: str, said: wire.Message, mode: int = 0o600) -> None:
         descriptor = os.open(path, _NEW, mode)
         try:
-            self._stream.file(descriptor, _number(said["size"]))
+            self._stream.file(descriptor, claims.number(said["size"]))
         finally:
             os.close(descriptor)
 
@@ -216,10 +207,6 @@ class _Dock:
     def _path(self, name: str) -> str:
         return f"{self._staging}/{name}"
 
-    def _mark(self, name: str) -> None:
-        os.mkdir(self._path(name), 0o700)
-        eviction.mark(self._staging, name)
-
 
 def _point(path: str, memory_files: dict[str, str]) -> None:
     """Have the images of a checkpoint mean the memory files of this side."""
@@ -229,15 +216,3 @@ def _point(path: str, memory_files: dict[str, str]) -> None:
         if "reg" in entry and memory.is_memory(entry["reg"]["name"]):
             entry["reg"]["name"] = memory_files[entry["reg"]["name"]]
     images.save(_FILES, entries)
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 62:
-        raise ValueError(f"{value!r} is no size or number")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no name")
-    return value

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from . import wire
+from . import claims, wire
 from .memory import path_of
 
 NAME = "crkernel.json"
@@ -17,7 +18,6 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TRAVELLING = ("added", "hello", "last_pid", "leftovers", "monotonic", "pipes")
 """What of a record means the same in another staging."""
 _MOST_PID = 1 << 22
-_MOST = 1 << 62
 
 
 def open_directory(staging: int, name: str, *, make: bool = False) -> int:
@@ -27,6 +27,16 @@ def open_directory(staging: int, name: str, *, make: bool = False) -> int:
     if make:
         os.mkdir(name, 0o700, dir_fd=staging)
     return os.open(name, DIRECTORY, dir_fd=staging)
+
+
+@contextmanager
+def opened(path: str, within: int | None = None) -> Iterator[int]:
+    """A directory by its path, below that of the descriptor `within` if it is relative."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
 
 
 def write(directory: int, record: wire.Message) -> None:
@@ -40,21 +50,14 @@ def write(directory: int, record: wire.Message) -> None:
 def carry(source: str, target: str, **changes: object) -> None:
     """Write the record of directory `source` into `target`, which has its images in another form;
     `changes` are fields that differ."""
-    old, new = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target))
-    try:
-        write(new, read(old) | {"images": images(new)} | changes)
-    finally:
-        os.close(old)
-        os.close(new)
+    with opened(target) as new:
+        write(new, at(source) | {"images": images(new)} | changes)
 
 
 def at(path: str) -> wire.Message:
     """As `read`, of a directory by its path."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with opened(path) as directory:
         return read(directory)
-    finally:
-        os.close(directory)
 
 
 def read(directory: int) -> wire.Message:
@@ -68,11 +71,9 @@ def checked(found: wire.Message) -> wire.Message:
     AttributeError for what is none."""
     meta = {key: found[key] for key in TRAVELLING}
     guest, host = meta["monotonic"]
-    numbers = [meta["added"], meta["last_pid"], guest, host, *meta["pipes"].values()]
-    if any(type(number) is not int or not 0 <= number < _MOST for number in numbers):
-        raise ValueError("a record has numbers that are none")
-    if meta["last_pid"] >= _MOST_PID:
-        raise ValueError(f"{meta['last_pid']} is no process id")
+    claims.number(meta["last_pid"], most=_MOST_PID - 1)
+    for number in (meta["added"], guest, host, *meta["pipes"].values()):
+        claims.number(number)
     for text in meta["leftovers"].values():
         bytes.fromhex(text)
     if not isinstance(meta["hello"], dict):

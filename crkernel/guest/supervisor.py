@@ -17,18 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import (
-    activity,
-    golden,
-    integrity,
-    memory,
-    mounts,
-    process,
-    record,
-    seccomp,
-    uplink,
-    wire,
-)
+from . import activity, golden, integrity, memory, mounts, process, record, seccomp, uplink, wire
 from . import syscalls as sc
 from .clock import Clock
 from .criu import STAGING_FULL, Criu, CriuError
