@@ -148,9 +148,10 @@ class Past:
         await self._thinner.done_with(self._names[key])
 
     async def prepare(self, key: str, sandbox: Sandbox) -> bool:
-        """Get an empty sandbox ready for `restore`; False if there is no memory for that. Raises
-        CRKernelError."""
-        name = self._names[key]
+        """Get an empty sandbox ready for `restore`; False if there is no memory for that, or no
+        such checkpoint any more. Raises CRKernelError."""
+        if (name := self._names.get(key)) is None:
+            return False
         async with self._thinner.hold(name):
             return await sandbox.prepare(name)
 
