@@ -146,9 +146,7 @@ class Thinner:
             job = next((job for job in self._jobs if job.name == name), None)
             if job is None or self._stopped:
                 return self._mapped.get(name) == name
-            self._current = name
-        self._jobs.remove(job)
-        self._waiting -= job.size
+            self._take(job)
         await self._shrink(job, rebase=True, urgent=True)
         return self._mapped.get(name) == name
 
@@ -165,12 +163,15 @@ class Thinner:
                         return
                     if job not in self._jobs:  # it was dropped, or is damaged
                         continue
-                    self._current = job.name
-                self._jobs.popleft()
-                self._waiting -= job.size
+                    self._take(job)
                 await self._shrink(job, rebase=job.size >= _BIG)
         finally:
             self._worker = None
+
+    def _take(self, job: _Job) -> None:
+        self._current = job.name
+        self._jobs.remove(job)
+        self._waiting -= job.size
 
     def _is_free(self, name: str) -> bool:
         return not self._held[name] and not self._current

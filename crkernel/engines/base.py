@@ -377,30 +377,26 @@ class Engine(ABC):
     async def verify(self, target: str) -> Findings:
         """Read the images of a checkpoint through, or a memory file, by its path."""
 
+    @abstractmethod
     def fetch(
-        self,
-        names: Sequence[str],  # noqa: ARG002
-        known: Collection[str] = (),  # noqa: ARG002
+        self, names: Sequence[str], known: Collection[str] = ()
     ) -> AsyncGenerator[bytes, None]:
         """Some checkpoints with all that they need, as one stream for `push`, read only as fast as
         it is asked for. Memory of golden roots that is `known` to the receiver, by its `digests`,
         stays out of it. They must not be dropped or made smaller meanwhile. Raises EngineError or,
         for what is damaged, Corrupt; the stream is of no use then."""
-        raise EngineUnavailable(f"the engine {self.name} gives no checkpoints away")
 
+    @abstractmethod
     async def push(
-        self,
-        stream: AsyncIterable[bytes],  # noqa: ARG002
-        progress: Callable[[int], None] = lambda _: None,  # noqa: ARG002
+        self, stream: AsyncIterable[bytes], progress: Callable[[int], None] = lambda _: None
     ) -> dict[str, str]:
         """Take in what `fetch` of an engine gave: the checkpoints' names here, by those there.
         `progress` is told how many bytes have gone. Raises Corrupt, FormatVersion, NoSpace or
         EngineError, and nothing of it is there."""
-        raise EngineUnavailable(f"the engine {self.name} takes no checkpoints in")
 
+    @abstractmethod
     async def digests(self) -> list[str]:
         """Of the memory of golden roots that are here, for the `fetch` of another engine."""
-        return []
 
     @property
     def machine(self) -> list[str]:
