@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import containers
@@ -23,13 +24,22 @@ from crkernel.javascript import JAVASCRIPT
 SECONDS = 20.0
 
 
+@asynccontextmanager
+async def started(limits: Limits) -> AsyncIterator[Engine]:
+    """An engine that is closed in the end."""
+    engine = open_engine(driver.engine, limits)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
 @pytest.fixture
 async def engine(limits: Limits) -> AsyncIterator[Engine]:
     """A started engine, closed after the test."""
-    engine = open_engine(driver.engine, limits)
-    await engine.start()
-    yield engine
-    await engine.close()
+    async with started(limits) as engine:
+        yield engine
     assert descendants() == []
     if engine.name == "docker":
         assert containers.of() == []

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import containers
-import driver
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
 from crkernel.errors import EngineError, RestoreFailed
 from crkernel.javascript import JAVASCRIPT
 
-from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
 
 MB = 1 << 20
 HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
@@ -271,9 +270,7 @@ async def test_guests_reach_no_memory_files(engine: Engine) -> None:  # noqa: F8
 
 
 async def test_without_room_a_checkpoint_stays_as_it_is() -> None:
-    small = open_engine(driver.engine, replace(Limits.default(), staging_size=160 * MB))
-    await small.start()
-    try:
+    async with started(replace(Limits.default(), staging_size=160 * MB)) as small:
         live = await boot(small)
         await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
         digest = await run(live, DIGEST)
@@ -281,8 +278,6 @@ async def test_without_room_a_checkpoint_stays_as_it_is() -> None:
         with pytest.raises(EngineError, match="room"):
             await small.rebase("a", None)
         assert await run(await restored(small, "a"), DIGEST) == digest
-    finally:
-        await small.close()
 
 
 @pytest.mark.parametrize("op", ["rebase", "thin"])
@@ -367,10 +362,8 @@ _SEEDS = [int(seed) for seed in os.environ.get("CRKERNEL_SEEDS", "1,2").split(",
 @pytest.fixture
 async def plain(limits: Limits) -> AsyncIterator[Engine]:
     """An engine for guests that are never checkpointed."""
-    engine = open_engine(driver.engine, limits)  # noqa: F811
-    await engine.start()
-    yield engine
-    await engine.close()
+    async with started(limits) as engine:  # noqa: F811
+        yield engine
 
 
 async def _tortured(engine: Engine, flags: list[str]) -> Sandbox:  # noqa: F811

@@ -7,11 +7,10 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
-import driver
 import pytest
 
 from crkernel import golden_root
-from crkernel.engines import Engine, Limits, open_engine
+from crkernel.engines import Engine, Limits
 from crkernel.errors import (
     Corrupt,
     CRKernelError,
@@ -22,7 +21,7 @@ from crkernel.errors import (
 )
 from crkernel.javascript import JAVASCRIPT
 
-from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
 from .test_memory_files import DIGEST, HEAP, mapped
 
 MB = 1 << 20
@@ -51,10 +50,8 @@ SEEN = f"'one,/nowhere,{0o40710},2,300000000,true'"
 @pytest.fixture
 async def other(limits: Limits) -> AsyncIterator[Engine]:
     """The engine of another kernel."""
-    other = open_engine(driver.engine, limits)
-    await other.start()
-    yield other
-    await other.close()
+    async with started(limits) as other:
+        yield other
 
 
 async def shipped(engine: Engine, *names: str, known: tuple[str, ...] = ()) -> bytes:  # noqa: F811
@@ -275,14 +272,10 @@ async def test_a_source_that_fails(
 
 async def test_no_room(engine: Engine, limits: Limits) -> None:  # noqa: F811
     await mapped(engine, "a")
-    small = open_engine(driver.engine, replace(limits, staging_size=32 * MB))
-    await small.start()
-    try:
+    async with started(replace(limits, staging_size=32 * MB)) as small:
         with pytest.raises(NoSpace, match="staging_size"):
             await small.push(engine.fetch(["a"]))
         assert await used(small) < MB
-    finally:
-        await small.close()
 
 
 async def test_another_image(
