@@ -49,7 +49,7 @@ def damage(staging: int, directory: int, meta: wire.Message) -> str | None:
     found = _images_damage(directory, meta["images"]) or _memory_damage(meta["memory"])
     if found is None and "base" in meta:
         with record.opened(str(meta["base"]), staging) as base:
-            found = _images_damage(base, record.read(base)["images"])
+            found = _images_damage(base, meta["base_images"])
     return found
 
 

@@ -184,6 +184,8 @@ class _Dock:
             _point(path, needed)
         if said["base"] is not None:
             meta["base"] = self._folders[claims.number(said["base"])]
+            with record.opened(f"{self._path(meta['base'])}.new") as base:
+                meta["base_images"] = record.images(base)
             os.symlink(f"../{meta['base']}", f"{path}/parent")
         integrity.seal(path)
         with record.opened(path) as directory:

@@ -64,7 +64,8 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
                 # Not a link: that would change when the file was changed.
                 shutil.copyfile(f"{old}/{file}", f"{new}/{file}")
         os.symlink(f"../{base}", f"{new}/parent")
-        record.carry(old, new, base=base)
+        with record.opened(f"{staging}/{base}") as directory:
+            record.carry(old, new, base=base, base_images=record.images(directory))
         exchange(old, new)
     finally:
         shutil.rmtree(new)

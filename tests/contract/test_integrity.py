@@ -91,6 +91,23 @@ async def test_what_a_difference_needs_is_read_through(engine: Engine) -> None: 
     assert needed_by == ["a"]
 
 
+async def test_the_base_of_a_difference_is_no_other_one(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("a")
+    await run(live, "globalThis.x = 1")
+    await live.dump("b")
+    await engine.thin("b", "a")
+    await run(live, "globalThis.x = 2")
+    await live.dump("c")
+    assert await run(await restored(engine, "b"), "x") == "1"
+    inside(engine, "cd /run/staging && mv a o && mv c a && mv o c")  # each is whole
+    await restored(engine, "a")
+    with pytest.raises(RestoreFailed, match="image"):
+        await restored(engine, "b")
+    inside(engine, "cd /run/staging && mv a o && mv c a && mv o c")
+    assert await run(await restored(engine, "b"), "x") == "1"
+
+
 async def test_no_checkpoint_is_taken_of_what_runs_on_a_damaged_file(
     engine: Engine,  # noqa: F811
 ) -> None:
