@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from crkernel import image
-from crkernel.engines.base import Limits
+from crkernel.engines.limits import Limits
 from crkernel.outcome import Language
 
 _LENGTH = 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from crkernel.checkpoint import Checkpoint
-from crkernel.engines.base import Limits
+from crkernel.engines.limits import Limits
 from crkernel.guest.wire import LONG
 
 Json = dict[str, Any]

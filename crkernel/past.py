@@ -10,7 +10,8 @@ from itertools import islice
 from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost
 from crkernel.comms import Comms
-from crkernel.engines.base import Engine, Sandbox, died
+from crkernel.engines.answers import died
+from crkernel.engines.base import Engine, Sandbox
 from crkernel.errors import CheckpointError, EngineError, SandboxDied, UserError
 from crkernel.guest import golden
 from crkernel.outcome import Json

@@ -19,7 +19,8 @@ from crkernel.background import Background
 from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
-from crkernel.engines.base import Engine, Limits, Sandbox
+from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.limits import Limits
 from crkernel.errors import SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncGenerator,
@@ -17,71 +16,20 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
-from crkernel.engines import machine
+from crkernel.engines.answers import Dump, Findings, Restored, died
+from crkernel.engines.limits import Limits
 from crkernel.engines.wear import Wear
-from crkernel.errors import EngineUnavailable, SandboxDied, from_wire
+from crkernel.errors import EngineUnavailable, from_wire
 from crkernel.guest import processor, wire
 from crkernel.guest.wire import Message, WireError
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
-_SIGNALLED = 128
-"""What a shell adds to the number of the signal that ended a program."""
 ENTRY_POINTS = "crkernel.engines"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a sandbox may use. Bytes, but for `max_processes`."""
-
-    memory: int
-    max_processes: int
-    file_size: int
-    disk_size: int
-    staging_size: int
-    cpus: float = 0.0
-    """Processors, where the engine can limit them; 0: all."""
-
-    @classmethod
-    def default(cls) -> Limits:
-        """A third of the machine's memory for the guest, a third for staging, a twelfth or 2 GiB
-        for files: all full, they leave a quarter of it to everyone else."""
-        memory = machine.memory()
-        third = max(256 << 20, memory // 3)
-        return cls(third, 512, 4 << 30, min(2 << 30, memory // 12), third)
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """What a dump cost: seconds, and bytes that it added."""
-
-    seconds: float
-    frozen: float
-    memory: int
-    files: int
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """A guest that came back: its hello, and seconds until its processes ran again."""
-
-    hello: Message
-    seconds: float
-
-
-class Findings(NamedTuple):
-    """What reading a checkpoint or a memory file through has shown: what is damaged, in words; what
-    it `needs`, memory files by their paths and the checkpoint that it is a difference to; the
-    checkpoints by which it is needed."""
-
-    damage: str | None
-    needs: list[str]
-    needed_by: list[str]
 
 
 class Reader(Protocol):
@@ -294,24 +242,6 @@ class Sandbox:
                 future.set_exception(died(how))
                 future.exception()  # whoever waits gets it; nobody waiting is fine as well
         self.on_exit(how)
-
-
-def died(how: Message) -> SandboxDied:
-    """The error for a guest that ended, in words."""
-    words, crashed = f"the guest is gone: {how.get('reason', how)}", False
-    killed = how.get("signal") == signal.SIGKILL
-    if "code" in how:
-        code = int(how["code"])
-        words, crashed = f"the guest exited with code {code}", code > _SIGNALLED
-    elif "signal" in how:
-        number = int(how["signal"])
-        with contextlib.suppress(ValueError):
-            name = signal.Signals(number).name
-            words = f"the guest was ended by {name} ({signal.strsignal(number)})"
-        crashed = True
-    death = SandboxDied(words)
-    death.crashed, death.killed = crashed, killed
-    return death
 
 
 class Engine(ABC):

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crkernel.engines.base import Limits
+from crkernel.engines.limits import Limits
 
 _NEEDED = {"memory", "pids"}
 _PREFIX = "crkernel-"

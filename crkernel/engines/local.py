@@ -17,8 +17,9 @@ from typing import Any
 
 from crkernel import image
 from crkernel.engines import nest_process, outside
-from crkernel.engines.base import Limits, Sandbox
+from crkernel.engines.base import Sandbox
 from crkernel.engines.cgroup import Cgroup
+from crkernel.engines.limits import Limits
 from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json

@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection,
 from typing import Any, NamedTuple
 
 from crkernel import image
-from crkernel.engines.base import Engine, Findings, Limits, Reader
+from crkernel.engines.answers import Findings
+from crkernel.engines.base import Engine, Reader
+from crkernel.engines.limits import Limits
 from crkernel.engines.requests import Json, Requests
 from crkernel.errors import CRKernelError
 

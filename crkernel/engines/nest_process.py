@@ -19,7 +19,7 @@ from pathlib import Path
 import crkernel.guest
 from crkernel import image
 from crkernel.engines import outside
-from crkernel.engines.base import Limits
+from crkernel.engines.limits import Limits
 from crkernel.errors import CRKernelError
 
 log = logging.getLogger(__name__)

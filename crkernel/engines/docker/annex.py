@@ -12,10 +12,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from crkernel.engines.base import Limits
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Stream
+from crkernel.engines.limits import Limits
 from crkernel.errors import DaemonRefused, EngineError
 
 _NETWORKS = "docker_network names one of: docker network ls"

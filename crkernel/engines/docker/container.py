@@ -10,8 +10,8 @@ import socket
 from importlib.resources import files
 from typing import Any
 
-from crkernel.engines.base import Limits
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.limits import Limits
 from crkernel.guest.enter import UNPRIVILEGED_IDS
 
 Json = dict[str, Any]

@@ -11,12 +11,13 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from crkernel.engines.base import Limits, Sandbox
+from crkernel.engines.base import Sandbox
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Annex
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
 from crkernel.engines.docker.pool import Pool
 from crkernel.engines.docker.stream import Frames, Stream
+from crkernel.engines.limits import Limits
 from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import golden, linger, processor, wire

@@ -15,9 +15,9 @@ import logging
 import time
 from dataclasses import dataclass
 
-from crkernel.engines.base import Limits
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.limits import Limits
 from crkernel.errors import DaemonRefused, EngineError
 
 log = logging.getLogger(__name__)
