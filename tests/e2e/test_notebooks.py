@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 pytestmark = pytest.mark.e2e
 
-needs_packages = pytest.mark.local_only("no packages come into Docker")
+needs_packages = pytest.mark.local_only("the daemon of with-dockerd has no network by default")
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
