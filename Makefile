@@ -51,7 +51,7 @@ check: .venv/ready
 
 torture: setup
 	@CRKERNEL_TORTURE=$${CRKERNEL_TORTURE:-200} CRKERNEL_SEEDS=$${CRKERNEL_SEEDS:-1,2,3,4} \
-		$(BIN)/pytest tests/contract/test_memory_files.py -k torture $(ARGS)
+		$(BIN)/pytest tests/contract/test_torture.py $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)
@@ -100,9 +100,10 @@ packages:
 	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 
-# only tests look at notebooks, and build an addon with an allocator of its own
+# only tests look at notebooks, and have programs with allocators of their own
 browser:
-	@$(MAKE) packages PROGRAMS="chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev"
+	@$(MAKE) packages PROGRAMS="chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev \
+		/usr/include/jemalloc/jemalloc.h:libjemalloc-dev"
 
 # Debian's is too old; where Docker's own is missing, PyPI has a build of it.
 compose: .venv/ready

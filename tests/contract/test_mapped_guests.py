@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,107 +146,3 @@ async def test_webassembly_memory_grows(engine: Engine) -> None:  # noqa: F811
         assert (await run(twin, grown)).startswith("[ true, true, ")
     twin = await mapped(engine, twin, "b")
     assert await run(twin, "new Uint8Array(memory.buffer).every((x) => x === 5)") == "true"
-
-
-ALLOCATING = r"""
-#define _GNU_SOURCE
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <mimalloc.h>
-#define calloc mi_calloc
-#define realloc mi_realloc
-#define free mi_free
-typedef void *handle;
-int napi_create_function(handle, const char *, unsigned long, handle (*)(handle, handle),
-                         void *, handle *);
-int napi_create_double(handle, double, handle *);
-enum { SLOTS = 120 };
-static unsigned char *slots[SLOTS]; static unsigned long sizes[SLOTS], seed = 7, dirty, lost;
-static unsigned long chance(unsigned long below) {
-    seed = seed * 6364136223846793005ul + 1442695040888963407ul; return (seed >> 33) % below;
-}
-static void check(int i) {
-    for (unsigned long at = 0; at < sizes[i]; at++) lost += slots[i][at] != (unsigned char)(i + 1);
-}
-static handle number(handle env, double value) {
-    handle result; napi_create_double(env, value, &result); return result;
-}
-/* give back and take again: whatever comes from calloc must read as zeros */
-static handle step(handle env, handle info) {
-    for (int round = 0; round < 150; round++) {
-        int i = chance(SLOTS); unsigned long size = 1000 + chance(round % 5 ? 60000 : 2000000);
-        if (slots[i]) check(i);
-        if (slots[i] && chance(3) == 0) {
-            slots[i] = realloc(slots[i], size);
-            if (sizes[i] > size) sizes[i] = size;
-            check(i);
-        } else {
-            free(slots[i]);
-            slots[i] = calloc(1, size);
-            for (unsigned long at = 0; at < size; at++) dirty += slots[i][at] != 0;
-        }
-        memset(slots[i], i + 1, size); sizes[i] = size;
-    }
-    return number(env, dirty * 1e9 + lost);
-}
-static handle digest(handle env, handle info) {
-    unsigned long sum = 0;
-    for (int i = 0; i < SLOTS; i++)
-        for (unsigned long at = 0; slots[i] && at < sizes[i]; at++) sum = sum * 31 + slots[i][at];
-    return number(env, sum >> 12);
-}
-/* a child without exec shares what is mapped, and what it writes is its own */
-static handle forked(handle env, handle info) {
-    int status = -1; pid_t pid = fork();
-    if (pid == 0) {
-        for (int i = 0; i < SLOTS; i++) if (slots[i]) { check(i); memset(slots[i], 0, sizes[i]); }
-        _exit(lost ? 1 : 0);
-    }
-    waitpid(pid, &status, 0);
-    for (int i = 0; i < SLOTS; i++) if (slots[i]) check(i);
-    return number(env, status + lost);
-}
-__attribute__((visibility("default"))) handle napi_register_module_v1(handle env, handle exports) {
-    handle function; handle (*all[])(handle, handle) = { step, digest, forked };
-    int napi_set_named_property(handle, handle, const char *, handle);
-    const char *names[] = { "step", "digest", "forked" };
-    for (int i = 0; i < 3; i++) {
-        napi_create_function(env, names[i], strlen(names[i]), all[i], 0, &function);
-        napi_set_named_property(env, exports, names[i], function);
-    }
-    return exports;
-}
-"""
-
-
-@pytest.fixture
-def addon(tmp_path: Path) -> dict[str, bytes]:
-    """A native addon with an allocator of its own, mimalloc: its files by their names."""
-    source, module = tmp_path / "addon.c", tmp_path / "addon.node"
-    source.write_text(ALLOCATING)
-    asked = ["cc", "-print-file-name=libmimalloc.so"]
-    library = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
-    assert Path(library).exists(), "libmimalloc-dev is missing: run make test"
-    options = ["-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-w", "-Wl,-rpath,$ORIGIN"]
-    subprocess.run(["cc", *options, "-o", module, source, "-lmimalloc"], check=True)
-    return {"addon.node": module.read_bytes(), "libmimalloc.so.2": Path(library).read_bytes()}
-
-
-async def test_addons_with_an_allocator_of_their_own(
-    engine: Engine,  # noqa: F811
-    addon: dict[str, bytes],
-) -> None:
-    control, guest = await boot(engine), await boot(engine)
-    for sandbox in (control, guest):
-        for name, data in addon.items():
-            content = f"Buffer.from('{base64.b64encode(data).decode()}', 'base64')"
-            await run(sandbox, f"require('fs').writeFileSync('/tmp/{name}', {content})")
-        await run(sandbox, "globalThis.addon = require('/tmp/addon.node'); 0")
-        assert await run(sandbox, "addon.step() + addon.step()") == "0"
-    for cycle in range(4):
-        guest = await mapped(engine, guest, f"c{cycle}")
-        for code in ("addon.step() + addon.step()", "addon.digest()", "addon.forked()"):
-            assert await run(guest, code) == await run(control, code), f"cycle {cycle}: {code}"
-    assert await run(guest, "addon.step() + addon.forked()") == "0"

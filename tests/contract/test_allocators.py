@@ -1,0 +1,239 @@
+"""Allocators with their own ways: what they gave back they take for zeros."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from crkernel.engines import Engine, Sandbox
+
+from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
+from .test_mapped_guests import mapped
+
+ALLOCATING = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <mimalloc.h>
+#define calloc mi_calloc
+#define realloc mi_realloc
+#define free mi_free
+typedef void *handle;
+int napi_create_function(handle, const char *, unsigned long, handle (*)(handle, handle),
+                         void *, handle *);
+int napi_create_double(handle, double, handle *);
+enum { SLOTS = 120 };
+static unsigned char *slots[SLOTS]; static unsigned long sizes[SLOTS], seed = 7, dirty, lost;
+static unsigned long chance(unsigned long below) {
+    seed = seed * 6364136223846793005ul + 1442695040888963407ul; return (seed >> 33) % below;
+}
+static void check(int i) {
+    for (unsigned long at = 0; at < sizes[i]; at++) lost += slots[i][at] != (unsigned char)(i + 1);
+}
+static handle number(handle env, double value) {
+    handle result; napi_create_double(env, value, &result); return result;
+}
+/* give back and take again: whatever comes from calloc must read as zeros */
+static handle step(handle env, handle info) {
+    for (int round = 0; round < 150; round++) {
+        int i = chance(SLOTS); unsigned long size = 1000 + chance(round % 5 ? 60000 : 2000000);
+        if (slots[i]) check(i);
+        if (slots[i] && chance(3) == 0) {
+            slots[i] = realloc(slots[i], size);
+            if (sizes[i] > size) sizes[i] = size;
+            check(i);
+        } else {
+            free(slots[i]);
+            slots[i] = calloc(1, size);
+            for (unsigned long at = 0; at < size; at++) dirty += slots[i][at] != 0;
+        }
+        memset(slots[i], i + 1, size); sizes[i] = size;
+    }
+    return number(env, dirty * 1e9 + lost);
+}
+static handle digest(handle env, handle info) {
+    unsigned long sum = 0;
+    for (int i = 0; i < SLOTS; i++)
+        for (unsigned long at = 0; slots[i] && at < sizes[i]; at++) sum = sum * 31 + slots[i][at];
+    return number(env, sum >> 12);
+}
+/* a child without exec shares what is mapped, and what it writes is its own */
+static handle forked(handle env, handle info) {
+    int status = -1; pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < SLOTS; i++) if (slots[i]) { check(i); memset(slots[i], 0, sizes[i]); }
+        _exit(lost ? 1 : 0);
+    }
+    waitpid(pid, &status, 0);
+    for (int i = 0; i < SLOTS; i++) if (slots[i]) check(i);
+    return number(env, status + lost);
+}
+__attribute__((visibility("default"))) handle napi_register_module_v1(handle env, handle exports) {
+    handle function; handle (*all[])(handle, handle) = { step, digest, forked };
+    int napi_set_named_property(handle, handle, const char *, handle);
+    const char *names[] = { "step", "digest", "forked" };
+    for (int i = 0; i < 3; i++) {
+        napi_create_function(env, names[i], strlen(names[i]), all[i], 0, &function);
+        napi_set_named_property(env, exports, names[i], function);
+    }
+    return exports;
+}
+"""
+
+
+@pytest.fixture
+def addon(tmp_path: Path) -> dict[str, bytes]:
+    """A native addon with an allocator of its own, mimalloc: its files by their names."""
+    source, module = tmp_path / "addon.c", tmp_path / "addon.node"
+    source.write_text(ALLOCATING)
+    options = ["-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-w", "-Wl,-rpath,$ORIGIN"]
+    subprocess.run(["cc", *options, "-o", module, source, "-lmimalloc"], check=True)
+    return {"addon.node": module.read_bytes(), "libmimalloc.so.2": _library("mimalloc")}
+
+
+def _library(name: str) -> bytes:
+    asked = ["cc", f"-print-file-name=lib{name}.so"]
+    path = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    assert Path(path).exists(), f"lib{name}-dev is missing: run make test"
+    return Path(path).read_bytes()
+
+
+async def _write(sandbox: Sandbox, path: str, content: bytes) -> None:
+    data = f"Buffer.from('{base64.b64encode(content).decode()}', 'base64')"
+    await run(sandbox, f"require('fs').writeFileSync('{path}', {data})")
+
+
+async def test_addons_with_an_allocator_of_their_own(
+    engine: Engine,  # noqa: F811
+    addon: dict[str, bytes],
+) -> None:
+    control, guest = await boot(engine), await boot(engine)
+    for sandbox in (control, guest):
+        for name, data in addon.items():
+            await _write(sandbox, f"/tmp/{name}", data)
+        await run(sandbox, "globalThis.addon = require('/tmp/addon.node'); 0")
+        assert await run(sandbox, "addon.step() + addon.step()") == "0"
+    for cycle in range(4):
+        guest = await mapped(engine, guest, f"c{cycle}")
+        for code in ("addon.step() + addon.step()", "addon.digest()", "addon.forked()"):
+            assert await run(guest, code) == await run(control, code), f"cycle {cycle}: {code}"
+    assert await run(guest, "addon.step() + addon.forked()") == "0"
+
+
+CHILD = r"""
+    let seed = 7, dirty = 0, lost = 0;
+    const slots = Array(60), zeros = Buffer.alloc(2100000);
+    const chance = (below) => {
+        seed = (seed * 1103515245 + 12345) % 2147483648;
+        return Math.floor(seed / 2147483648 * below);
+    };
+    // give back and take again: whatever is new must read as zeros
+    const step = () => {
+        for (let round = 0; round < 100; round++) {
+            const i = chance(slots.length), old = slots[i];
+            if (old && !old.equals(Buffer.alloc(old.length, i + 1))) lost++;
+            const fresh = Buffer.alloc(5000 + chance(round % 5 ? 60000 : 2000000));
+            if (!fresh.equals(zeros.subarray(0, fresh.length))) dirty++;
+            slots[i] = fresh.fill(i + 1);
+            if (round % 20 === 0) gc();
+        }
+    };
+    process.on("message", () => {
+        step();
+        const hash = require("crypto").createHash("sha1");
+        for (const slot of slots) hash.update(slot ?? "-");
+        process.send([dirty, lost, hash.digest("hex")]);
+    });
+    const maps = require("fs").readFileSync("/proc/self/maps", "utf8");
+    process.send(maps.includes("/tmp/jemalloc.so"));
+"""
+
+
+async def test_a_child_whose_every_allocation_is_by_jemalloc(engine: Engine) -> None:  # noqa: F811
+    control, guest = await boot(engine), await boot(engine)
+    for sandbox in (control, guest):
+        await _write(sandbox, "/tmp/jemalloc.so", _library("jemalloc"))
+        await run(
+            sandbox,
+            f"""globalThis.child = require("child_process").fork("/dev/stdin", [], {{
+                execArgv: ["--expose-gc", "-e", {json.dumps(CHILD)}], env: {{
+                    LD_PRELOAD: "/tmp/jemalloc.so", // and it gives back at once
+                    MALLOC_CONF: "dirty_decay_ms:0,muzzy_decay_ms:0" }} }});
+            globalThis.heard = () => new Promise((resolve) => child.once("message", resolve));
+            globalThis.ask = () => (child.send(0), heard()); 0""",
+        )
+        assert await run(sandbox, "await heard()") == "true"
+        await run(sandbox, "await ask()")
+    for cycle in range(3):
+        guest = await mapped(engine, guest, f"c{cycle}")
+        for _ in range(2):
+            answer = await run(guest, "JSON.stringify(await ask())")
+            assert answer == await run(control, "JSON.stringify(await ask())"), f"cycle {cycle}"
+            assert answer.startswith("'[0,0,"), f"cycle {cycle}"
+
+
+ADDON = r"""
+#define _GNU_SOURCE
+#include <string.h>
+#include <sys/mman.h>
+typedef void *handle;
+int napi_create_function(handle, const char *, unsigned long, handle (*)(handle, handle),
+                         void *, handle *);
+int napi_create_double(handle, double, handle *);
+static unsigned char *area; static unsigned long size = 8 << 20;
+static unsigned long dirty(unsigned char *from, unsigned long length) {
+    unsigned long count = 0;
+    for (unsigned long i = 0; i < length; i++) count += from[i] != 0;
+    return count;
+}
+static handle step(handle env, handle info) {
+    handle result; double answer = 0;
+    if (!area) {
+        area = mmap(0, size, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memset(area, 0xab, size);
+    } else {
+        /* as jemalloc and mimalloc do: give back, and count on zeros afterwards */
+        answer += madvise(area, size / 2, MADV_DONTNEED) ? 1e9 : 0;
+        answer += dirty(area, size / 2);
+        answer += dirty(area + size / 2, size / 2) == size / 2 ? 0 : 1e8;
+        answer += madvise(area + size / 2, 4096, MADV_FREE) ? 1e7 : 0;
+        unsigned char *grown = mremap(area, size, 2 * size, MREMAP_MAYMOVE);
+        if (grown != MAP_FAILED) { answer += dirty(grown + size, size); area = grown; }
+        else answer += 0.5; /* several mappings: refused, as for any that was split */
+    }
+    napi_create_double(env, answer, &result);
+    return result;
+}
+__attribute__((visibility("default"))) handle napi_register_module_v1(handle env, handle exports) {
+    handle function; napi_create_function(env, "step", 4, step, 0, &function); return function;
+}
+"""
+
+
+async def test_given_back_and_grown_memory_reads_as_zeros(
+    engine: Engine,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    source, addon = tmp_path / "addon.c", tmp_path / "addon.node"
+    source.write_text(ADDON)
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-w", "-o", addon, source], check=True)
+    live = await boot(engine)
+    await _write(live, "/tmp/addon.node", addon.read_bytes())
+    await run(
+        live,
+        "globalThis.step = require('/tmp/addon.node'); globalThis.big = Buffer.alloc(3e7, 1); 0",
+    )
+    assert await run(live, "step()") == "0"
+    await live.dump("a")
+    await engine.rebase("a", None)
+    for _ in range(2):
+        twin = await restored(engine, "a")
+        assert float(await run(twin, "step()")) in (0, 0.5)
+        await twin.end()
+    assert float(await run(live, "step()")) in (0, 0.5)  # without a memory file
