@@ -35,6 +35,7 @@ demo: setup
 
 test: setup browser tun
 	@$(BIN)/pytest $(ARGS)
+	$(if $(ARGS),,$(BIN)/pytest --engine fake tests/contract)
 
 test-docker: setup compose
 	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'

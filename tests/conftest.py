@@ -14,15 +14,21 @@ from crkernel.engines import Limits
 
 _CELLS = 60
 """A shared kernel is replaced after so many cells, so that its checkpoints stay small in memory."""
+_OTHERS = {
+    "local": ("docker",),
+    "docker": ("local_only",),
+    "fake": ("docker", "local_only", "real", "e2e"),
+}
+"""The markers of tests that an engine cannot run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Contract and end-to-end tests are the same for all engines; a run is of one."""
     parser.addoption(
         "--engine",
-        choices=("local", "docker"),
+        choices=("local", "docker", "fake"),
         default="local",
-        help="where sandboxes run; docker needs a daemon that has the image",
+        help="where sandboxes run; docker needs a daemon with the image, fake runs tests/contract",
     )
 
 
@@ -37,11 +43,11 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is of the other engine alone."""
-    other = "docker" if driver.engine == "local" else "local_only"
-    left_out = [item for item in items if item.get_closest_marker(other)]
+    """Leave out what is of another engine alone."""
+    others = _OTHERS[driver.engine]
+    left_out = [item for item in items if any(map(item.get_closest_marker, others))]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not item.get_closest_marker(other)]
+    items[:] = [item for item in items if item not in left_out]
 
 
 class _Shared:
@@ -148,11 +154,10 @@ def limits() -> Limits:
 @pytest.fixture
 async def session(limits: Limits) -> AsyncIterator[Any]:
     """A started `crkernel.session.Session`."""
-    from crkernel.engines import open_engine
     from crkernel.javascript import JAVASCRIPT
     from crkernel.session import Session
 
-    session = Session(open_engine(driver.engine, limits), JAVASCRIPT)
+    session = Session(driver.open_engine(limits), JAVASCRIPT)
     await session.start()
     yield session
     await session.close()

@@ -16,18 +16,25 @@ from typing import Any
 
 import containers
 import psutil
+from fake_engine import FakeEngine
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
 
-from crkernel import registration
+from crkernel import engines, registration
+from crkernel.engines import Engine, Limits
 from crkernel.guest import linger
 
 Json = dict[str, Any]
 engine = "local"
-"""Where the sandboxes of kernels to come are: what pytest's option --engine says."""
+"""Where sandboxes are: what pytest's option --engine says."""
 SECONDS = 30.0
 """How long a test waits for anything that should take milliseconds: machines are slow and noisy."""
+
+
+def open_engine(limits: Limits) -> Engine:
+    """One that has not started yet."""
+    return FakeEngine(limits) if engine == "fake" else engines.open_engine(engine, limits)
 
 
 def kernel_name() -> str:

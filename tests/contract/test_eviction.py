@@ -10,6 +10,8 @@ from crkernel.errors import EngineError, RestoreFailed
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 from .test_memory_files import HEAP, mapped
 
+pytestmark = pytest.mark.real("looks into staging")
+
 MB = 1 << 20
 FILE = "require('fs').writeFileSync('/tmp/big', Buffer.alloc(40e6, 3)); 0"
 

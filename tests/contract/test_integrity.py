@@ -13,6 +13,8 @@ from crkernel.errors import DumpRefused, RestoreFailed
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 from .test_memory_files import inside, mapped
 
+pytestmark = pytest.mark.real("looks into CRIU's images")
+
 FLIP = """
     import os
     status, file = os.stat(PATH), open(PATH, "r+b")

@@ -14,6 +14,8 @@ from crkernel.javascript import JAVASCRIPT
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 
+pytestmark = pytest.mark.real("is about memory files")
+
 MB = 1 << 20
 HEAP = """
     globalThis.objects = Array.from({ length: 200000 }, (_, i) => ({ a: i, b: "s" + i, c: [i] }));

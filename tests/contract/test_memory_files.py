@@ -15,6 +15,8 @@ from crkernel.errors import EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
 
+pytestmark = pytest.mark.real("is about memory files")
+
 MB = 1 << 20
 HEAP = "globalThis.heap = Array.from({ length: 64 }, (_, i) => new Float64Array(131072).fill(i)); 0"
 HEAPS = {

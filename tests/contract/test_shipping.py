@@ -24,6 +24,8 @@ from crkernel.javascript import JAVASCRIPT
 from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
 from .test_memory_files import DIGEST, HEAP, mapped
 
+pytestmark = pytest.mark.real("is about the stream between nests")
+
 MB = 1 << 20
 FILES = """
 const fs = require('fs');

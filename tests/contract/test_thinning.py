@@ -15,6 +15,8 @@ from crkernel.errors import EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 
+pytestmark = pytest.mark.real("looks into CRIU's images")
+
 DIGEST = """require("crypto").createHash("sha256").update(JSON.stringify(state)).digest("hex")"""
 
 
