@@ -303,6 +303,7 @@ class Session:
             start = self.timeline.resolve(first)
             end = self.timeline.resolve(last) if last is not None else start
             keys = self.timeline.span(start, end)
+            await self._present.spare.leave(keys)
             dropped, freed = await self._past.drop(keys)
             skipped = {
                 key: self.timeline.get(key).reason or "kernels start from it"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from crkernel.background import Background
 from crkernel.engines.base import Engine, Sandbox
@@ -23,6 +23,7 @@ class Spare:
         self._background = background
         self._task: asyncio.Task[Sandbox] | None = None
         self._ready_for: str | None = None
+        self._preparing = asyncio.Lock()
 
     @property
     def ready_for(self) -> str | None:
@@ -37,18 +38,26 @@ class Spare:
     async def prepare(self, key: str, work: Callable[[Sandbox], Awaitable[bool]]) -> None:
         """Make it ready for a checkpoint by `work`, which tells whether it is. One with which that
         fails is replaced."""
-        if (task := self._task) is None:
-            return
-        try:
-            ready = await work(await asyncio.shield(task))
-        except CRKernelError as error:
-            log.info("no spare is ready for checkpoint %s: %s", key, error)
-            if self._task is task:
-                self.drop()
+        async with self._preparing:
+            if (task := self._task) is None:
+                return
+            try:
+                ready = await work(await asyncio.shield(task))
+            except CRKernelError as error:
+                log.info("no spare is ready for checkpoint %s: %s", key, error)
+                if self._task is task:
+                    self.drop()
+                    self.warm()
+            else:
+                if self._task is task:
+                    self._ready_for = key if ready else None
+
+    async def leave(self, keys: Collection[str]) -> None:
+        """Have nothing of these checkpoints in it: they are about to go."""
+        async with self._preparing:
+            if self._ready_for in keys and (task := self._give_up()) is not None:
                 self.warm()
-        else:
-            if self._task is task:
-                self._ready_for = key if ready else None
+                await _end(task)
 
     async def take(self) -> Sandbox:
         """The warm one, or one made on the spot. Raises EngineError if there can be none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -177,3 +178,20 @@ def open_up(paths: list[Path], keep: Path) -> list[str]:
                 source = original / path.relative_to(folder)
                 commands += [f"mkdir -p {path}", f"mount --bind {source} {path}"]
     return commands
+
+
+def ready_for(kernel: Kernel) -> str:
+    """The checkpoint for which the spare is ready. To ask is an operation, so ask rarely."""
+    found = re.search(r"spare is ready for\s+(no checkpoint|\S+)", kernel.ok("%status").shown)
+    assert found
+    return found[1]
+
+
+def await_ready(kernel: Kernel, key: str) -> None:
+    """Wait until the spare is ready for a checkpoint."""
+
+    def is_ready() -> bool:
+        time.sleep(1.0)
+        return ready_for(kernel) == key
+
+    assert eventually(is_ready, SECONDS)

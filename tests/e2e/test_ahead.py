@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _driver import descendants, eventually, nest_of
+from _driver import await_ready, descendants, eventually, nest_of, ready_for
 from driver import Kernel
 
 pytestmark = pytest.mark.e2e
 
 _FS = "process.getBuiltinModule('fs')"
 _SECONDS = 20.0
-
-
-def _ready_for(kernel: Kernel) -> str:
-    """The checkpoint for which the spare is ready. To ask is an operation, so ask rarely."""
-    found = re.search(r"spare is ready for\s+(no checkpoint|\S+)", kernel.ok("%status").shown)
-    assert found
-    return found[1]
-
-
-def _await_ready(kernel: Kernel, key: str) -> None:
-    def is_ready() -> bool:
-        time.sleep(1.0)
-        return _ready_for(kernel) == key
-
-    assert eventually(is_ready, _SECONDS)
 
 
 def _waiting(kernel: Kernel) -> list[int]:
@@ -51,7 +35,7 @@ def test_undo_gives_back_the_state_and_its_files(fresh_kernel: Kernel) -> None:
     kernel.ok(f"let x = 1; {_FS}.writeFileSync('f', 'one'); {_FS}.mkdirSync('d')")
     kernel.ok(f"x = 2; {_FS}.writeFileSync('f', 'two'); {_FS}.rmdirSync('d')")
     for value in (3, 4):  # what is ready is for one undo; the next one gets its own
-        _await_ready(kernel, "1")
+        await_ready(kernel, "1")
         kernel.ok("%undo")
         assert kernel.value(f"[x, {_FS}.readFileSync('f', 'utf8'), {_FS}.existsSync('d')]") == [
             1,
@@ -86,7 +70,7 @@ def test_another_target_gets_its_own(fresh_kernel: Kernel) -> None:
     kernel.ok(f"let x = 1; {_FS}.writeFileSync('f', '1'); {_FS}.writeFileSync('g', 'same')")
     kernel.ok(f"x = 2; {_FS}.writeFileSync('f', '2'); {_FS}.writeFileSync('h', 'late')")
     kernel.ok(f"x = 3; {_FS}.rmSync('f')")
-    _await_ready(kernel, "2")
+    await_ready(kernel, "2")
     kernel.rewind("1")
     assert kernel.value(f"[x, {_FS}.readFileSync('f', 'utf8'), {_FS}.existsSync('h')]") == [
         1,
@@ -100,7 +84,7 @@ def test_a_killed_one_is_made_up_for(fresh_kernel: Kernel) -> None:
     kernel = fresh_kernel
     kernel.ok("let x = 1")
     kernel.ok("x = 2")
-    _await_ready(kernel, "1")
+    await_ready(kernel, "1")
     assert eventually(lambda: len(_waiting(kernel)) == 1, _SECONDS)
     (criu,) = _waiting(kernel)
     os.kill(criu, signal.SIGKILL)
@@ -122,7 +106,7 @@ def test_without_memory_for_its_files_none_is_ready(fresh_kernel: Kernel) -> Non
     )
     kernel.ok("x = 2")
     time.sleep(3.0)
-    assert _ready_for(kernel) == "no checkpoint"
+    assert ready_for(kernel) == "no checkpoint"
     kernel.ok("%undo")
     assert kernel.value(f"[x, {_FS}.statSync('big1').size]") == [1, size]
 
@@ -131,7 +115,7 @@ def test_nothing_is_left_behind(start_kernel: Callable[..., Kernel]) -> None:
     kernel = start_kernel()
     kernel.ok("let x = 1")
     kernel.ok("x = 2")
-    _await_ready(kernel, "1")
+    await_ready(kernel, "1")
     (criu,) = _waiting(kernel) if eventually(lambda: bool(_waiting(kernel)), _SECONDS) else (0,)
     kernel.close()
     assert criu

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _driver import nest_of
+from _driver import await_ready, nest_of, ready_for
 from driver import Kernel
 
 pytestmark = pytest.mark.e2e
@@ -65,6 +65,20 @@ def test_dropped_checkpoints_free_staging(fresh_kernel: Kernel) -> None:
     assert kernel.value("x") == 4
     kernel.ok("%recall 3")
     assert "✗" in kernel.ok("%timeline").shown
+
+
+def test_the_spare_that_was_ready_for_it_keeps_nothing(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    kernel.ok("globalThis.x = 1")
+    kernel.ok("globalThis.big = require('crypto').randomBytes(18e6); 0")
+    kernel.ok("require('crypto').randomFillSync(big); x = 3")  # no difference to 2: too much is new
+    await_ready(kernel, "2")
+    before = _staging(kernel)
+    assert int(kernel.ok("%forget 2").shown.split("dropped, ")[1].split()[0]) >= 18
+    assert _staging(kernel) < before - 15
+    assert ready_for(kernel) == "no checkpoint"
+    assert "nearest state before it is 1" in kernel.fails("%undo").traceback
+    assert kernel.value("x") == 3
 
 
 def test_where_the_guest_would_come_back_to_stays(fresh_kernel: Kernel) -> None:
