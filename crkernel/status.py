@@ -51,7 +51,7 @@ async def _costs(past: Past) -> Json:
     except EngineError as error:
         return {"not to be had": str(error)}
     return {
-        key: f"{size(images)}, memory files {size(own)} of its own, {size(shared)} shared, "
+        key: f"images {size(images)}, memory files {size(own)} of its own, {size(shared)} shared, "
         f"files {size(files)}"
         for key, (images, own, shared, files) in costs.items()
     }

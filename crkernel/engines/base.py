@@ -300,8 +300,8 @@ class Engine(ABC):
 
     @abstractmethod
     async def costs(self, names: Sequence[str]) -> dict[str, list[int]]:
-        """What some checkpoints take, in bytes: images, memory files that no other checkpoint
-        needs, memory files that others need too, contents of files that it brought."""
+        """What some checkpoints take, in bytes: of images; of more that no other checkpoint needs,
+        as memory files; of what others need too; of files, the contents that it brought."""
 
     @abstractmethod
     async def verify(self, target: str) -> Findings:

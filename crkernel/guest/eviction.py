@@ -14,7 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection
 
-from . import integrity, memory, record, wire
+from . import golden, integrity, memory, record, wire
 from .rebase import share_room, used
 from .tree import read_manifest
 
@@ -57,9 +57,10 @@ def mark(staging: str, name: str, *, make: bool = False) -> None:
 
 
 def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
-    """Bytes that checkpoints take: of images, of memory files that no other needs, of memory files
-    that others need too, and of the files' contents that they brought. What is made small or
-    dropped at this moment may be missing. Raises OSError."""
+    """Bytes that checkpoints take: of their images; of memory files that no other needs; of what
+    others need too, memory files and the images that differences are to; and of the files' contents
+    that they brought. What is made small or dropped at this moment may be missing. Raises OSError.
+    """
     needs: dict[str, list[str]] = {}
     contents = Counter[str]()
     with os.scandir(staging) as entries:
@@ -69,17 +70,36 @@ def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
                 if not entry.is_dir():
                     contents[name] += entry.stat().st_size
                 elif not suffix and not os.path.exists(f"{entry.path}/{DROPPED}"):
-                    needs[name] = record.at(entry.path)["memory"]
-    users = Counter(file for files in needs.values() for file in files)
+                    needs[name] = _needs(staging, record.at(entry.path))
+    users = Counter(path for paths in needs.values() for path in paths)
     found = {}
     for name in needs.keys() & set(names):
         with contextlib.suppress(FileNotFoundError):
-            bytes_of = {f: os.stat(memory.path_of(f)).st_blocks * 512 for f in needs[name]}
-            own = sum(taken for f, taken in bytes_of.items() if users[f] == 1 and f[0] != "/")
-            with os.scandir(f"{staging}/{name}") as entries:
-                images = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-            found[name] = [images, own, sum(bytes_of.values()) - own, contents[name]]
+            images, own, shared = f"{staging}/{name}", 0, 0
+            for path in needs[name]:
+                if users[path] > 1 or path.startswith(golden.FOLDER):  # or of other kernels
+                    shared += _taken(path)
+                else:
+                    own += _taken(path)
+            mine = _taken(images)
+            if users[images]:
+                mine, shared = 0, shared + mine
+            found[name] = [mine, own, shared, contents[name]]
     return found
+
+
+def _needs(staging: str, meta: wire.Message) -> list[str]:
+    """The paths of what a checkpoint needs beside its own images."""
+    base = [f"{staging}/{meta['base']}"] if "base" in meta else []
+    return base + [memory.path_of(name) for name in meta["memory"]]
+
+
+def _taken(path: str) -> int:
+    """Bytes of a memory file, or of the images in a directory."""
+    if not os.path.isdir(path):
+        return os.stat(path).st_blocks * 512
+    with os.scandir(path) as entries:
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
 
 
 def _lives(staging: str, name: str, dropped: Collection[str]) -> bool:

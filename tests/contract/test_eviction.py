@@ -104,3 +104,22 @@ async def test_what_each_takes(engine: Engine) -> None:  # noqa: F811
     left = await engine.costs(["a", "b"])
     assert list(left) == ["b"]
     assert left["b"][1:] == [own, 0, found["b"][3]]
+
+
+async def test_what_there_are_differences_to_is_shared(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    for name in ("base", "a", "b"):
+        await run(live, "globalThis.x = 5")
+        await live.dump(name)
+    whole = (await engine.costs(["base"]))["base"][0]
+    for name in ("a", "b"):
+        await engine.thin(name, "base")
+    found = await engine.costs(["base", "a", "b"])
+    assert found["base"][:3] == [0, 0, pytest.approx(whole, rel=0.01)]
+    assert found["a"][1:3] == found["b"][1:3] == [0, found["base"][2]]
+    assert found["a"][0] < whole / 4
+    await engine.drop(["base"])
+    await engine.drop(["b"])
+    left = await engine.costs(["a", "base"])
+    assert list(left) == ["a"]
+    assert left["a"][1:3] == [pytest.approx(whole, rel=0.01), 0]  # which nobody else needs
