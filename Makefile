@@ -35,7 +35,7 @@ demo: setup
 
 test: setup browser tun
 	@$(BIN)/pytest $(ARGS)
-	$(if $(ARGS),,$(BIN)/pytest --engine fake tests/contract)
+	$(if $(ARGS),,$(BIN)/pytest --engine fake tests/contract/test_engine.py)
 
 test-docker: setup compose
 	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'

@@ -87,18 +87,19 @@ class Present:
         if not await self.live.rested():
             return False
         twin = await self._restored(self._past.timeline.head, twin=True)
-        if not await self.live.rested():
-            self._background.start(twin.end())
-            return False
-        self.move_in(twin)
-        return True
+        with contextlib.suppress(SandboxDied):  # whoever uses it next brings it back
+            if await self.live.rested():
+                self.move_in(twin)
+                return True
+        self._background.start(twin.end())
+        return False
 
     async def _restored(self, key: str, *, twin: bool = False) -> Sandbox:
         """The guest of a checkpoint, next door. Raises CRKernelError."""
         spare = await self.spare.take()
         try:
             await self._past.restore(key, spare, twin=twin)
-        except CRKernelError:
+        except (CRKernelError, asyncio.CancelledError):
             self._background.start(spare.end())
             raise
         finally:

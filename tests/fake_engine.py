@@ -150,6 +150,7 @@ class FakeSandbox:
                 await self._engine.pass_stop(self.seen[-1], self)
                 answer = self._operations[op](request)
             except CRKernelError as error:
+                self._rested = self._rested or (op == "dump" and not self._has_timers)
                 answer = {"error": {"kind": error.ename, "message": str(error)}}
             except Ended as ended:
                 self.guest_dies(**ended.how)
@@ -182,7 +183,7 @@ class FakeSandbox:
         new = sum(len(f) for path, f in files.items() if self._files.get(path) != f)
         snapshot = Snapshot(guest.state.copy(), guest.state.memory, new)
         self._engine.keep(name, snapshot)
-        self._rested, self._files = guest.state.timers == 0, dict(files)
+        self._rested, self._files = not self._has_timers, dict(files)
         return {"seconds": 0.002, "frozen": 0.001, "memory": snapshot.memory, "files": new}
 
     def _prepare(self, request: Json) -> Json:
@@ -194,7 +195,7 @@ class FakeSandbox:
         self._refuse_a_second_guest()
         snapshot = self._engine.restorable(request["name"])
         self._begin(snapshot.state.copy())
-        self._rested = snapshot.state.timers == 0
+        self._rested = not self._has_timers
         return {"hello": HELLO, "seconds": 0.001}
 
     def _kill(self, request: Json) -> None:
@@ -204,6 +205,10 @@ class FakeSandbox:
     def _begin(self, state: State) -> None:
         self.guest = Guest(state, lambda event: self._send(event, wire.EVENT))
         self._files = dict(state.files)
+
+    @property
+    def _has_timers(self) -> bool:
+        return self.guest is not None and self.guest.state.timers > 0
 
     def _living(self) -> Guest:
         if self.guest is None:

@@ -48,7 +48,8 @@ class State:
     @property
     def memory(self) -> int:
         """Bytes, with those that any guest takes."""
-        return _IDLE + len(repr(self.variables))
+        values = self.variables.values()
+        return _IDLE + sum(len(v) if isinstance(v, bytes) else 64 for v in values)
 
 
 class Guest:

@@ -14,6 +14,8 @@ from crkernel.engines import Engine, Sandbox
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
 from .test_mapped_guests import mapped
 
+pytestmark = pytest.mark.real("is about memory files")
+
 ALLOCATING = r"""
 #define _GNU_SOURCE
 #include <stdlib.h>

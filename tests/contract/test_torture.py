@@ -17,6 +17,8 @@ from crkernel.javascript import JAVASCRIPT
 
 from .test_engine import restored, run, started
 
+pytestmark = pytest.mark.real("is about memory files")
+
 TORTURE = r"""
 seed = SEED; rnd = () => (seed = (seed * 1103515245 + 12345) % 2147483648) / 2147483648;
 st = { m: new Map(), a: [], s: '', b: [], w: new WebAssembly.Memory({ initial: 1, maximum: 2000 }),
