@@ -28,6 +28,13 @@ class Registration:
     name: str
     folder: Path
     python: str
+    arguments: tuple[str, ...] = ()
+
+    def setting(self, name: str) -> str | None:
+        """What its kernels are told that a setting is."""
+        prefix = f"--CRKernel.{name}="
+        found = [word.removeprefix(prefix) for word in self.arguments if word.startswith(prefix)]
+        return found[-1] if found else None
 
 
 def name_for(engine: str | None) -> str:
@@ -101,7 +108,7 @@ def find(
         return None
     if spec.argv[1:3] != ["-m", "crkernel"]:
         return None
-    return Registration(name=name, folder=Path(spec.resource_dir), python=spec.argv[0])
+    return Registration(name, Path(spec.resource_dir), spec.argv[0], tuple(spec.argv[3:]))
 
 
 def language(name: str) -> str | None:

@@ -52,6 +52,7 @@ class Session:
         self._questions = Questions(self._background)
         self._comms = Comms()
         self._listener = Listener(engine, language, self._questions, self._comms)
+        engine.tell = self._listener.warn
         self._past = Past(
             engine,
             self._background,

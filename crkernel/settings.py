@@ -109,7 +109,8 @@ class Settings(Configurable):
     ).tag(config=True, fixed=True)
     docker_network = Unicode(
         "default",
-        help="Docker's network by which packages come into the engine docker: bridge, host, ...",
+        help="Docker's network by which packages, and guests with network=full, get in and out, "
+        "with the engine docker: bridge, host, ...",
     ).tag(config=True, fixed=True)
     cpus = Float(
         0.0,

@@ -259,6 +259,8 @@ class Engine(ABC):
         """The network of Docker's that what has to have one gets there."""
         self.network = "none"
         """What guests reach outside of their sandbox, for sandboxes to come: one of `networks`."""
+        self.tell: Callable[[str], None] = log.warning
+        """Takes, in words for the user, what has happened to sandboxes that live on."""
         self.secret = secret
         """What this kernel shares with the one that is started in its place at a restart."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 
 from crkernel import image
+from crkernel.guest import resolver
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,10 @@ def tun_is_open() -> bool:
 
 def nameserver() -> str:
     """The host's, where guests with a network have their questions for names sent to."""
+    text = ""
     with suppress(OSError):
         text = Path("/etc/resolv.conf").read_text(errors="replace")
-        if found := re.search(r"^\s*nameserver\s+([\d.]+)\s*$", text, re.M):
-            return found[1]
-    return "127.0.0.1"
+    return resolver.nameserver(text)
 
 
 def npm_cache() -> str | None:

@@ -3,31 +3,39 @@
 A kernel's container has no network, and keeps none. What has to have one is done in a container
 beside it, the *annex*, which shares its process ids: its main process enters the nest's user and
 mount namespaces, as only the nest's own user may, and stays in the annex's network. Its argument is
-JSON, of which `nest` is the process id of the nest, and `work` one of
+JSON, of which `nest` is the process id of the nest, `brings` a path of the annex that the work
+takes along, and `work` one of
 
-    courier    `cache`, a folder for npm's; `disk`, as a nest is asked; `settings`, how many bytes
-               of npm's settings come on stdin, before what is a courier's link 2
+    courier    `brings` a folder for npm's cache; `disk`, as a nest is asked; `settings`, how many
+               bytes of npm's settings come on stdin, before what is a courier's link 2
+    uplinks    `brings` the device that they need. On stdin come frames with the `pid` of a sandbox,
+               which gets an uplink for as long as it lives; on stdout one says `ready`, or else
+               `closed` if the device is
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 if __package__:
-    from . import nest
+    from . import nest, resolver, uplink, wire
     from . import syscalls as sc
     from .enter import GOLDEN
-    from .link import Channel
+    from .link import Channel, write_all
     from .mounts import NPM_CACHE
 else:  # run as a script, by the container's Python, without the package around it
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
 
 _START = "import sys; sys.path.insert(0, '/usr/lib/crkernel'); from guest.annex import main; main()"
-_CACHE_FD = 3
+_BROUGHT_FD = 3
 _CHUNK = 1 << 16
 
 Json = dict[str, Any]
@@ -38,11 +46,12 @@ def enter() -> None:
     request = json.loads(sys.argv[1])
     process = os.pidfd_open(request["nest"])
     request["files"] = {name: _read(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
+    request["open"] = os.access(request["brings"], os.R_OK | os.W_OK)
     sc.enter(process, sc.CLONE_NEWUSER)
     sc.unshare(sc.CLONE_NEWNS)  # one in which it may clone mounts
-    os.dup2(sc.clone_tree(request["cache"]), _CACHE_FD)
+    os.dup2(sc.clone_tree(request["brings"]), _BROUGHT_FD)
     sc.enter(process, sc.CLONE_NEWNS)
-    os.closerange(_CACHE_FD + 1, 1 << 16)
+    os.closerange(_BROUGHT_FD + 1, 1 << 16)
     command = ["python3", "-I", "-S", "-c", _START, json.dumps(request)]
     os.execve("/usr/bin/python3", command, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
 
@@ -63,8 +72,7 @@ def main() -> None:
 def _courier(request: Json) -> None:
     """Start one, and be there until it ends."""
     os.makedirs(NPM_CACHE, exist_ok=True)
-    sc.attach(_CACHE_FD, NPM_CACHE)
-    os.close(_CACHE_FD)
+    _put_at(NPM_CACHE)
     settings = json.loads(_take(request["settings"]))
     settings["files"] |= request["files"]  # the annex knows its network, the kernel's machine not
     file = os.memfd_create("crkernel")
@@ -78,6 +86,56 @@ def _courier(request: Json) -> None:
     os.waitpid(pid, 0)
 
 
+def _uplinks(request: Json) -> None:
+    """Connect sandboxes with this network until the kernel hangs up, which ends all uplinks."""
+    if not request["open"]:
+        write_all(1, wire.pack({"closed": request["brings"]}))
+        return
+    os.close(os.open(uplink.TUN, os.O_CREAT | os.O_WRONLY))
+    _put_at(uplink.TUN)
+    nameserver = resolver.nameserver(request["files"]["resolv.conf"])
+    write_all(1, wire.pack({"ready": wire.PROTOCOL}))
+    decoder, poll = wire.Decoder(), select.poll()
+    links: dict[int, int] = {}  # a descriptor of a sandbox's PID 1 -> process id of its uplink
+    poll.register(0, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor in links:  # its sandbox has ended
+                poll.unregister(descriptor)
+                os.close(descriptor)
+                link = links.pop(descriptor)
+                os.kill(link, signal.SIGKILL)
+                os.waitpid(link, 0)
+                continue
+            data = os.read(0, _CHUNK)
+            if not data:
+                return
+            for body in decoder.feed(data):
+                pid = int(wire.parse(body)["pid"])
+                with contextlib.suppress(ProcessLookupError):  # it has ended before it was linked
+                    sandbox = os.pidfd_open(pid)
+                    links[sandbox] = _fork(partial(uplink.run, pid, nameserver))
+                    poll.register(sandbox, select.POLLIN)
+
+
+def _fork(work: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except OSError as error:
+            os.write(2, f"uplink: {error}\n".encode())
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _put_at(path: str) -> None:
+    """Where what was brought is to be seen."""
+    sc.attach(_BROUGHT_FD, path)
+    os.close(_BROUGHT_FD)
+
+
 def _take(size: int) -> bytes:
     """So many bytes of stdin, and not one of what follows. Raises EOFError."""
     data = b""
@@ -89,7 +147,7 @@ def _take(size: int) -> bytes:
     return data
 
 
-_WORKS: dict[str, Callable[[Json], None]] = {"courier": _courier}
+_WORKS: dict[str, Callable[[Json], None]] = {"courier": _courier, "uplinks": _uplinks}
 
 
 if __name__ == "__main__":

@@ -120,6 +120,9 @@ class ContainerNest(Nest):
         finally:
             arrival.close()
 
+    def link_up(self, pid: int, nameserver: str) -> None:
+        """Here the kernel has an annex do it: there is no network."""
+
     def leave(self) -> None:
         """Also the listener and whatever is parked."""
         super().leave()

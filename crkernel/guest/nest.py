@@ -211,17 +211,21 @@ class Nest:
         yield Channel(descriptors[0], descriptors[0])
 
     def _sandbox(self, channel: Channel, request: Json) -> int:
-        """Fork one that speaks by `channel`, with a way to the network if there is a name server
-        for it; its process id."""
-        disk, nameserver = int(request["disk"]), request["network"]
+        """Fork one that speaks by `channel`, with a way to the network if one is described; its
+        process id."""
+        disk, network = int(request["disk"]), request["network"]
         waiting, settled = os.pipe()
-        pid = self.fork(partial(supervise, channel, disk, settled, nameserver is not None))
+        pid = self.fork(partial(supervise, channel, disk, settled, network is not None))
         os.close(settled)
-        if nameserver is not None:
+        if network is not None:
             os.read(waiting, 1)  # until it is in the network namespace where it stays
-            self._uplinks[pid] = self.fork(partial(uplink.run, pid, nameserver), 0)
+            self.link_up(pid, network)
         os.close(waiting)
         return pid
+
+    def link_up(self, pid: int, nameserver: str) -> None:
+        """Give a sandbox its way to the network, on which questions for names are sent there."""
+        self._uplinks[pid] = self.fork(partial(uplink.run, pid, nameserver), 0)
 
     def leave(self) -> None:
         """In a sandbox: close what is the nest's."""

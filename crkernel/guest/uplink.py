@@ -1,4 +1,5 @@
-"""The way to the network of a sandbox that may have one: pasta, run beside it by the nest.
+"""The way to the network of a sandbox that may have one: pasta, run beside it by the nest, or in
+an annex.
 
 pasta (https://passt.top) takes what a sandbox sends into a tap device and makes ordinary sockets of
 the host's user of it, so it needs no privilege. It reaches what the host reaches but for the
@@ -15,7 +16,7 @@ from . import seccomp
 from . import syscalls as sc
 
 TUN = "/run/tun"
-"""Where `enter` puts the device; sandboxes do not see it."""
+"""Where `enter` or an annex puts the device; sandboxes do not see it."""
 RESOLVER = "10.0.2.3"
 ADDRESS = "10.0.2.100"
 """Always the same, so that a socket that was bound to it can be restored."""

@@ -289,7 +289,8 @@ def test_podman_takes_the_same_in_other_words() -> None:
 
 def test_an_annex_is_made_like_the_container_that_it_is_beside() -> None:
     kernels = {"Id": "abc", "Config": {"Image": "crkernel:tag", "User": "12345:12345"}}
-    made = container.annex_body(kernels, LIMITS, "bridge", "{}", {}, podman=False)
+    options = container.for_courier(LIMITS)
+    made = container.annex_body(kernels, "bridge", "{}", {}, options, podman=False)
     usual, host = body()["HostConfig"], made["HostConfig"]
     assert (made["Image"], made["User"]) == ("crkernel:tag", "12345:12345")
     assert (host.pop("NetworkMode"), host.pop("PidMode")) == ("bridge", "container:abc")
@@ -297,6 +298,16 @@ def test_an_annex_is_made_like_the_container_that_it_is_beside() -> None:
     differs = {name for name, value in host.items() if value != usual[name]}
     assert differs == {"Memory", "MemorySwap", "PidsLimit"}
     assert all(host[name] < usual[name] for name in differs)
+
+
+def test_an_annex_for_uplinks_has_their_device_and_no_volume() -> None:
+    options = container.for_uplinks(LIMITS)
+    kernels = {"Id": "abc", "Config": {"Image": "crkernel:tag", "User": "12345:12345"}}
+    host = container.annex_body(kernels, "host", "{}", {}, options, podman=False)["HostConfig"]
+    assert [device["PathInContainer"] for device in host["Devices"]] == ["/dev/net/tun"]
+    assert "Mounts" not in host
+    assert host["CapDrop"] == ["ALL"]
+    assert host["MemorySwap"] == host["Memory"] == options["Memory"]
 
 
 def test_rootless_podman_has_few_user_ids() -> None:

@@ -10,8 +10,10 @@ import contextlib
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from crkernel.engines.base import Sandbox
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Stream
@@ -19,6 +21,18 @@ from crkernel.engines.limits import Limits
 from crkernel.errors import DaemonRefused, EngineError
 
 _NETWORKS = "docker_network names one of: docker network ls"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """What an annex is beside: a kernel's container and the process id of its nest. The network is
+    one of Docker's."""
+
+    daemon: Daemon
+    container: str
+    nest: int
+    limits: Limits
+    network: str
 
 
 class Annex:
@@ -30,38 +44,62 @@ class Annex:
         self.stream = stream
 
     @classmethod
-    async def beside(
-        cls,
-        daemon: Daemon,
-        kernels: str,
-        limits: Limits,
-        network: str,
-        work: Mapping[str, Any],
-    ) -> Annex:
-        """Have this work (see `crkernel.guest.annex`) done in one, with a network of Docker's,
-        beside the container `kernels`. Raises EngineError."""
-        neighbour = await daemon.find("inspect_container", kernels) if kernels else None
-        if neighbour is None:
+    async def beside(cls, of: Neighbour, work: Mapping[str, Any], options: dict[str, Any]) -> Annex:
+        """Have this work (see `crkernel.guest.annex`) done in one, which is made with some options
+        of its own. Raises EngineError."""
+        daemon = of.daemon
+        kernels = await daemon.find("inspect_container", of.container) if of.container else None
+        if kernels is None:
             raise EngineError("its container was removed", hint="try again")
         info = await daemon.ask("info")
-        body = container.annex_body(
-            neighbour, limits, network, json.dumps(work), info, podman=daemon.podman
-        )
+        said = json.dumps({**work, "nest": of.nest})
+        body = container.annex_body(kernels, of.network, said, info, options, podman=daemon.podman)
         name = f"crkernel-annex-{secrets.token_hex(16)}"
         created = str((await daemon.ask("create_container_from_config", body, name))["Id"])
         try:
-            stream = await daemon.attach(created)
+            annex = cls(daemon, created, await daemon.attach(created))
+        except BaseException:
+            await _remove(daemon, created)
+            raise
+        try:
             await daemon.ask("start", created)
         except BaseException as error:
-            with contextlib.suppress(EngineError):  # it has gone
-                await daemon.ask("remove_container", created, force=True)
+            await annex.end()
             if isinstance(error, DaemonRefused):
                 error.hint = _NETWORKS
             raise
-        return cls(daemon, created, stream)
+        return annex
+
+    async def why(self) -> str:
+        """What became of it, when nothing more comes."""
+        return await self._daemon.post_mortem(self._container)
 
     async def end(self) -> None:
         """With all that runs in it."""
         self.stream.writer.close()
-        with contextlib.suppress(EngineError):  # it has gone, or the daemon has
-            await self._daemon.ask("remove_container", self._container, force=True)
+        await _remove(self._daemon, self._container)
+
+
+async def _remove(daemon: Daemon, created: str) -> None:
+    with contextlib.suppress(EngineError):  # it has gone, or the daemon has
+        await daemon.ask("remove_container", created, force=True)
+
+
+async def courier(beside: Neighbour, host: bytes, at_work: set[Sandbox]) -> Sandbox:
+    """See `Engine.courier`; it has an annex for itself, and is `at_work` until its end."""
+    work = {
+        "work": "courier",
+        "brings": container.NPM_CACHE,
+        "disk": beside.limits.disk_size,
+        "settings": len(host),
+    }
+    annex = await Annex.beside(beside, work, container.for_courier(beside.limits))
+    annex.stream.writer.write(host)
+
+    async def end() -> None:
+        at_work.discard(sandbox)
+        await annex.end()
+
+    sandbox = Sandbox(annex.stream, annex.stream.writer, end, annex.why)
+    at_work.add(sandbox)
+    return sandbox

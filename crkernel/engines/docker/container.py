@@ -20,6 +20,7 @@ CODE = "/crkernel"
 """Where the guest's code lies in a container."""
 _PYTHON = ["python3", "-E", "-s", "-S"]
 NPM_CACHE = f"{CODE}/npm"
+TUN = "/dev/net/tun"
 GATE = [*_PYTHON, f"{CODE}/guest/gate.py"]
 _TREE = "/image"
 """The image's tree is not the container's root: nothing that Docker mounts is then in the way of
@@ -27,6 +28,7 @@ what sandboxes see."""
 GOLDEN = "/golden"
 _OVERHEAD = 256 << 20
 """Bytes for nest, supervisors and CRIU."""
+_UPLINKS_MEMORY = 512 << 20
 _SANDBOXES = 3
 """Live, spare, and one that is just ending."""
 _MASKED = ["/sys/firmware", "/sys/devices/virtual/powercap"]
@@ -116,12 +118,13 @@ def body(
 
 
 def annex_body(
-    kernels: Json, limits: Limits, network: str, work: str, info: Json, *, podman: bool
+    kernels: Json, network: str, work: str, info: Json, options: Json, *, podman: bool
 ) -> Json:
     """As `body`, for an annex that does `work` (see `crkernel.guest.annex`) with a network of
-    Docker's, beside the container of a kernel, which `kernels` describes."""
-    memory = limits.memory + limits.disk_size + _OVERHEAD
+    Docker's and `options` of its own, beside the container of a kernel, which `kernels` describes.
+    """
     config = kernels["Config"]
+    memory, processes = options["Memory"], options["PidsLimit"]
     return {
         "Image": config["Image"],
         "Cmd": [*_PYTHON, f"{CODE}/guest/annex.py", work],
@@ -133,12 +136,27 @@ def annex_body(
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": _confinement(info, memory, limits.max_processes, podman=podman)
-        | {
-            "Mounts": [{"Type": "volume", "Source": npm_volume(), "Target": NPM_CACHE}],
-            "NetworkMode": network,
-            "PidMode": f"container:{kernels['Id']}",
-        },
+        "HostConfig": _confinement(info, memory, processes, podman=podman)
+        | {"NetworkMode": network, "PidMode": f"container:{kernels['Id']}"}
+        | options,
+    }
+
+
+def for_courier(limits: Limits) -> Json:
+    """What an annex has in which npm runs."""
+    return {
+        "Memory": limits.memory + limits.disk_size + _OVERHEAD,
+        "PidsLimit": limits.max_processes,
+        "Mounts": [{"Type": "volume", "Source": npm_volume(), "Target": NPM_CACHE}],
+    }
+
+
+def for_uplinks(limits: Limits) -> Json:
+    """What an annex has in which the uplinks of sandboxes run."""
+    return {
+        "Memory": _UPLINKS_MEMORY,
+        "PidsLimit": limits.max_processes,
+        "Devices": [{"PathOnHost": TUN, "PathInContainer": TUN, "CgroupPermissions": "rw"}],
     }
 
 

@@ -33,6 +33,7 @@ Json = dict[str, Any]
 _API_NEEDED = (1, 41)
 """Docker 20.10: its runc knows the system calls that our seccomp profile names."""
 _TIMEOUT = 60.0
+_LAST_SECONDS = 3.0
 _PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
 DOCTOR = "run: crkernel doctor --engine docker"
@@ -181,6 +182,19 @@ class Daemon:
                 return int(state["ExitCode"])
             await asyncio.sleep(_PODMAN_PAUSE)
         return None
+
+    async def post_mortem(self, container: str) -> str:
+        """What became of a container whose stream has ended, in words."""
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                code = await self.exit_code(container)
+        except EngineUnavailable as error:
+            return f"its container is out of reach: {error}"
+        except (EngineError, TimeoutError):
+            return "the connection to its container was cut"
+        if code is None:
+            return "its container was removed"
+        return "its container was killed" if code == 137 else f"its container ended (code {code})"
 
     async def run(self, container: str, command: list[str]) -> Stream:
         """Start a program in a container (`docker exec`) and return the stream to it."""

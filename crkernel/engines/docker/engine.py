@@ -13,10 +13,11 @@ from typing import Any
 
 from crkernel.engines.base import Sandbox
 from crkernel.engines.docker import container, images
-from crkernel.engines.docker.annex import Annex
+from crkernel.engines.docker.annex import Neighbour, courier
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
 from crkernel.engines.docker.pool import Pool
 from crkernel.engines.docker.stream import Frames, Stream
+from crkernel.engines.docker.uplinks import Uplinks
 from crkernel.engines.limits import Limits
 from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
@@ -35,6 +36,7 @@ class DockerEngine(NestEngine):
     """Sandboxes of one kernel, in a container of its own."""
 
     name = "docker"
+    networks = ("none", "full")
 
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         super().__init__(limits, secret)
@@ -49,6 +51,7 @@ class DockerEngine(NestEngine):
         self._token = secrets.token_hex(8)  # what all our gates say
         self._parking: asyncio.Future[tuple[str, Stream]] | None = None
         self._pool: Pool | None = None
+        self._uplinks: Uplinks | None = None  # of the sandboxes of this nest
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
         self._chores: set[asyncio.Task[Any]] = set()
 
@@ -191,29 +194,18 @@ class DockerEngine(NestEngine):
         self._machine = list(hello["machine"])
         self._nest.connect(lambda request, _: stream.writer.write(wire.pack(request)))
         self._listener = asyncio.create_task(self._listen(frames))
+        self._uplinks = Uplinks(self._beside(), self._nest_lives, lambda text: self.tell(text))
         return hello
 
     async def _listen(self, frames: Frames) -> None:
         """Pass on what the nest answers, until it ends; then find out why it did."""
+        assert self._daemon is not None
         with contextlib.suppress(OSError, wire.WireError):
             while (message := await frames.next()) is not None:
                 self._nest.deliver(message)
-        self._lost = await self._post_mortem()
+        self._lost = await self._daemon.post_mortem(self._container)
         self._disconnect(self._lost)
         self._chore(self._remove())
-
-    async def _post_mortem(self) -> str:
-        assert self._daemon is not None
-        try:
-            async with asyncio.timeout(_LAST_SECONDS):
-                code = await self._daemon.exit_code(self._container)
-        except EngineUnavailable as error:
-            return f"its container is out of reach: {error}"
-        except (EngineError, TimeoutError):
-            return "the connection to its container was cut"
-        if code is None:
-            return "its container was removed"
-        return "its container was killed" if code == 137 else f"its container ended (code {code})"
 
     def _disconnect(self, why: str) -> None:
         if self._stream is not None:
@@ -231,6 +223,7 @@ class DockerEngine(NestEngine):
         if not self.secret:
             raise EngineError("this kernel's connection has no key to know the next kernel by")
         left = f"{images.code_tag()}\n{state.decode()}"
+        await self._unlink()
         await self._nest.ask("linger", token=linger.token(self.secret).decode(), state=left)
         self._container = ""
         await self._stop_listening()
@@ -253,9 +246,15 @@ class DockerEngine(NestEngine):
             await asyncio.wait([self._listener])
         self._disconnect("the nest is gone")
 
+    async def _unlink(self) -> None:
+        uplinks, self._uplinks = self._uplinks, None
+        if uplinks is not None:
+            await uplinks.end()
+
     async def _remove(self) -> None:
-        if self._container and self._daemon is not None:
-            name, self._container = self._container, ""
+        name, self._container = self._container, ""
+        await self._unlink()
+        if name and self._daemon is not None:
             with contextlib.suppress(EngineError):  # it has gone, or the daemon has
                 await self._daemon.ask("remove_container", name, force=True)
 
@@ -268,8 +267,11 @@ class DockerEngine(NestEngine):
 
     async def sandbox(self) -> Sandbox:
         """Fork one from the nest, with a stream of its own."""
+        uplinks = self._uplinks if self.network == "full" else None
+        if uplinks is not None:
+            await uplinks.start()
         parking, self._parking = self._parking, None
-        fields: Any = {"disk": self.limits.disk_size, "network": None}
+        fields: Any = {"disk": self.limits.disk_size, "network": True if uplinks else None}
         stream, asked = await self._ask_with_stream("sandbox", parking or self._park(), **fields)
         try:
             answer = await asked
@@ -277,9 +279,13 @@ class DockerEngine(NestEngine):
             stream.writer.close()
             raise
         pid, listener = int(answer["pid"]), self._listener
+        if uplinks is not None:
+            uplinks.add(pid)
 
         async def end() -> None:
             self._sandboxes.discard(sandbox)
+            if uplinks is not None:
+                uplinks.discard(pid)
             if self._listener is not listener:
                 return  # it went with its nest: another one's process has that number now
             with contextlib.suppress(EngineError):  # the nest is gone, and with it the sandbox
@@ -308,34 +314,26 @@ class DockerEngine(NestEngine):
 
     async def courier(self, host: bytes) -> Sandbox:
         """In a container of its own, which has a network."""
+        return await courier(self._beside(), host, self._sandboxes)
+
+    def _beside(self) -> Neighbour:
         assert self._daemon is not None
-        work = {
-            "work": "courier",
-            "nest": self._nest_pid,
-            "cache": container.NPM_CACHE,
-            "disk": self.limits.disk_size,
-            "settings": len(host),
-        }
-        annex = await Annex.beside(
-            self._daemon, self._container, self.limits, self.docker_network, work
+        return Neighbour(
+            self._daemon, self._container, self._nest_pid, self.limits, self.docker_network
         )
-        annex.stream.writer.write(host)
-
-        async def end() -> None:
-            self._sandboxes.discard(courier)
-            await annex.end()
-
-        courier = Sandbox(annex.stream, annex.stream.writer, end)
-        self._sandboxes.add(courier)
-        return courier
 
     async def _why(self) -> str:
         """Why a stream has ended: with the nest, which answers no more then, or alone."""
+        return (
+            "its sandbox ended" if await self._nest_lives() else self._lost or "its sandbox ended"
+        )
+
+    async def _nest_lives(self) -> bool:
         with contextlib.suppress(EngineError, TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await self._nest.ask("status")
-                return "its sandbox ended"
-        return self._lost or "its sandbox ended"
+                return True
+        return False
 
     # -- golden roots: kept by the nests in a volume that all containers of the image share
 

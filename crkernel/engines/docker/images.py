@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crkernel import image
 from crkernel.engines.docker import archive, pool
-from crkernel.engines.docker.container import CODE, golden_volume
+from crkernel.engines.docker.container import CODE, golden_volume, npm_volume
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.errors import DaemonRefused, EngineUnavailable, ImageMissing, UserError
 
@@ -92,7 +92,8 @@ async def listed(daemon: Daemon) -> list[DockerImage]:
 
 async def remove(tag: str | None) -> list[str]:
     """Delete one image, or all that are not current, with their golden roots and the containers
-    that wait for kernels; which they were. Raises UserError for one that is in use or missing."""
+    that wait for kernels; with the last one npm's cache of this user, too. The names of what has
+    gone. Raises UserError for one that is in use or missing."""
     daemon = await Daemon.connect()
     known = await listed(daemon)
     doomed = [one.tag for one in known if (one.tag == tag if tag else not one.current)]
@@ -102,6 +103,10 @@ async def remove(tag: str | None) -> list[str]:
     for name in doomed:
         await release(daemon, name)
         await _unless_used(name, daemon.ask("remove_image", name))
+    cache = npm_volume()
+    if doomed and not await listed(daemon) and await daemon.find("inspect_volume", cache):
+        await _unless_used(cache, daemon.ask("remove_volume", cache))
+        doomed.append(cache)
     return doomed
 
 

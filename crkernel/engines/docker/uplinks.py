@@ -1,0 +1,122 @@
+"""The way to the network of a kernel's sandboxes: one annex, in which each has its uplink."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+from crkernel.engines.docker import container
+from crkernel.engines.docker.annex import Annex, Neighbour
+from crkernel.engines.docker.stream import Frames
+from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
+from crkernel.guest import wire
+
+_OPEN_TUN = "on the daemon's machine, run: sudo modprobe tun; sudo chmod 666 /dev/net/tun"
+_START_SECONDS = 20.0
+_FLEETING_SECONDS = 2.0  # an annex that was lost so soon has no successor by itself
+
+
+class Uplinks:
+    """Of the sandboxes beside one nest. When their annex is lost another one takes over: `tell` is
+    told, in words for the user, unless the nest is gone too, which `nest_lives` knows."""
+
+    def __init__(
+        self,
+        beside: Neighbour,
+        nest_lives: Callable[[], Awaitable[bool]],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._beside = beside
+        self._nest_lives = nest_lives
+        self._tell = tell
+        self._pids: set[int] = set()  # PID 1 of each sandbox that has one
+        self._starting = asyncio.Lock()
+        self._annex: Annex | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Have the annex ready. Raises EngineError with the remedy."""
+        async with self._starting:
+            if self._annex is None:
+                self._annex, frames = await self._open()
+                self._watch = asyncio.create_task(self._listen(self._annex, frames))
+                for pid in self._pids:
+                    self._link(pid)
+
+    def add(self, pid: int) -> None:
+        """Connect a sandbox, until it ends; its supervisor waits for it."""
+        self._pids.add(pid)
+        if self._annex is not None:
+            self._link(pid)
+
+    def discard(self, pid: int) -> None:
+        """The sandbox is being ended, and with it its uplink."""
+        self._pids.discard(pid)
+
+    async def end(self) -> None:
+        """All of them, before the nest goes."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        annex, self._annex = self._annex, None
+        if annex is not None:
+            await annex.end()
+
+    def _link(self, pid: int) -> None:
+        assert self._annex is not None
+        self._annex.stream.writer.write(wire.pack({"pid": pid}))
+
+    async def _open(self) -> tuple[Annex, Frames]:
+        """An annex that has said that it is ready."""
+        work = {"work": "uplinks", "brings": container.TUN}
+        options = container.for_uplinks(self._beside.limits)
+        try:
+            annex = await Annex.beside(self._beside, work, options)
+        except DaemonRefused as refused:
+            if container.TUN in refused.message:
+                raise _no_network("has no") from refused
+            raise
+        frames = Frames(annex.stream)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                said = await frames.next()
+            if said is None:
+                raise EngineError(f"no guest can have a network: {await annex.why()}")
+            if "ready" not in said:
+                raise _no_network("keeps closed to users its")
+        except BaseException as error:
+            await annex.end()
+            if isinstance(error, TimeoutError):
+                raise EngineError("the container for a network does not come up") from error
+            raise
+        return annex, frames
+
+    async def _listen(self, annex: Annex, frames: Frames) -> None:
+        """It says nothing more but by its end."""
+        began = time.monotonic()
+        with contextlib.suppress(OSError, wire.WireError):
+            await frames.next()
+        why = await annex.why()
+        await annex.end()
+        self._annex = None
+        if not await self._nest_lives():
+            return  # which others tell
+        lost = f"the guest's way to the network was lost: {why}"
+        if time.monotonic() - began < _FLEETING_SECONDS:
+            self._tell(f"{lost}; %reset makes another")
+            return
+        try:
+            await self.start()
+        except EngineError as error:
+            remedy = f" ({error.hint})" if error.hint else ""
+            self._tell(f"{lost}; there is no other: {error}{remedy}")
+        else:
+            self._tell(f"{lost}; it has another one, connections out of it are reset")
+
+
+def _no_network(why: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"no guest can have a network: the daemon's machine {why} {container.TUN}", hint=_OPEN_TUN
+    )
