@@ -35,7 +35,9 @@ class Delivery:
         except SandboxDied as death:
             if self._interrupted:
                 raise NpmFailed("npm was interrupted; the packages are as they were") from None
-            raise NpmFailed(f"npm was ended: {death}", hint="try again") from death
+            how = (self._courier and self._courier.death) or {}
+            why = how.get("reason", death)
+            raise NpmFailed(f"npm was ended: {why}", hint="try again") from death
         finally:
             self.under_way = False
             await self._end()
