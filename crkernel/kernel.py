@@ -39,6 +39,9 @@ class CRKernel(Settings, Kernel):
         {"text": "Node.js", "url": "https://nodejs.org/docs/latest-v24.x/api/"}
     ]
 
+    _execute_sleep = 0.0
+    """The base class waits before each reply, because what Python prints may be late. We flush."""
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         logging.getLogger("crkernel").parent = self.log

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost
 from crkernel.comms import Comms
-from crkernel.engines.answers import died
+from crkernel.engines.answers import Dump, died
 from crkernel.engines.base import Engine, Sandbox
 from crkernel.errors import CheckpointError, EngineError, SandboxDied, UserError
 from crkernel.guest import golden
@@ -57,12 +58,18 @@ class Past:
         """Leave no work half done that goes on with checkpoints."""
         await self._thinner.stop()
 
-    async def take(self, draft: Checkpoint, sandbox: Sandbox) -> None:
-        """Make a checkpoint of a guest and record it: as `draft` says, with what it cost or why it
-        was refused. Raises SandboxDied, and nothing is recorded."""
+    def take(self, draft: Checkpoint, sandbox: Sandbox) -> Coroutine[Any, Any, None]:
+        """Make a checkpoint of a guest, beginning at once, and record it when awaited: as `draft`
+        says, with what it cost or why it was refused. Raises SandboxDied, and nothing is
+        recorded."""
+        self._taken += 1
+        name = f"c{self._taken}"
+        return self._record(draft, name, sandbox.dump(name, self._damaged))
+
+    async def _record(self, draft: Checkpoint, name: str, dump: Awaitable[Dump]) -> None:
         cost, reason = None, None
         try:
-            cost = await self._dump(draft.key, sandbox)
+            cost = self._keep(draft.key, name, await dump)
         except SandboxDied:
             raise
         except (CheckpointError, EngineError) as refusal:
@@ -207,10 +214,7 @@ class Past:
 
     # -- one checkpoint
 
-    async def _dump(self, key: str, sandbox: Sandbox) -> Cost:
-        self._taken += 1
-        name = f"c{self._taken}"
-        dump = await sandbox.dump(name, self._damaged)
+    def _keep(self, key: str, name: str, dump: Dump) -> Cost:
         self._names[key] = name
         self._comms.keep(key)
         self._refusal = ""

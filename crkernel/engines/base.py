@@ -13,6 +13,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Coroutine,
     Iterable,
     Sequence,
 )
@@ -111,10 +112,14 @@ class Sandbox:
         """Whether the guest still is where its newest checkpoint left it."""
         return bool((await self._request("rested"))["rested"])
 
-    async def dump(self, name: str, damaged: Iterable[str] = ()) -> Dump:
-        """Take a checkpoint under a new name. Raises DumpRefused, also where the guest runs on one
-        of the memory files that are known to be damaged; it runs on either way."""
-        answer = await self._request("dump", name=name, damaged=sorted(damaged))
+    def dump(self, name: str, damaged: Iterable[str] = ()) -> Coroutine[Any, Any, Dump]:
+        """Take a checkpoint under a new name, beginning at once, awaited or not. Raises
+        DumpRefused, also where the guest runs on one of the memory files that are known to be
+        damaged; it runs on either way."""
+        return self._dumped(self._post("dump", name=name, damaged=sorted(damaged)))
+
+    async def _dumped(self, begun: asyncio.Future[Message]) -> Dump:
+        answer = await begun
         self.wear.add(int(answer["memory"]))
         return Dump(
             seconds=float(answer["seconds"]),
@@ -171,20 +176,26 @@ class Sandbox:
             await self._writer.wait_closed()
 
     async def _request(self, op: str, **fields: Any) -> Message:
+        return await self._post(op, **fields)
+
+    def _post(self, op: str, **fields: Any) -> asyncio.Future[Message]:
+        """Send a request; its answer."""
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         if self._death is not None:
-            raise died(self._death)
+            answer.set_exception(died(self._death))
+            return answer
         self._next_id += 1
         number = self._next_id
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         if op == "call":  # the guest answers it, unless the supervisor refuses
             self._calls[number] = answer
-        try:
-            self._writer.write(wire.pack({"op": op, "id": number, **fields}))
-            return await answer
-        finally:
-            self._waiting.pop(number, None)
-            self._calls.pop(number, None)
+        answer.add_done_callback(lambda _: self._forget(number))
+        self._writer.write(wire.pack({"op": op, "id": number, **fields}))
+        return answer
+
+    def _forget(self, number: int) -> None:
+        self._waiting.pop(number, None)
+        self._calls.pop(number, None)
 
     async def _receive(self) -> None:
         decoder = wire.Decoder()

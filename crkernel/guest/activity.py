@@ -37,17 +37,17 @@ class Activity:
         self._ignored = ignored
         self._counted: dict[tuple[int, int], bool] = {}
 
-    def times(self, but: int = 0) -> Times:
-        """Those of now, `but` of that process. Two equal ones: nothing ran in between."""
+    def times(self, but: Collection[int] = ()) -> Times:
+        """Those of now, `but` of these processes. Two equal ones: nothing ran in between."""
         return {key: (_cpu_time(*key), _waits(*key)) for key in self._threads(but)}
 
-    def is_under_way(self, but: int = 0) -> bool:
+    def is_under_way(self, but: Collection[int] = ()) -> bool:
         """Whether one of the threads runs, or would if it had a processor."""
         return any(_state(*key) in (b"R", b"D") for key in self._threads(but))
 
-    def _threads(self, but: int) -> Iterator[tuple[int, int]]:
+    def _threads(self, but: Collection[int]) -> Iterator[tuple[int, int]]:
         for pid in processes():
-            if pid == but:
+            if pid in but:
                 continue
             try:
                 threads = os.listdir(f"/proc/{pid}/task")

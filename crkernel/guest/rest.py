@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from .activity import Activity, Times, is_rest
 
@@ -15,10 +15,10 @@ _LATE_SECONDS = 0.1
 
 
 class Rest:
-    """Of the guest in a sandbox, by what it says and by what its threads do. `not_the_guest` is the
-    process that waits there for the next dump, 0 if none does."""
+    """Of the guest in a sandbox, by what it says and by what its threads do. `not_the_guest` are
+    the processes there that are somebody else's."""
 
-    def __init__(self, not_the_guest: Callable[[], int]) -> None:
+    def __init__(self, not_the_guest: Callable[[], Collection[int]]) -> None:
         self._not_the_guest = not_the_guest
         self._activity = Activity(0)
         self._times: Times | None = None
@@ -32,10 +32,10 @@ class Rest:
         self._activity = Activity(worker)
         self.begin_soon()
 
-    def begin(self, criu: int) -> None:
-        """The guest is frozen for a checkpoint, which the process `criu` takes."""
+    def begin(self) -> None:
+        """The guest is still frozen for a checkpoint."""
         self._spoke = False
-        self._read(criu)
+        self._read()
 
     def begin_soon(self) -> None:
         """The guest does nothing any more that it was told to do, but has not settled yet."""
@@ -84,17 +84,16 @@ class Rest:
         now = time.monotonic()
         if self._begins_at is None or now < self._begins_at:
             return
-        other = self._not_the_guest()
-        if now < self._latest and self._activity.is_under_way(other):
+        if now < self._latest and self._activity.is_under_way(self._not_the_guest()):
             self._begins_at = now + _SETTLE_SECONDS
         else:
-            self._read(other)
+            self._read()
 
     def _settling(self) -> None:
         now = time.monotonic()
         self._begins_at, self._latest = now + _SETTLE_SECONDS, now + _LATE_SECONDS
 
-    def _read(self, but: int) -> None:
+    def _read(self) -> None:
         """What the guest does from here on, it does by itself."""
         self._begins_at = None
-        self._times = self._activity.times(but)
+        self._times = self._activity.times(self._not_the_guest())

@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from . import activity, golden, integrity, memory, mounts, process, record, seccomp, uplink, wire
@@ -90,7 +90,7 @@ class Supervisor:
             "warm": self._warm,
         }
         self._criu = Criu(record.open_directory(staging, "runtime"))
-        self._rest = Rest(lambda: self._criu.waiting)
+        self._rest = Rest(lambda: self._criu.processes)
 
     def serve(self) -> None:
         """Until the kernel is gone; then everything in the sandbox ends with PID 1."""
@@ -100,8 +100,11 @@ class Supervisor:
             self._rest.settle()
             self._reap_orphans()
             if self._guest is not None:
-                with contextlib.suppress(OSError):  # then the next dump starts its own
-                    self._criu.prepare()  # while the guest is at work
+                self._prepare_dump()
+
+    def _prepare_dump(self) -> None:
+        with contextlib.suppress(OSError):  # then the next dump starts its own
+            self._criu.prepare()
 
     def _on_request(self) -> None:
         data = self._kernel.recv(1 << 18)
@@ -117,6 +120,7 @@ class Supervisor:
                 answer = {"error": {"kind": "EngineError", "message": f"{request['op']}: {error}"}}
             if answer is not None:
                 self._kernel.sendall(wire.pack({"id": request["id"]} | answer))
+            self._criu.tidy()  # nobody waits for that any more
 
     # -- operations
 
@@ -165,11 +169,11 @@ class Supervisor:
         meta: wire.Message = {"pipes": guest.pipes.inodes(), "hello": self._hello}
         images = record.open_directory(self._staging, name, make=True)
 
-        def when_frozen(criu_pid: int) -> None:
-            if strays := activity.strays((guest.pid, criu_pid)):
+        def when_frozen() -> None:
+            if strays := activity.strays((guest.pid, *self._criu.processes)):
                 raise CriuError(f"{', '.join(strays)} left the guest's process tree; end it")
             guest.drain()
-            shared, files = _mappings(criu_pid)
+            shared, files = _mappings(self._criu.processes)
             snapshot = self._tree.snapshot(name, shared)
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta["memory"] = record.fingerprints(files)
@@ -178,11 +182,13 @@ class Supervisor:
             if bad := {memory.path_of(file) for file in files} & set(request["damaged"]):
                 raise CriuError(f"the memory file {min(bad)}, on which the guest runs, is damaged")
             meta.update(monotonic=self._clock.now(), last_pid=process.last_pid())
-            self._rest.begin(criu_pid)
+            self._prepare_dump()  # CRIU is at work for some more milliseconds
 
         try:
             inodes = list(meta["pipes"].values())
-            times = self._criu.dump(guest.pid, images, inodes, _WATCHED, when_frozen)
+            times = self._criu.dump(
+                guest.pid, images, inodes, _WATCHED, when_frozen, self._rest.begin
+            )
             meta["images"] = record.images(images)
             record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
@@ -356,15 +362,15 @@ class Supervisor:
                 os.waitpid(child.si_pid, 0)
 
 
-def _mappings(but: int) -> tuple[set[int], set[str]]:
-    """Of all processes `but` that one: inodes of files that are mapped shared and writable, since a
+def _mappings(but: Iterable[int]) -> tuple[set[int], set[str]]:
+    """Of all processes `but` these: inodes of files that are mapped shared and writable, since a
     store to a page that is dirty already changes nothing that stat(2) shows; names of memory
     files."""
     inodes, files = set(), set()
-    for pid in set(activity.processes()) - {but}:
+    for pid in set(activity.processes()).difference(but):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
             for line in maps:
-                if " rw-s " in line:
+                if " rw-s " in line and "/memfd:" not in line:  # such as CRIU brings along
                     inodes.add(int(line.split(None, 5)[4]))
                 elif memory.is_memory(path := line[_PATH_COLUMN:].strip()):
                     files.add(memory.name_of(path))
