@@ -26,7 +26,7 @@ OF = {OURS: "crkernel", BASELINE: "ipykernel"}
 
 _PATIENCE_MS = 120_000
 _RECONNECT_MS = 2
-_SILENCE_MS = 20
+_SILENCE_MS, _LOST_MS = 20, 10_000
 
 
 @dataclass
@@ -138,15 +138,17 @@ class Kernel:
                 yield socket, message
 
     def _wait_until_heard(self) -> None:
-        """Until kernel_info is answered and IOPub is heard, which may connect a little later."""
+        """Until kernel_info is answered and IOPub is heard, which may connect a little later. What
+        a kernel has lost while it came up is asked again."""
         heard: set[zmq.Socket[bytes]] = set()
+        deadline = time.monotonic() + _PATIENCE_MS / 1e3
         self._session.send(self._shell, "kernel_info_request", {})
         while len(heard) < 2:
-            patience = _SILENCE_MS if heard else _PATIENCE_MS
+            patience = _SILENCE_MS if heard else _LOST_MS
             try:
                 heard |= {socket for socket, _ in self._messages(patience)}
             except EngineError:
-                if not heard:
+                if time.monotonic() > deadline:
                     raise
                 self._session.send(self._shell, "kernel_info_request", {})
 

@@ -212,7 +212,7 @@ class Session:
         if live is None:
             raise SandboxDied("there is no guest", hint="restart the kernel")
         try:
-            return await live.call(op, look=True, **fields)
+            return await live.look(op, **fields)
         except SandboxDied:
             if self._present.live in (None, live):
                 raise

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Protocol
 
 from crkernel.engines.answers import Dump, Findings, Restored, died
 from crkernel.engines.limits import Limits
+from crkernel.engines.looks import Looks
 from crkernel.engines.wear import Wear
 from crkernel.errors import EngineUnavailable, from_wire
 from crkernel.guest import processor, wire
@@ -71,6 +72,7 @@ class Sandbox:
         """Whether a cell has run here since the guest came up."""
         self.wear = Wear()
         """What its dumps have cost."""
+        self._looks = Looks()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
@@ -100,6 +102,16 @@ class Sandbox:
             "boot", command=command, environment=environment, limits=rlimits
         )
         return dict(answer["hello"])
+
+    async def look(self, op: str, **fields: Any) -> Message:
+        """Ask the guest something that changes nothing; what it has just answered may do, if it
+        rests since. Raises SandboxDied."""
+        known, moves = self._looks.find(op, fields), self._looks.moves
+        if known is not None and await self.rested():
+            return known
+        answer = await self.call(op, look=True, **fields)
+        self._looks.add(op, fields, answer, moves)
+        return answer
 
     async def call(self, op: str, *, look: bool = False, **fields: Any) -> Message:
         """Have the guest do something and return its reply. With `look` it only answers a question,
@@ -189,13 +201,18 @@ class Sandbox:
         self._waiting[number] = answer
         if op == "call":  # the guest answers it, unless the supervisor refuses
             self._calls[number] = answer
-        answer.add_done_callback(lambda _: self._forget(number))
+        moves = op != "rested" and fields.get("look") is not True
+        if moves:
+            self._looks.moved()
+        answer.add_done_callback(lambda _: self._forget(number, moves=moves))
         self._writer.write(wire.pack({"op": op, "id": number, **fields}))
         return answer
 
-    def _forget(self, number: int) -> None:
+    def _forget(self, number: int, *, moves: bool) -> None:
         self._waiting.pop(number, None)
         self._calls.pop(number, None)
+        if moves:
+            self._looks.moved()
 
     async def _receive(self) -> None:
         decoder = wire.Decoder()

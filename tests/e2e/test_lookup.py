@@ -114,3 +114,18 @@ def test_malformed_requests_are_survived(kernel: Kernel) -> None:
     assert ask(kernel, "complete", "proces", -5)["matches"] != []
     assert ask(kernel, "complete", "proces", 99)["matches"] == ["process"]
     assert kernel.ok("1").text == "1"
+
+
+def test_the_same_again_after_the_guest_went_on(kernel: Kernel) -> None:
+    def names() -> list[str]:
+        return list(ask(kernel, "complete", "basket.")["matches"])[:2]
+
+    kernel.ok("const basket = { tea: 1 }; setTimeout(() => { basket.milk = 2 }, 1000); 0")
+    time.sleep(0.2)  # its checkpoint is taken
+    first = names()
+    assert first[0] == "tea"
+    assert names() == first
+    time.sleep(1.2)
+    assert names() == ["milk", "tea"]
+    kernel.ok("delete basket.tea")
+    assert "tea" not in names()
