@@ -9,30 +9,14 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from bench import processes
+from bench.heaps import BIGGEST, COLLECTED, HEAPS, IDLE, MIDDLE
 from bench.sandboxes import booted, execute, spare
 from bench.table import Table
 from crkernel.engines import Engine, Sandbox
 
 T = TypeVar("T")
-_HEAPS = {
-    "idle": ("0", 5),
-    "200 MB of typed arrays": ("Array.from({ length: 200 }, typed)", 5),
-    "1 GB of typed arrays": ("Array.from({ length: 1024 }, typed)", 3),
-    "4 GB of typed arrays": ("Array.from({ length: 4096 }, typed)", 1),
-    "1 GB of objects": ("Array.from({ length: 9e6 }, (_, i) => ({ a: i, b: 's' + i, c: [i] }))", 3),
-    "1 GB of objects, after a major collection": (
-        "(globalThis.gc = (require('node:v8').setFlagsFromString('--expose-gc'),"
-        " require('node:vm').runInNewContext('gc')), "
-        "Array.from({ length: 9e6 }, (_, i) => ({ a: i, b: 's' + i, c: [i] })))",
-        3,
-    ),
-    "1 GB of strings": (
-        "Array.from({ length: 1024 }, (_, i) => String(Buffer.alloc(1e6, 65 + i % 26)))",
-        3,
-    ),
-    "1 GB of buffers": ("Array.from({ length: 16384 }, (_, i) => Buffer.alloc(65536, i))", 3),
-}
-_TYPED = "(_, i) => new Float64Array(131072).fill(i + 0.5)"
+_TIMES = {IDLE: 5, "200 MB of typed arrays": 5, BIGGEST: 1}
+"""Dumps and restores of each heap, if they are not three."""
 _SMALL_CHANGE = "globalThis.change = new Uint8Array(1 << 20).fill(Date.now()); globalThis.gc?.(); 0"
 _STEPS = (("restore", "ms", "<= 1/15"), ("dump", "ms", "<= 1/8"), ("size", "MB", "<= 1/50"))
 _CLONES = 10
@@ -42,20 +26,21 @@ _GUEST = 5 << 30
 
 
 def run(n: int | None) -> list[Table]:
-    """n: dumps and restores of each heap."""
-    tables = [asyncio.run(_heap(kind, code, n or times)) for kind, (code, times) in _HEAPS.items()]
+    """n: how many dumps and restores of each heap."""
+    heaps = (HEAPS | COLLECTED).items()
+    tables = [asyncio.run(_heap(kind, code, n or _TIMES.get(kind, 3))) for kind, code in heaps]
     return [*tables, asyncio.run(_sharing())]
 
 
 async def _heap(kind: str, code: str, n: int) -> Table:
     table = Table(f"A guest: {kind}", "engine alone; baseline: plain CRIU, in the same sandbox")
-    staging = _STAGING if kind.startswith("4 GB") else 0
+    staging = _STAGING if kind == BIGGEST else 0
     if staging and staging + _GUEST > processes.available():
         table.lacks("all", "crkernel", f"{(staging + _GUEST) >> 30} GiB of memory are not free")
         return table
     times: defaultdict[str, list[float]] = defaultdict(list)
     async with booted(staging=staging) as (engine, guest):
-        await execute(guest, f"globalThis.typed = {_TYPED}; globalThis.heap = {code}; 0")
+        await execute(guest, f"globalThis.heap = {code}; 0")
         for i in range(n):
             await execute(guest, _SMALL_CHANGE)
             dump = await _timed(times["plain dump"], guest.dump(f"p{i}"))
@@ -95,7 +80,7 @@ async def _sharing() -> Table:
         table.add("an idle guest", "PSS", [added], "MB", aim="<= 8 MB")
         table.add("an idle guest", "private", [own], "MB")
     async with booted() as (engine, guest):
-        await execute(guest, f"globalThis.heap = Array.from({{ length: 1024 }}, {_TYPED}); 0")
+        await execute(guest, f"globalThis.heap = {HEAPS[MIDDLE]}; 0")
         added, own = (_CLONES * each for each in await _clones(engine, guest, "big"))
         table.add(f"{_CLONES} clones of 1 GB", "PSS", [added], "MB", aim="<= 150 MB")
         table.add(f"{_CLONES} clones of 1 GB", "private", [own], "MB")
