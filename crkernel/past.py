@@ -260,7 +260,7 @@ class Past:
         if damaged:
             self._warn(
                 f"no way leads back to {', '.join(damaged)} any more: {what}. If the guest came "
-                "from there, its memory may be wrong: %reset starts afresh"
+                "from there, what it holds may be wrong: %reset starts afresh"
             )
 
     def _warn_of_refusal(self, key: str, reason: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Collection
 
 from . import golden, integrity, memory, record, wire
 from .rebase import share_room, used
-from .tree import read_manifest
+from .tree import named_by
 
 DROPPED = "dropped"
 """A file that marks a checkpoint which others need a part of, and nobody else."""
@@ -111,18 +111,17 @@ def _contents(staging: str, living: list[wire.Message]) -> set[str]:
     """The names of manifests and of contents of files that checkpoints need."""
     manifests = {str(found["files"]) for found in living}
     with record.opened(staging) as directory:
-        entries = [e for name in manifests for e in read_manifest(directory, name).values()]
-    return manifests | {entry["content"] for entry in entries if "content" in entry}
+        return set().union(*(named_by(directory, name) for name in manifests))
 
 
 def _remove(folder: str, dropped: set[str], needed: set[str]) -> set[str]:
     """Remove files that dropped checkpoints brought; the names of those that left some."""
     left = set()
-    for file in os.listdir(folder):
+    for file in sorted(os.listdir(folder), key=integrity.is_of_files):  # a seal of several, last
         name = file.partition(".")[0]
         if name in dropped and not os.path.isdir(f"{folder}/{file}"):
             if file.removesuffix(integrity.SUFFIX) in needed:
                 left.add(name)
-            else:
+            elif not (integrity.is_of_files(file) and name in left):
                 os.unlink(f"{folder}/{file}")
     return left

@@ -5,7 +5,8 @@ change, which nobody can set) is in the record from the start. A **seal**, writt
 background, has check sums: of all contents, and of a sample of them. A restore compares
 fingerprints and samples; in the background what was restored is read through (`verify`).
 
-The seal of a checkpoint's images lies in its directory, that of a memory file beside it.
+The seal of a checkpoint's images lies in its directory, that of a memory file beside it, and that
+of the files' contents that a checkpoint brought beside them; these are only read through.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import glob
 import json
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from . import memory, record, wire
 from .sparse import blocks
+from .tree import named_by
 
 SUFFIX = ".seal"
+_FILES = f".files{SUFFIX}"
 _NAME = f"images{SUFFIX}"
 _BLOCK = 1 << 16
 _NOTHING = bytes(_BLOCK)
@@ -61,12 +65,25 @@ def changed(known: wire.Message, now: wire.Message) -> str | None:
 def seal(path: str) -> None:
     """Write down the sums of a checkpoint's images, as they are now."""
     with record.opened(path) as directory:
-        _write(f"{path}/{_NAME}", {name: _sums(directory, name) for name in _images(directory)})
+        _write(f"{path}/{_NAME}", _sums_of(directory, _images(directory)))
 
 
 def seal_memory(path: str) -> None:
     """As `seal`, of one memory file."""
     _write(f"{path}{SUFFIX}", {os.path.basename(path): _sums(None, path)})
+
+
+def seal_files(staging: str, name: str) -> None:
+    """As `seal`, of the contents of files that a checkpoint brought."""
+    if (manifest := record.at(f"{staging}/{name}")["files"]) == f"{name}.tree":
+        with record.opened(staging) as directory:
+            own = {c for c in named_by(directory, manifest) if c.startswith(f"{name}.")}
+            _write(f"{staging}/{name}{_FILES}", _sums_of(directory, own))
+
+
+def is_of_files(name: str) -> bool:
+    """Whether this is the name of a seal of files' contents."""
+    return name.endswith(_FILES)
 
 
 def verify(staging: str, path: str) -> Findings:
@@ -80,9 +97,11 @@ def verify(staging: str, path: str) -> Findings:
     needs += [file for file in glob.glob(f"{path}/memory*") if not file.endswith(SUFFIX)]
     needs += [str(meta["base"])] if "base" in meta else []
     found, name = _verify_images(path, meta), os.path.basename(path)
-    return Findings(
-        found, sorted(needs), [n for n, m in _records(staging) if m.get("base") == name]
-    )
+    users = [other for other, its in _records(staging) if its.get("base") == name]
+    if found is None and meta["files"] is not None:
+        found, sharing = _verify_files(staging, str(meta["files"]))
+        users += sharing
+    return Findings(found, sorted(needs), users)
 
 
 def _records(staging: str) -> Iterator[tuple[str, wire.Message]]:
@@ -100,6 +119,32 @@ def _verify_images(path: str, meta: wire.Message) -> str | None:
             seal(path)
             return None
         return next((_other(name) for name in sums if _sums(directory, name) != sums[name]), None)
+
+
+def _verify_files(staging: str, manifest: str) -> tuple[str | None, list[str]]:
+    """What is wrong with the contents of a checkpoint's files, and which checkpoints need that."""
+    brought: defaultdict[str, set[str]] = defaultdict(set)
+    with record.opened(staging) as directory:
+        try:
+            for content in named_by(directory, manifest):
+                brought[content.partition(".")[0]].add(content)
+            for name, contents in brought.items():
+                sums = _read(f"{name}{_FILES}", directory) or {}
+                if new := contents - sums.keys():
+                    known = sums | _sums_of(directory, new)
+                    _write(f"{staging}/{name}{_FILES}", known)
+                for content in sorted(contents & sums.keys()):
+                    if _sums(directory, content) != sums[content]:
+                        return _other(content), _users(staging, directory, content)
+        except (FileNotFoundError, ValueError) as error:  # or what no manifest can be read of
+            return f"what its files held cannot be read: {error}", []
+    return None, []
+
+
+def _users(staging: str, directory: int, content: str) -> list[str]:
+    """The checkpoints that need the contents of a file."""
+    manifests = {name: meta["files"] for name, meta in _records(staging)}
+    return [n for n, its in manifests.items() if its and content in named_by(directory, its)]
 
 
 def _verify_memory(path: str) -> str | None:
@@ -137,6 +182,10 @@ def _other(name: str) -> str:
 
 def _images(directory: int) -> Iterator[str]:
     return (name for name in sorted(os.listdir(directory)) if name.endswith(".img"))
+
+
+def _sums_of(directory: int, names: Iterable[str]) -> Sums:
+    return {name: _sums(directory, name) for name in names}
 
 
 def _sums(directory: int | None, name: str) -> list[int]:

@@ -54,6 +54,8 @@ def main() -> None:
 def _shrink(way: Callable[[str, str, str], tuple[int, int]], request: Json) -> Json:
     before, after = way(STAGING, request["name"], request["base"])
     integrity.seal(f"{STAGING}/{request['name']}")
+    if not request["urgent"]:
+        integrity.seal_files(STAGING, request["name"])
     return {"before": before, "after": after}
 
 

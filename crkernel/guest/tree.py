@@ -229,6 +229,12 @@ def read_manifest(staging: int, name: str) -> dict[str, Entry]:
     return manifest
 
 
+def named_by(staging: int, name: str) -> set[str]:
+    """Contents, by their names in staging, that a snapshot needs: its own, too."""
+    entries = read_manifest(staging, name).values()
+    return {name} | {entry["content"] for entry in entries if "content" in entry}
+
+
 def _stale(before: dict[str, Entry], after: dict[str, Entry]) -> dict[str, str]:
     """What has to go before the one can become the other: kinds by path. Directories stay if they
     are in both, and links to a file go with it."""

@@ -137,6 +137,33 @@ async def test_reading_through_finds_what_cannot_be_seen(engine: Engine) -> None
         assert (await engine.verify(file))[0] is None
 
 
+@pytest.mark.parametrize("sealed", ["when made small", "when first read"])
+async def test_contents_of_files_are_read_through(
+    engine: Engine,  # noqa: F811
+    sealed: str,
+) -> None:
+    live = await boot(engine)
+    await live.dump("base")
+    await run(live, "require('fs').writeFileSync('/tmp/f', Buffer.alloc(300000, 7))")
+    await live.dump("a")
+    await run(live, "require('fs').writeFileSync('/tmp/g', '')")
+    await live.dump("b")
+    if sealed == "when made small":
+        await engine.thin("a", "base")
+    else:
+        assert await engine.verify("b") == (None, [], [])
+    find = "import glob\n    (found,) = [p for p in glob.glob('/run/staging/a.*')"
+    find += " if os.path.getsize(p) == 300000]"
+    damage(engine, FLIP.replace("import os", f"import os\n    {find}").replace("PATH", "found"), "")
+    found, _, needed_by = await engine.verify("b")
+    assert found is not None
+    assert "other contents" in found
+    assert sorted(needed_by) == ["a", "b"]  # not "base", which has no such file
+    await engine.drop(["a"])  # brought it, with its sum
+    assert (await engine.verify("b"))[0] == found
+    assert (await engine.verify("base"))[0] is None
+
+
 async def test_a_restore_looks_at_a_sample(engine: Engine) -> None:  # noqa: F811
     await mapped(engine, "a")
     await engine.verify("/memory/a")
