@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from . import eviction, golden, integrity, manifest, memory, processor, record, wire
 from .link import Channel, write_all
-from .shipment import Outgoing, Refused
+from .shipment import PAGE, Outgoing, Refused
 from .sparse import extents
 from .tree import Entry, read_manifest
 
@@ -148,12 +148,19 @@ def _images(folder: str) -> list[str]:
 
 
 def _data(path: str) -> list[tuple[int, int]]:
-    """Where a file has data."""
+    """Where a file has data, in whole pages: blocks of a disk may be smaller."""
+    found: list[tuple[int, int]] = []
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return list(extents(descriptor, os.fstat(descriptor).st_size))
+        size = os.fstat(descriptor).st_size
+        for start, end in extents(descriptor, size):
+            start, end = start // PAGE * PAGE, min(size, -(-end // PAGE) * PAGE)
+            if found and start <= found[-1][1]:
+                start = found.pop()[0]
+            found.append((start, end))
     finally:
         os.close(descriptor)
+    return found
 
 
 def _send_text(stream: Outgoing, text: bytes) -> None:

@@ -23,7 +23,10 @@ from .tree import write_json
 
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._-]*\.img")
 _FILES = "files.img"
-_MOST_MANIFEST = 64 << 20
+_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")
+_MOST_READ = 64 << 20
+"""Bytes of what is taken apart here."""
+_MOST_WORDS = 150
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DAMAGE = (
     *(AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError),
@@ -37,20 +40,26 @@ def push(staging: str, name: str, image: str, channel: Channel) -> wire.Message:
     it is there."""
     try:
         return _Dock(staging, name, image, Incoming(channel)).unload()
-    except Refused:
+    except (Refused, EOFError, *_DAMAGE, OSError) as error:
         clear(staging, name)
-        raise
-    except EOFError:
-        clear(staging, name)
-        raise Refused("Corrupt", "the stream of checkpoints was cut") from None
-    except _DAMAGE as error:
-        clear(staging, name)
-        raise Refused("Corrupt", f"the stream of checkpoints is damaged: {error}") from error
-    except OSError as error:
-        clear(staging, name)
-        if error.errno == errno.ENOSPC:
-            raise Refused("NoSpace", "the checkpoints do not fit (limit staging_size)") from None
-        raise Refused("EngineError", f"the checkpoints cannot be taken in: {error}") from error
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> Refused:
+    """In one line, whatever the stream had them say."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, EOFError):
+        return Refused("Corrupt", "the stream of checkpoints was cut")
+    if isinstance(error, _DAMAGE):
+        return Refused("Corrupt", f"the stream of checkpoints is damaged: {_brief(error)}")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Refused("NoSpace", "the checkpoints do not fit (limit staging_size)")
+    return Refused("EngineError", f"the checkpoints cannot be taken in: {_brief(error)}")
+
+
+def _brief(word: object) -> str:
+    return str(word).replace("\n", " ")[:_MOST_WORDS]
 
 
 def clear(staging: str, name: str) -> None:
@@ -76,6 +85,7 @@ class _Dock:
         self._contents: list[tuple[str, int]] = []  # name here, size
         self._manifests: list[str] = []
         self._folders: list[str] = []  # of checkpoints, finished but for their place
+        self._differences: set[str] = set()  # of these, those that are one to another
         self._images: str | None = None  # folder of the one that is arriving
         self._names: dict[str, str] = {}  # of those that were wanted: there -> here
         self._golden: set[str] = set()
@@ -111,7 +121,7 @@ class _Dock:
         if said["image"] != self._image:
             raise Refused("FormatVersion", "the checkpoints were made with another sandbox image")
         if lacking := processor.lacking(said["machine"]):
-            raise Refused("EngineError", f"the checkpoints need a processor with {lacking}")
+            raise Refused("EngineError", f"the checkpoints need a processor with {_brief(lacking)}")
         size, (taken, room) = claims.number(said["bytes"]), used()
         if size > room - taken:
             raise Refused(
@@ -125,7 +135,7 @@ class _Dock:
 
     def _memory_file(self, said: wire.Message) -> None:
         path = f"{memory.FOLDER}/{self._new_name()}"
-        self._receive(path, said, 0o444)
+        self._receive(path, said, mode=0o444)
         share_room()
         integrity.seal_memory(path)
         self._meet(said["path"], path)
@@ -150,9 +160,9 @@ class _Dock:
         self._contents.append((name, said["size"]))
 
     def _manifest(self, said: wire.Message) -> None:
-        claims.number(said["size"], most=_MOST_MANIFEST)
+        claims.number(said["size"], most=_MOST_READ)
         name, scratch = self._new_name(), self._path(self._new_name())
-        self._receive(scratch, said)
+        self._receive(scratch, said, whole=True)
         with open(scratch, "rb") as file:
             entries = manifest.read(file.read(), self._contents)
         os.unlink(scratch)
@@ -166,7 +176,9 @@ class _Dock:
         if self._images is None:
             self._images = f"{self._name}-{len(self._folders)}"
             os.mkdir(f"{self._path(self._images)}.new", 0o700)
-        self._receive(f"{self._path(self._images)}.new/{said['name']}", said)
+        if said["name"] == _FILES:
+            claims.number(said["size"], most=_MOST_READ)
+        self._receive(f"{self._path(self._images)}.new/{said['name']}", said, whole=True)
 
     def _checkpoint(self, said: wire.Message) -> None:
         if self._images is None:
@@ -176,14 +188,18 @@ class _Dock:
         needed = {there: self._memory[there] for there in said["memory"]}
         meta["memory"] = record.fingerprints(map(memory.name_of, needed.values()))
         meta["files"] = None
-        if said["name"] is None:
+        name, base = said["name"], said["base"]
+        if name is None:
             eviction.mark(self._staging, f"{folder}.new")
         else:
-            self._names[claims.text(said["name"])] = folder
+            self._names[self._unknown(name)] = folder
             meta["files"] = self._manifests[claims.number(said["files"])]
             _point(path, needed)
-        if said["base"] is not None:
-            meta["base"] = self._folders[claims.number(said["base"])]
+        if base is not None:
+            meta["base"] = self._folders[claims.number(base)]
+            if meta["base"] in self._differences:
+                raise ValueError("a checkpoint is the difference to a difference")
+            self._differences.add(folder)
             with record.opened(f"{self._path(meta['base'])}.new") as base:
                 meta["base_images"] = record.images(base)
             os.symlink(f"../{meta['base']}", f"{path}/parent")
@@ -193,12 +209,19 @@ class _Dock:
         self._folders.append(folder)
         self._images = None
 
+    def _unknown(self, name: str) -> str:
+        if not _NAME.fullmatch(name) or name in self._names:
+            raise ValueError(f"{name!r} is no name of a checkpoint, or comes twice")
+        return name
+
     # -- files
 
-    def _receive(self, path: str, said: wire.Message, mode: int = 0o600) -> None:
+    def _receive(
+        self, path: str, said: wire.Message, *, mode: int = 0o600, whole: bool = False
+    ) -> None:
         descriptor = os.open(path, _NEW, mode)
         try:
-            self._stream.file(descriptor, claims.number(said["size"]))
+            self._stream.file(descriptor, claims.number(said["size"]), whole=whole)
         finally:
             os.close(descriptor)
 

@@ -23,6 +23,7 @@ MAGIC = b"crkernel checkpoints 1\n"
 _FAMILY = MAGIC[:21]
 _PIECE = struct.Struct("!QI")
 _LENGTH = struct.Struct("!I")
+PAGE = 4096
 _MOST = 1 << 20
 """Bytes of a piece, and of a message."""
 
@@ -46,7 +47,10 @@ class Outgoing:
 
     def say(self, part: str, **fields: object) -> None:
         """A message. Raises OSError once nobody listens."""
-        self._send(wire.pack({"part": part, **fields}))
+        message = wire.pack({"part": part, **fields})
+        if len(message) > _MOST:
+            raise Refused("EngineError", f"a checkpoint's {part} is too long to travel")
+        self._send(message)
 
     def file(self, descriptor: int, size: int, data: Iterable[tuple[int, int]]) -> None:
         """A file of so many bytes, with `data` between these offsets. Raises OSError."""
@@ -95,21 +99,28 @@ class Incoming:
             raise ValueError(f"a message claims {length} bytes")
         return wire.parse(bytes(self._take(length)))
 
-    def file(self, descriptor: int, size: int) -> None:
-        """Write the data that comes into a new file of so many bytes. Raises OSError."""
+    def file(self, descriptor: int, size: int, *, whole: bool) -> None:
+        """Write the data that comes into a new file of so many bytes; one that is `whole` has no
+        holes. Raises OSError."""
         position = 0
         os.ftruncate(descriptor, size)
         while True:
             offset, length = _PIECE.unpack(self._take(_PIECE.size))
             if not position <= offset <= size or length > min(_MOST, size - offset):
                 raise ValueError("a file has a piece that is not its own")
+            if whole and offset != position:
+                raise ValueError("a file has a hole that it must not have")
             if length == 0:
                 break
+            if (offset | position) % PAGE:  # crumbs would take a page each
+                raise ValueError("a file has a piece that begins or ends within a page")
             self.left -= length
             if self.left < 0:
                 raise ValueError("more comes than was said")
             position = offset + length
             _write(descriptor, self._take(length), offset)
+        if offset != size:
+            raise ValueError("a file ends before its size")
         self.sum()
 
     def sum(self) -> None:

@@ -21,7 +21,7 @@ from crkernel.errors import (
 )
 from crkernel.javascript import JAVASCRIPT
 
-from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
+from .test_engine import SECONDS, boot, engine, restored, run, started  # noqa: F401  a fixture among them
 from .test_memory_files import DIGEST, HEAP, mapped
 
 pytestmark = pytest.mark.real("is about the stream between nests")
@@ -79,7 +79,8 @@ async def refused(other: Engine) -> Callable[..., Awaitable[CRKernelError]]:
     async def check(stream: bytes | AsyncIterable[bytes]) -> CRKernelError:
         before = await used(other)
         with pytest.raises(CRKernelError) as caught:
-            await other.push(pieces(stream) if isinstance(stream, bytes) else stream)
+            async with asyncio.timeout(SECONDS):
+                await other.push(pieces(stream) if isinstance(stream, bytes) else stream)
         assert await used(other) == before
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
