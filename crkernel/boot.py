@@ -35,12 +35,10 @@ class Boot:
         name = self._engine.golden(self._key)
         if name is None:
             return None
-        sandbox = await self._engine.sandbox()
         try:
-            restored = await sandbox.restore(name)
+            sandbox, restored = await self._engine.start_from(name)
         except CRKernelError as error:
             log.warning("the golden root %s could not be restored: %s", name, error)
-            await sandbox.end()
             if not needed:
                 self._engine.discard_golden(self._key)
             return None

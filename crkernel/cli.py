@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -302,23 +302,36 @@ def remove_images(digest: str | None, all_old: bool, engine: str | None) -> None
 
 
 @cli.command("pool")
+@_ENGINE
 @click.option("--empty", is_flag=True, help="End them, but for one that a kernel takes meanwhile.")
-def list_pool(empty: bool) -> None:
-    """List the containers in Docker that wait for kernels of this user.
+def list_pool(engine: str | None, empty: bool) -> None:
+    """List what waits for kernels of this user: nests, and containers in Docker.
 
     Kernels with the setting `pool` make them; one for which none comes goes after an hour.
     """
     import asyncio
 
-    from crkernel.engines.docker import pool
+    from crkernel.engines import local_pool
 
-    if empty:
-        for one, ended in asyncio.run(pool.empty()):
-            state = "ended" if ended else "a kernel has it, or it does not answer"
-            click.echo(f"{one.name}  {one.image}  {state}")
-        return
-    for one in asyncio.run(pool.listed()):
-        click.echo(f"{one.name}  {one.image}  {one.age / 60:.0f} min old")
+    async def show(pool: Any) -> None:
+        if empty:
+            for one, ended in await pool.empty():
+                state = "ended" if ended else "a kernel has it, or it does not answer"
+                click.echo(f"{one.name}  {one.image}  {state}")
+            return
+        for one in await pool.listed():
+            click.echo(f"{one.name}  {one.image}  {one.age / 60:.0f} min old")
+
+    if engine != "docker":
+        asyncio.run(show(local_pool))
+    if engine != "local":
+        try:
+            from crkernel.engines.docker import pool
+
+            asyncio.run(show(pool))
+        except EngineUnavailable:
+            if engine == "docker":
+                raise
 
 
 @cli.command()

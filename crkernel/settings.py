@@ -105,7 +105,7 @@ class Settings(Configurable):
     pool = Number(
         0,
         min=0,
-        help="Containers that are kept ready for the kernels to come, with the engine docker.",
+        help="Sandboxes with a guest that are kept ready for the kernels to come, for an hour.",
     ).tag(config=True, fixed=True)
     docker_network = Unicode(
         "default",

@@ -23,6 +23,7 @@ async def status(
             "name": told["engine"],
             "image": told["image"],
             "guest": version,
+            "start": told["start"],
             "cgroup": told["cgroup"],
             "staging": f"{used:.0f} of {whole} MiB",
         },

@@ -394,7 +394,7 @@ class FakeEngine(Engine):
     async def status(self) -> dict[str, Any]:
         """See `Engine.status`."""
         staging = {"staging used": self.used, "staging size": self.limits.staging_size}
-        return {"engine": "fake", "image": "none", "cgroup": "none", **staging}
+        return {"engine": "fake", "image": "none", "start": "cold", "cgroup": "none"} | staging
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -282,7 +282,7 @@ class Engine(ABC):
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         self.limits = limits
         self.pool = 0
-        """How many places for sandboxes are kept ready for kernels to come, where that helps."""
+        """How many places for sandboxes are kept ready for kernels to come."""
         self.docker_network = "default"
         """The network of Docker's that what has to have one gets there."""
         self.network = "none"
@@ -309,6 +309,12 @@ class Engine(ABC):
     @abstractmethod
     async def sandbox(self) -> Sandbox:
         """A fresh one, without a guest."""
+
+    async def start_from(self, name: str) -> tuple[Sandbox, Restored]:
+        """A sandbox with the guest of a golden root, by the name that `golden` gave. Raises
+        CRKernelError."""
+        sandbox = await self.sandbox()
+        return sandbox, await restored(sandbox, name)
 
     @abstractmethod
     async def courier(self, host: bytes) -> Sandbox:
@@ -393,6 +399,15 @@ class Engine(ABC):
     @abstractmethod
     async def close(self) -> None:
         """End all sandboxes; nothing remains."""
+
+
+async def restored(sandbox: Sandbox, name: str) -> Restored:
+    """As `Sandbox.restore`, but that an empty sandbox in which it fails is ended."""
+    try:
+        return await sandbox.restore(name)
+    except BaseException:
+        await sandbox.end()
+        raise
 
 
 def open_engine(name: str, limits: Limits, secret: bytes | None = None) -> Engine:

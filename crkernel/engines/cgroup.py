@@ -31,7 +31,8 @@ class Cgroup:
 
     @classmethod
     def around(cls, pid: int, limits: Limits) -> Cgroup | None:
-        """Put a process and its descendants to come into a new one; None where it cannot be."""
+        """Put a process and its descendants, also those to come, into a new one; None where it
+        cannot be. One that has waited in a pool has some, at rest."""
         for parent in _parents():
             if not set(_read(parent / "cgroup.subtree_control").split()) >= _NEEDED:
                 continue
@@ -42,7 +43,8 @@ class Cgroup:
                 memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
                 (path / "memory.max").write_text(str(memory))
                 (path / "pids.max").write_text(str(_SANDBOXES * limits.max_processes))
-                (path / "cgroup.procs").write_text(str(pid))
+                for process in _family(pid):
+                    (path / "cgroup.procs").write_text(str(process))
             except OSError:  # not ours to use after all
                 with contextlib.suppress(OSError):
                     path.rmdir()
@@ -85,6 +87,12 @@ def _parents() -> Iterator[Path]:
             if here != top:
                 yield here.parent
             yield here
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for child in _read(Path(f"/proc/{pid}/task/{pid}/children")).split():
+        yield from _family(int(child))
 
 
 def _sweep(parent: Path) -> None:

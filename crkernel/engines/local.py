@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import struct
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,11 +19,13 @@ from crkernel.engines import nest_process, outside
 from crkernel.engines.base import Sandbox
 from crkernel.engines.cgroup import Cgroup
 from crkernel.engines.limits import Limits
+from crkernel.engines.local_pool import LocalPool
 from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json
 from crkernel.errors import EngineError, EngineUnavailable
 from crkernel.guest import golden, golden_store, linger, wire
+from crkernel.guest.greeting import peer
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +61,36 @@ class LocalEngine(NestEngine):
         self._image = image.require_image()
         self._golden_folder = nest_process.golden_folder(self._image)
         control = linger.claim(self.secret) if self.secret else None
+        pool = LocalPool(self._image, self.limits, self.network, self.pool, self._wanted)
         if control is not None and (state := await self._take_over(control)) is not None:
             nest_process.drop_ahead()
+            self._keep_full(pool)
             return state
-        self._process = nest_process.take(self._image, self.limits.staging_size)
-        self._cgroup = Cgroup.around(self._process.pid, self.limits)
-        await self._hello(self._process.control)
+        if not await self._claim(pool):
+            self._process = nest_process.take(self._image, self.limits.staging_size)
+            self._cgroup = Cgroup.around(self._process.pid, self.limits)
+            await self._hello(self._process.control)
+        self._keep_full(pool)
         return None
+
+    async def _claim(self, pool: LocalPool) -> bool:
+        """Take a nest that waits, if there is one."""
+        assert self._image is not None
+        try:
+            while (control := pool.claim()) is not None:
+                try:
+                    await self._hello(control)
+                except EngineUnavailable:
+                    control.close()
+                    continue  # its time was just up
+                nest_process.drop_ahead()
+                self._process = Heirloom(control, self._image)
+                self._cgroup = Cgroup.around(self._process.pid, self.limits)
+                self._beginning = "warm: a nest had waited"
+                return True
+        except (EngineUnavailable, OSError) as error:
+            log.warning("the pool is of no use: %s", error)
+        return False
 
     async def _take_over(self, control: socket.socket) -> bytes | None:
         """Have the same hold on the nest of the kernel before as on one of our own; the state that
@@ -79,6 +103,7 @@ class LocalEngine(NestEngine):
             self._disconnect()
             return None
         self._process = Heirloom(control, self._image)
+        self._beginning = "the nest of before the restart"
         self._cgroup = Cgroup.of(left["cgroup"]) if left["cgroup"] else None
         return state
 
@@ -121,28 +146,32 @@ class LocalEngine(NestEngine):
         self._process = self._cgroup = None
         self._disconnect()
 
-    async def sandbox(self) -> Sandbox:
-        """Fork a sandbox from the nest."""
+    def _request(self, golden: str | None = None) -> Json:
+        """See there."""
         nameserver = outside.nameserver() if self.network == "full" else None
-        if nameserver is not None and not outside.tun_is_open():
+        return {"disk": self.limits.disk_size, "network": nameserver, "golden": golden}
+
+    async def _ask_for(self, request: Json) -> tuple[Sandbox, Json]:
+        """The nest gets the other end of a socket."""
+        if request["network"] is not None and not outside.tun_is_open():
             raise EngineUnavailable(
                 "no guest can have a network here: /dev/net/tun is missing or closed to users",
                 hint=outside.OPEN_TUN,
             )
-        return await self._fork("sandbox", [], network=nameserver)
+        return await self._fork("sandbox", [], **request)
 
     async def courier(self, host: bytes) -> Sandbox:
         """Fork one from the nest, which shares the network of the host."""
         with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
             file.write(host)
             file.flush()
-            return await self._fork("courier", [file.fileno()])
+            return (await self._fork("courier", [file.fileno()], disk=self.limits.disk_size))[0]
 
-    async def _fork(self, op: str, descriptors: list[int], **fields: Any) -> Sandbox:
+    async def _fork(self, op: str, descriptors: list[int], **fields: Any) -> tuple[Sandbox, Json]:
         ours, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *descriptors]
         try:
-            answer = await self._nest.ask(op, descriptors, disk=self.limits.disk_size, **fields)
+            answer = await self._nest.ask(op, descriptors, **fields)
         except BaseException:
             ours.close()
             raise
@@ -158,7 +187,7 @@ class LocalEngine(NestEngine):
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         sandbox = Sandbox(reader, writer, end)
         self._sandboxes.add(sandbox)
-        return sandbox
+        return sandbox, answer
 
     async def _transfer(self, op: str, **fields: Any) -> Transfer:
         """The nest forks a child with the other end of a socket."""
@@ -225,6 +254,7 @@ class LocalEngine(NestEngine):
         return {
             "engine": self.name,
             "image": str(self._image),
+            "start": self._beginning,
             "cgroup": str(self._cgroup.path) if self._cgroup else "none: limits are by process",
             "staging used": int(answer["used"]),
             "staging size": int(answer["size"]),
@@ -236,6 +266,7 @@ class LocalEngine(NestEngine):
 
     async def close(self) -> None:
         """End the nest, which takes everything along."""
+        await self._leave_pool()
         self._disconnect()
         for sandbox in list(self._sandboxes):
             await sandbox.end()
@@ -277,14 +308,14 @@ class LocalEngine(NestEngine):
 
 
 class Heirloom:
-    """The process of a nest that the kernel before a restart started; as a NestProcess in what it
-    can."""
+    """The process of a nest that another kernel started, before a restart or for the pool; as a
+    NestProcess in what it can."""
 
     def __init__(self, control: socket.socket, path: Path) -> None:
         """It runs from the image at `path`."""
-        credentials = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.pid, _ = peer(control)
         self._held = image.hold(path)
-        self._descriptor = os.pidfd_open(struct.unpack("3i", credentials)[0])
+        self._descriptor = os.pidfd_open(self.pid)
 
     def kill(self) -> None:
         """End it, unless it has ended."""

@@ -10,13 +10,15 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection,
 from typing import Any, NamedTuple
 
 from crkernel import image
-from crkernel.engines.answers import Findings
-from crkernel.engines.base import Engine, Reader
+from crkernel.engines.answers import Findings, Restored
+from crkernel.engines.base import Engine, Reader, Sandbox, restored
 from crkernel.engines.limits import Limits
+from crkernel.engines.pool import Pool
 from crkernel.engines.requests import Json, Requests
 from crkernel.errors import CRKernelError
 
 _CHUNK = 1 << 20
+_LAST_SECONDS = 3.0
 
 
 class Transfer(NamedTuple):
@@ -33,6 +35,51 @@ class NestEngine(Engine):
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         super().__init__(limits, secret)
         self._nest = Requests()
+        self._pool: Pool | None = None
+        self._filling: asyncio.Task[None] | None = None
+        self._root: str | None = None  # the golden root that kernels like this one start from
+        self._beginning = "cold"
+
+    # -- the start, and that of kernels to come
+
+    @abstractmethod
+    def _request(self, golden: str | None = None) -> Json:
+        """What a new sandbox is asked for with, that of a golden root if it is named."""
+
+    @abstractmethod
+    async def _ask_for(self, request: Json) -> tuple[Sandbox, Json]:
+        """A sandbox, and the nest's answer. Raises EngineError."""
+
+    async def sandbox(self) -> Sandbox:
+        """Fork one from the nest."""
+        return (await self._ask_for(self._request()))[0]
+
+    async def start_from(self, name: str) -> tuple[Sandbox, Restored]:
+        """The first one may have waited in the nest, guest and all."""
+        self._root = name
+        sandbox, answer = await self._ask_for(self._request(name))
+        if (guest := answer.get("guest")) is None:
+            return sandbox, await restored(sandbox, name)
+        self._beginning = "warm: a nest with a guest had waited"
+        return sandbox, Restored(dict(guest["hello"]), float(guest["seconds"]))
+
+    def _wanted(self) -> Json | None:
+        """With what kernels like this one will ask for their first sandbox."""
+        return None if self._root is None else self._request(self._root)
+
+    def _keep_full(self, pool: Pool) -> None:
+        """Not before this kernel has its own: one that it takes is replaced."""
+        if self._pool is not None:
+            self._pool.end()
+        self._pool = pool
+        self._filling = asyncio.create_task(pool.keep_full())
+
+    async def _leave_pool(self) -> None:
+        if self._pool is not None and self._filling is not None:
+            self._pool.end()
+            await asyncio.wait([self._filling], timeout=_LAST_SECONDS)
+
+    # -- checkpoints
 
     async def thin(self, name: str, base: str) -> tuple[int, int]:
         """See `Engine.thin`."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import crkernel.guest
 from crkernel import image
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _ENTER = Path(crkernel.guest.__file__).with_name("enter.py")
 _UNUSUAL = re.compile(r"--CRKernel\.(staging_size|engine(?!=(auto|local)$))")
 """Arguments of a kernel that wants another nest, or none."""
+_POOL = re.compile(r"--CRKernel\.pool=0*[1-9]")
 
 
 class NestProcess:
@@ -37,15 +39,9 @@ class NestProcess:
         self.wanted = (path, staging)
         self._held = image.hold(path)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"image": str(path), "staging": staging, "cache": outside.npm_cache()}
-        golden = golden_folder(path)
-        if golden.parent != path:
-            config["golden"] = str(golden)
-        # -E -s -S: nothing of the user's Python set-up takes part.
-        command = [sys.executable, "-E", "-s", "-S", str(_ENTER), json.dumps(config)]
         with theirs:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                command(path, staging, theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -64,6 +60,18 @@ class NestProcess:
         self._process.wait()
         self.control.close()
         os.close(self._held)
+
+
+def command(path: Path, staging: int, control: int, **more: Any) -> list[str]:
+    """Starts a nest of the image at `path` that has the descriptor `control`; `more` is for one
+    that waits (see `crkernel.guest.waiting_nest`)."""
+    config = {"image": str(path), "staging": staging, "cache": outside.npm_cache(), **more}
+    golden = golden_folder(path)
+    if golden.parent != path:
+        config["golden"] = str(golden)
+    # -E -s -S: nothing of the user's Python set-up takes part.
+    python = [sys.executable, "-E", "-s", "-S"]
+    return [*python, str(_ENTER), json.dumps(config), str(control)]
 
 
 def golden_folder(path: Path) -> Path:
@@ -93,8 +101,17 @@ def start_ahead(arguments: list[str]) -> None:
     path = image.image_path()
     if path is None or any(_UNUSUAL.match(argument) for argument in arguments):
         return
+    if any(_POOL.match(argument) for argument in arguments) and _somebody_waits():
+        return
     with suppress(CRKernelError, OSError):
         _ahead = NestProcess(path, Limits.default().staging_size)
+
+
+def _somebody_waits() -> bool:
+    """Whether there is a nest in the pool, most likely the one for this kernel."""
+    with suppress(OSError):
+        return any(outside.pool_folder().iterdir())
+    return False
 
 
 def take(path: Path, staging: int) -> NestProcess:

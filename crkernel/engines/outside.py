@@ -33,6 +33,15 @@ def nameserver() -> str:
     return resolver.nameserver(text)
 
 
+def pool_folder() -> Path:
+    """Where nests that wait for kernels of this user have their names: a folder of the session's,
+    where there is one. It need not be there."""
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if runtime.is_absolute() and runtime.is_dir():
+        return runtime / "crkernel"
+    return Path(os.environ.get("TMPDIR") or "/tmp") / f"crkernel-{os.geteuid()}"
+
+
 def npm_cache() -> str | None:
     """The folder of npm's cache, for all kernels of this user; None where there can be none."""
     folder = image.cache_home() / "npm"

@@ -20,16 +20,16 @@ from . import golden_store, linger, processor, wire
 from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD
 from .gate import Arrival
 from .link import Channel, GateLink, SocketLink, write_all
-from .mounts import STAGING
-from .nest import Json, Nest, write_resolv_conf
+from .nest import Json, Nest, furnish
 
 
 def main() -> None:
     """Serve until the kernel is gone, or none has come in time."""
     config = json.loads(sys.argv[1])
-    os.mkdir(f"{STAGING}/runtime", 0o700)
-    write_resolv_conf()
+    furnish()
     nest = ContainerNest(socket.socket(fileno=CONTROL_FD))
+    if config["warm"] is not None:
+        nest.warm_up(config["warm"])
     if nest.await_first(float(config["patience"])):
         nest.serve()
 
@@ -65,8 +65,7 @@ class ContainerNest(Nest):
             self._parked[greeting["ticket"]] = arrival
             write_all(arrival.writer, wire.pack({"parked": greeting["ticket"]}))
         elif "ticket" not in greeting and self._link is None:
-            self._link = GateLink(arrival)
-            self._selector.register(self._link, selectors.EVENT_READ, self._on_link)
+            self.connect(GateLink(arrival))
             self._belong_to(greeting.get("kernel"))
             self.answer(self._ready())
         else:
@@ -116,7 +115,7 @@ class ContainerNest(Nest):
         """The stream that is parked under the request's ticket."""
         arrival = self._parked.pop(request["ticket"])
         try:
-            yield Channel(arrival.reader, arrival.writer)
+            yield Channel(arrival.reader, arrival.writer, arrival.gate)
         finally:
             arrival.close()
 

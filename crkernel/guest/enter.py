@@ -2,7 +2,8 @@
 
 Started by an engine as `python3 enter.py CONFIG DESCRIPTOR` with the nest's control socket, or as
 the main process of a container without one, it makes a user and a mount namespace, takes the image
-as its root and becomes `nest`. Nothing of
+as its root and becomes `nest`; or, for a kernel that is to come, `waiting_nest`, and then outlives
+whoever started it. Nothing of
 the host stays in reach but a few device nodes and a view of /proc that the sandboxes' own needs
 to be allowed (and that each sandbox takes down).
 
@@ -51,16 +52,18 @@ _START = f"import sys; sys.path.insert(0, {CODE_FOLDER!r}); from guest.MODULE im
 def main() -> None:
     """Enter, or tell over the control socket which step was refused, and why."""
     in_container = len(sys.argv) == 2
-    if in_container and (child := os.fork()):
-        sys.exit(_wait_for(child))
+    config = json.loads(sys.argv[1])
+    waits = "patience" in config  # for a kernel to come
+    if waits and (child := os.fork()):
+        sys.exit(_wait_for(child) if in_container else 0)
     os.dup2(gate.listen().detach() if in_container else int(sys.argv[2]), CONTROL_FD)
     os.closerange(CONTROL_FD + 1, 1 << 16)
     if in_container:
         _open_memory_events()
     os.setsid()
+    nest = "container_nest" if in_container else "waiting_nest" if waits else "nest"
     step = "open the image"
     try:
-        config = json.loads(sys.argv[1])
         code = _read_folder(os.path.dirname(os.path.abspath(__file__)))
         os.chdir(config["image"])  # the one place that is carried over into the new namespace
         step = "take npm's cache along"
@@ -76,7 +79,7 @@ def main() -> None:
             "/usr/bin/python3",
             [
                 *("python3", "-I", "-S", "-c"),
-                _START.replace("MODULE", "container_nest" if in_container else "nest"),
+                _START.replace("MODULE", nest),
                 sys.argv[1],
             ],
             {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
@@ -86,7 +89,7 @@ def main() -> None:
         with socket.socket(fileno=CONTROL_FD) as control:
             if in_container:
                 os.write(gate.Arrival(control).writer, wire.pack(failure))
-            else:
+            elif not waits:
                 control.send(json.dumps(failure).encode())
         sys.exit(1)
 

@@ -68,7 +68,7 @@ class Arrival:
         self.held = [connection.detach(), *descriptors]
         try:
             self.greeting = json.loads(data)
-            _, self.reader, self.writer = self.held
+            self.gate, self.reader, self.writer = self.held
         except ValueError:
             self.close()
             raise

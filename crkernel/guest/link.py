@@ -18,6 +18,7 @@ from . import wire
 from .gate import Arrival
 
 _MAX_DATAGRAM = 1 << 16
+_MAX_BROUGHT = 8
 _CHUNK = 1 << 18
 
 Json = dict[str, Any]
@@ -83,11 +84,22 @@ class GateLink:
 
 
 class Channel:
-    """A byte stream between a supervisor and the kernel: one socket, or a pipe for each way."""
+    """A byte stream between a supervisor and the kernel: one socket, or a pipe for each way. What
+    is `kept` has to stay open with it."""
 
-    def __init__(self, reader: int, writer: int) -> None:
+    def __init__(self, reader: int, writer: int, *kept: int) -> None:
         self._reader = reader
         self._writer = writer
+        self._kept = kept
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All of it, to be handed to another process."""
+        return [self._reader, self._writer, *self._kept]
+
+    def successor(self) -> Channel:
+        """The one that takes its place. Raises OSError if there is none."""
+        raise OSError("there is no other stream")
 
     def fileno(self) -> int:
         """For a selector: what comes from the kernel."""
@@ -114,6 +126,30 @@ class Channel:
             if ready.get(self._reader, 0) & ~select.POLLOUT:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             rest = rest[os.write(self._writer, rest) :]
+
+
+class Berth(Channel):
+    """A stream between a supervisor and its nest, by which the one to the kernel will come."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream.dup()
+        super().__init__(self._stream.fileno(), self._stream.fileno())
+        self._brought: list[int] = []
+
+    def recv(self, size: int) -> bytes:
+        """As `Channel.recv`; descriptors that come along are kept."""
+        data, descriptors, _, _ = socket.recv_fds(self._stream, size, _MAX_BROUGHT)
+        self._brought += descriptors
+        return data
+
+    def successor(self) -> Channel:
+        """Of the descriptors that came: where complaints go, and a channel."""
+        complaints, *channel = self._brought
+        for number in (1, 2):
+            os.dup2(complaints, number)
+        os.close(complaints)
+        self._stream.close()
+        return Channel(*channel)
 
 
 def write_all(descriptor: int, data: wire.Body) -> None:

@@ -32,6 +32,7 @@ from .mounts import RESOLV_CONF, STAGING
 from .rebase import clear, rebase, used
 from .shipment import Refused
 from .thin import thin
+from .warm import Warm
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 COURIER_NAMESPACES = _NAMESPACES & ~sc.CLONE_NEWNET
@@ -44,8 +45,7 @@ Json = dict[str, Any]
 def main() -> None:
     """Serve until the engine closes the socket or dies."""
     sc.die_with_parent()
-    os.mkdir(f"{STAGING}/runtime", 0o700)
-    write_resolv_conf()
+    furnish()
     nest = Nest(SocketLink(socket.socket(fileno=CONTROL_FD)))
     nest.answer({"ready": wire.PROTOCOL})
     nest.serve()
@@ -98,6 +98,7 @@ class Nest:
         self._uplinks: dict[int, int] = {}  # of a sandbox and of what gives it a network
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
         self._working: dict[int, Json] = {}  # process id of a child of ours -> what it was asked
+        self._warm: Warm | None = None  # a sandbox with a guest that waits for the kernel
         self._selector = selectors.DefaultSelector()
         self._wakeup, wakeup = socket.socketpair()
         wakeup.setblocking(False)
@@ -106,7 +107,12 @@ class Nest:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._on_wakeup)
         if link is not None:
-            self._selector.register(link, selectors.EVENT_READ, self._on_link)
+            self.connect(link)
+
+    def connect(self, link: SocketLink | GateLink) -> None:
+        """Serve what comes over this one."""
+        self._link = link
+        self._selector.register(link, selectors.EVENT_READ, self._on_link)
 
     def hand_over(self, request: Json, descriptors: list[int]) -> bool:
         """End all sandboxes and wait for the next kernel, with what the one that goes left for it.
@@ -126,8 +132,7 @@ class Nest:
         assert self._link is not None
         self._selector.unregister(self._link)
         self._link.close()
-        self._link = heir
-        self._selector.register(heir, selectors.EVENT_READ, self._on_link)
+        self.connect(heir)
         self.welcome(request, descriptors)
         return True
 
@@ -187,7 +192,7 @@ class Nest:
         """The answer, or None if it comes later."""
         if request["op"] == "sandbox":
             with self.channel(request, descriptors) as channel:
-                return {"pid": self._sandbox(channel, request)}
+                return self._take_warm(channel, request) or {"pid": self._sandbox(channel, request)}
         if request["op"] in _TRANSFERS:
             with self.channel(request, descriptors) as channel:
                 work = partial(self._chore, partial(_TRANSFERS[request["op"]], channel), request)
@@ -229,10 +234,31 @@ class Nest:
         """Give a sandbox its way to the network, on which questions for names are sent there."""
         self._uplinks[pid] = self.fork(partial(uplink.run, pid, nameserver), 0)
 
+    def warm_up(self, request: Json) -> None:
+        """Make the sandbox for which this request will come, and have a guest in it. If that cannot
+        be, it is made when it is asked for."""
+        try:
+            self._warm = Warm(request, self._sandbox)
+        except (OSError, ValueError, LookupError) as error:
+            print(f"no guest waits for a kernel: {error}", file=sys.stderr, flush=True)
+            for pid in list(self._sandboxes):
+                self._end(pid, -1)
+
+    def _take_warm(self, channel: Channel, request: Json) -> Json | None:
+        """The sandbox that waits, if it is what is asked for. There is no second request for it."""
+        warm, self._warm = self._warm, None
+        if warm is None:
+            return None
+        moved = warm.move(channel) if warm.suits(request) else None
+        if moved is None:
+            warm.drop()
+            self._end(warm.pid, -1)
+        return moved
+
     def leave(self) -> None:
         """In a sandbox: close what is the nest's."""
-        assert self._link is not None
-        self._link.close()
+        if self._link is not None:  # there is none while nobody has come yet
+            self._link.close()
 
     def _end(self, pid: int, request: int) -> Json | None:
         try:
@@ -326,8 +352,9 @@ class Nest:
         self.answer({"id": request["id"], "files": names}, [files[name] for name in names])
 
 
-def write_resolv_conf() -> None:
-    """Name the resolver of sandboxes that have a network."""
+def furnish() -> None:
+    """Make what sandboxes find in staging, and name the resolver of those that have a network."""
+    os.mkdir(f"{STAGING}/runtime", 0o700)
     with open(RESOLV_CONF, "w") as file:
         file.write(f"nameserver {uplink.RESOLVER}\n")
 

@@ -83,6 +83,7 @@ class Supervisor:
             "call": self._call,
             "dump": self._dump,
             "kill": self._kill,
+            "move": self._move,
             "place": self._place,
             "prepare": self._prepare,
             "restore": self._restore,
@@ -123,6 +124,13 @@ class Supervisor:
             self._criu.tidy()  # nobody waits for that any more
 
     # -- operations
+
+    def _move(self, request: wire.Message) -> None:
+        """Serve the kernel that has come: its stream takes the place of the nest's, see `warm`."""
+        self._kernel.sendall(wire.pack({"id": request["id"]}))
+        self._selector.unregister(self._kernel)
+        self._kernel = self._kernel.successor()
+        self._selector.register(self._kernel, selectors.EVENT_READ, self._on_request)
 
     def _warm(self, _request: wire.Message) -> wire.Message:
         """Have CRIU find out what this machine can do before anybody waits for it."""

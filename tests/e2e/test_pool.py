@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,11 +20,12 @@ from crkernel import cli
 from crkernel.engines import Limits
 from crkernel.engines.docker import DockerEngine, checks, container, images, pool
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.pool import PATIENCE, Waiting
 from crkernel.errors import EngineUnavailable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
-TWO = "--CRKernel.pool=2"
+ONE, TWO = "--CRKernel.pool=1", "--CRKernel.pool=2"
 OLD = f"{images.REPOSITORY}:0123456789ab-0123456789ab"
 """A tag as that of another version of crkernel."""
 
@@ -46,6 +49,23 @@ def gates(of: Any) -> str:
     """What the gates in a container say."""
     rows = of.top(ps_args="-ww -eo pid,args")["Processes"]
     return "".join(args for _, args in rows if "gate.py" in args)
+
+
+def guests(of: Any) -> list[int]:
+    """Processes of guests in a container, as this machine sees them."""
+    rows = of.top(ps_args="-ww -eo pid,args")["Processes"]
+    return [int(pid) for pid, args in rows if args.endswith("/guest/main.js")]
+
+
+def has_guest(of: Any) -> bool:
+    """Whether one waits there as well."""
+    return bool(guests(of))
+
+
+def kill_guest(of: Any) -> None:
+    """End the one that waits there."""
+    (guest,) = guests(of)
+    os.kill(guest, signal.SIGKILL)
 
 
 def container_of(kernel: Kernel) -> str:
@@ -81,7 +101,7 @@ def old_image() -> Iterator[str]:
         volume.remove()
 
 
-async def put(image: str, *, patience: float = pool.PATIENCE) -> str:
+async def put(image: str, *, patience: float = PATIENCE) -> str:
     """Have a container of the pool wait; its id."""
     return await container.create(
         await Daemon.connect(),
@@ -109,9 +129,49 @@ def test_a_pool_is_filled_claimed_and_filled_again(start_kernel: Callable[..., K
     assert not {one.id for one in waiting()} & before
 
 
+DRAW = "[Math.random(), require('crypto').randomUUID()]"
+
+
+def start_of(kernel: Kernel) -> str:
+    """What %status says of a kernel's start."""
+    lines = kernel.ok("%status").shown.splitlines()
+    return next(line.split(maxsplit=1)[1] for line in lines if line.split()[:1] == ["start"])
+
+
+def test_a_guest_waits_in_each(start_kernel: Callable[..., Kernel]) -> None:
+    first = start_kernel(TWO)
+    first.ok("1")
+    assert start_of(first) == "cold"
+    wait_until(lambda: len([one for one in waiting() if has_guest(one)]) == 2)
+    kernels = [start_kernel(TWO) for _ in range(2)]
+    for kernel in kernels:
+        kernel.ok("globalThis.x = 1")
+        assert start_of(kernel) == "warm: a nest with a guest had waited"
+    drawn = [str(value) for kernel in (first, *kernels) for value in kernel.value(DRAW)]
+    assert len(set(drawn)) == 6, "each has its own numbers"
+    kernel = kernels[0]
+    kernel.ok("x = 2; require('fs').writeFileSync('f', 'two'); console.log('y'.repeat(3e6))")
+    kernel.ok("%undo")
+    assert kernel.value("[x, require('fs').existsSync('f')]") == [1, False]
+    kernel.rewind(0)
+    assert kernel.value("typeof x") == "undefined"
+    assert "0+1" not in kernel.ok("%timeline --all").shown, "it rested while it waited"
+
+
+def test_one_whose_guest_died_is_taken_without(start_kernel: Callable[..., Kernel]) -> None:
+    start_kernel(ONE).ok("1")
+    wait_until(lambda: [one for one in waiting() if has_guest(one)])
+    (wanted,) = waiting()
+    kill_guest(wanted)
+    kernel = start_kernel(ONE)
+    assert kernel.ok("1 + 1").text == "2"
+    assert start_of(kernel) == "warm: a container had waited"
+    assert container_of(kernel) == wanted.id[:12]
+
+
 async def test_of_two_kernels_that_come_at_once_one_gets_it() -> None:
-    keeper = pool.Pool(await Daemon.connect(), images.code_tag(), Limits.default(), 1)
-    await keeper._fill()
+    keeper = pool.DockerPool(await Daemon.connect(), images.code_tag(), Limits.default(), "none", 1)
+    await keeper.fill()
     (wanted,) = waiting()
     engines = [DockerEngine(Limits.default()) for _ in range(2)]
     for engine in engines:
@@ -159,8 +219,8 @@ async def test_to_dismiss_is_to_be_faster_than_a_kernel(
     (taken,) = containers.of(kernel.pid)
     left = await put(images.code_tag())
     daemon = await Daemon.connect()
-    assert not await pool.dismiss(daemon, pool.Waiting(taken.id, taken.name, "", 0))
-    assert await pool.dismiss(daemon, pool.Waiting(left, "", "", 0))
+    assert not await pool.dismiss(daemon, Waiting(taken.id, taken.name, "", 0))
+    assert await pool.dismiss(daemon, Waiting(left, "", "", 0))
     assert kernel.ok("x").text == "1"
     assert is_gone(left)
 
@@ -179,8 +239,8 @@ async def test_one_of_another_version_is_not_taken_and_goes_with_its_image(
     wait_until(lambda: len(waiting()) == 2)  # swept before it was filled
     assert not is_gone(old)
     containers.client().images.remove(old_image)
-    keeper = pool.Pool(await Daemon.connect(), images.code_tag(), Limits.default(), 0)
-    await keeper._sweep()
+    keeper = pool.DockerPool(await Daemon.connect(), images.code_tag(), Limits.default(), "none", 0)
+    await keeper.sweep()
     assert is_gone(old)
     assert len(waiting()) == 1
 
@@ -191,11 +251,11 @@ async def test_one_that_was_made_but_never_started_is_removed(
     """Whoever made it was killed at that instant."""
     client = containers.client()
     stillborn = client.containers.create(images.code_tag(), ["true"], labels=container.owner())
-    keeper = pool.Pool(await Daemon.connect(), images.code_tag(), Limits.default(), 0)
-    await keeper._sweep()
+    keeper = pool.DockerPool(await Daemon.connect(), images.code_tag(), Limits.default(), "none", 0)
+    await keeper.sweep()
     assert not is_gone(stillborn.id), "somebody may be just about to start it"
     monkeypatch.setattr(pool, "_STILLBORN", 0.0)
-    await keeper._sweep()
+    await keeper.sweep()
     assert is_gone(stillborn.id)
 
 
@@ -210,9 +270,11 @@ def test_the_command_lists_and_ends_them(start_kernel: Callable[..., Kernel]) ->
     start_kernel(TWO).ok("1")
     wait_until(lambda: len(waiting()) == 2)
     assert checks.check_pool() == "2 containers wait for kernels (crkernel pool)"
-    listed = CliRunner().invoke(cli.cli, ["pool"]).stdout.splitlines()
+    listed = CliRunner().invoke(cli.cli, ["pool", "--engine", "docker"]).stdout.splitlines()
     assert sorted(line.split()[0] for line in listed) == sorted(one.name for one in waiting())
-    ended = CliRunner().invoke(cli.cli, ["pool", "--empty"]).stdout.splitlines()
+    ended = (
+        CliRunner().invoke(cli.cli, ["pool", "--engine", "docker", "--empty"]).stdout.splitlines()
+    )
     assert [line.split()[-1] for line in ended] == ["ended", "ended"]
     assert waiting() == []
     assert checks.check_pool() == "empty"

@@ -60,9 +60,10 @@ async def create(
     *,
     patience: float,
     labels: dict[str, str] | None = None,
+    warm: Json | None = None,
 ) -> str:
-    """Have one started under this name; its id. Raises DaemonRefused, with the status 409 if the
-    name is taken."""
+    """Have one started under this name, see `body`; its id. Raises DaemonRefused, with the status
+    409 if the name is taken."""
     maker = owner() | {"crkernel.pid": str(os.getpid())}
     options = body(
         image,
@@ -72,6 +73,7 @@ async def create(
         info=await daemon.ask("info"),
         podman=daemon.podman,
         patience=patience,
+        warm=warm,
     )
     created = await daemon.ask("create_container_from_config", options, name)
     await daemon.ask("start", created["Id"])
@@ -87,15 +89,17 @@ def body(
     info: Json,
     patience: float,
     podman: bool = False,
+    warm: Json | None = None,
 ) -> Json:
     """What creates a container, in the words of Docker's REST API. `golden` is the volume of the
     image's golden roots, `info` what the daemon says of itself; the nest waits `patience` seconds
-    for a kernel."""
+    for a kernel, and has the sandbox ready for which that will send the request `warm`."""
     config = {
         "image": _TREE,
         "staging": limits.staging_size,
         "golden": GOLDEN,
         "patience": patience,
+        "warm": warm,
     }
     said = _security_of(info)
     mapped = "name=rootless" in said or "name=userns" in said or info.get("Rootless", False)

@@ -15,11 +15,12 @@ from crkernel.engines.base import Sandbox
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Neighbour, courier
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
-from crkernel.engines.docker.pool import Pool
+from crkernel.engines.docker.pool import DockerPool
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.engines.docker.uplinks import Uplinks
 from crkernel.engines.limits import Limits
 from crkernel.engines.nest_engine import NestEngine, Transfer
+from crkernel.engines.requests import Json
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import golden, linger, processor, wire
 
@@ -50,7 +51,6 @@ class DockerEngine(NestEngine):
         self._machine = processor.identity()
         self._token = secrets.token_hex(8)  # what all our gates say
         self._parking: asyncio.Future[tuple[str, Stream]] | None = None
-        self._pool: Pool | None = None
         self._uplinks: Uplinks | None = None  # of the sandboxes of this nest
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
         self._chores: set[asyncio.Task[Any]] = set()
@@ -63,7 +63,7 @@ class DockerEngine(NestEngine):
             return None
         self._daemon = self._daemon or await Daemon.connect()
         image = await images.require(self._daemon)
-        pool = Pool(self._daemon, image, self.limits, self.pool)
+        pool = DockerPool(self._daemon, image, self.limits, self.network, self.pool, self._wanted)
         if self.secret and (state := await self._take_over(image)) is not None:
             self._keep_full(pool)
             return state
@@ -93,7 +93,7 @@ class DockerEngine(NestEngine):
                 await self._daemon.ask("remove_container", name, force=True)
             self._container = await make()
 
-    async def _claim(self, pool: Pool) -> bool:
+    async def _claim(self, pool: DockerPool) -> bool:
         """Take a container that waits, if there is one."""
         for one in await pool.waiting():
             self._container = one.id
@@ -103,15 +103,9 @@ class DockerEngine(NestEngine):
                 self._container = ""
                 continue  # another kernel was faster, or its time was up
             self._chore(self._christen())
+            self._beginning = "warm: a container had waited"
             return True
         return False
-
-    def _keep_full(self, pool: Pool) -> None:
-        """Not before this kernel has its own: one that it takes is replaced."""
-        if self._pool is not None:
-            self._pool.end()
-        self._pool = pool
-        self._chore(pool.keep_full())
 
     async def _christen(self) -> None:
         """Give a container that was claimed the name by which the next kernel finds it."""
@@ -230,15 +224,13 @@ class DockerEngine(NestEngine):
 
     async def close(self) -> None:
         """Remove the container, which takes everything along."""
-        if self._pool is not None:
-            self._pool.end()
+        leaving = asyncio.ensure_future(self._leave_pool())
         await self._unpark()
         await self._stop_listening()
         for sandbox in list(self._sandboxes):
             await sandbox.end()
         await self._remove()
-        if self._chores:
-            await asyncio.wait(self._chores, timeout=_LAST_SECONDS)
+        await asyncio.wait([leaving, *self._chores], timeout=_LAST_SECONDS)
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -265,14 +257,22 @@ class DockerEngine(NestEngine):
 
     # -- sandboxes
 
-    async def sandbox(self) -> Sandbox:
-        """Fork one from the nest, with a stream of its own."""
-        uplinks = self._uplinks if self.network == "full" else None
+    def _request(self, golden: str | None = None) -> Json:
+        """See there. Where the way to the network leads, an annex knows."""
+        network = True if self.network == "full" else None
+        return {"disk": self.limits.disk_size, "network": network, "golden": golden}
+
+    def _wanted(self) -> Json | None:
+        """A guest with a network cannot come up before there is an annex."""
+        return None if self.network == "full" else super()._wanted()
+
+    async def _ask_for(self, request: Json) -> tuple[Sandbox, Json]:
+        """It gets a stream of its own."""
+        uplinks = self._uplinks if request["network"] else None
         if uplinks is not None:
             await uplinks.start()
         parking, self._parking = self._parking, None
-        fields: Any = {"disk": self.limits.disk_size, "network": True if uplinks else None}
-        stream, asked = await self._ask_with_stream("sandbox", parking or self._park(), **fields)
+        stream, asked = await self._ask_with_stream("sandbox", parking or self._park(), **request)
         try:
             answer = await asked
         except BaseException:
@@ -293,7 +293,7 @@ class DockerEngine(NestEngine):
 
         sandbox = Sandbox(stream, stream.writer, end, self._why)
         self._sandboxes.add(sandbox)
-        return sandbox
+        return sandbox, answer
 
     async def _ask_with_stream(
         self, op: str, parking: Awaitable[tuple[str, Stream]], **fields: Any
@@ -386,6 +386,7 @@ class DockerEngine(NestEngine):
         return {
             "engine": f"{self.name} at {self._daemon.endpoint.url}",
             "image": images.code_tag(),
+            "start": self._beginning,
             "cgroup": f"container {self._container[:12]}",
             "staging used": int(answer["used"]),
             "staging size": int(answer["size"]),

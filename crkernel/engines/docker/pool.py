@@ -1,45 +1,25 @@
-"""The pool: containers that were started before the kernel that will have them.
-
-They are a user's, for one image and certain limits, and have names that are given once. Every
-kernel with a pool keeps it full while it runs; a container for which nobody comes ends by itself.
-Which kernel gets one is up to its nest, which takes the first that comes and no other.
-"""
+"""The pool in Docker: containers that were started before the kernels that will have them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.limits import Limits
+from crkernel.engines.pool import PATIENCE, Pool, Waiting
+from crkernel.engines.requests import Json
 from crkernel.errors import DaemonRefused, EngineError
 
-log = logging.getLogger(__name__)
-
-PATIENCE = 3600.0
-"""Seconds that one waits for a kernel."""
 _LABEL = "crkernel.pool"
 _NAME = "crkernel-pool-"
-_DELAY = 1.0  # seconds before it is filled, so as not to slow down the first cell
-_PERIOD = 300.0  # and until it is looked at again
 _STILLBORN = 60.0  # one that was made so long ago was not started by who made it
 _DISMISSAL_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A container of this user's that has no kernel; `age` in seconds."""
-
-    id: str
-    name: str
-    image: str
-    age: float
 
 
 async def listed() -> list[Waiting]:
@@ -90,48 +70,31 @@ async def _made(daemon: Daemon, labels: list[str], status: str | None = None) ->
     ]
 
 
-class Pool:
-    """The part of it that is of use to one kernel."""
+class DockerPool(Pool):
+    """Of containers from `image`, for kernels that have these limits and this network."""
 
-    def __init__(self, daemon: Daemon, image: str, limits: Limits, size: int) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        image: str,
+        limits: Limits,
+        network: str,
+        size: int,
+        wanted: Callable[[], Json | None] = lambda: None,
+    ) -> None:
+        whose = sorted(container.owner().items())
+        super().__init__((image, limits, network, whose), size, wanted)
         self._daemon = daemon
         self._image = image
         self._limits = limits
-        self._size = size
-        whose = (image, limits, sorted(container.owner().items()))
-        self._kind = hashlib.sha256(repr(whose).encode()).hexdigest()[:12]
-        self._ended = asyncio.Event()
 
     async def waiting(self) -> list[Waiting]:
         """Those that this kernel may take."""
         if not self._size:
             return []
-        return await waiting(self._daemon, f"{_LABEL}={self._kind}")
+        return await waiting(self._daemon, f"{_LABEL}={self.kind}")
 
-    async def keep_full(self) -> None:
-        """See off what is left over, and until `end` have as many wait as are wanted."""
-        pause = _DELAY
-        while not await self._has_ended(pause):
-            try:
-                await self._sweep()
-                await self._fill()
-            except EngineError as error:
-                log.warning("the pool cannot be filled: %s", error)
-            if not self._size:
-                return
-            pause = _PERIOD
-
-    def end(self) -> None:
-        """What is under way is done to its end, so that nothing is left half made."""
-        self._ended.set()
-
-    async def _has_ended(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        return self._ended.is_set()
-
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
         """Containers whose image has gone, and those that were never started. Other versions of
         crkernel may be in use beside this one; their containers are theirs."""
         images = await self._daemon.ask("images")
@@ -143,18 +106,19 @@ class Pool:
             if one.age > _STILLBORN:
                 await self._daemon.find("remove_container", one.id, force=True)
 
-    async def _fill(self) -> None:
-        """Kernels that do it at the same time do not do it twice: a name is given once."""
-        names = [f"{_NAME}{self._kind}-{slot}" for slot in range(self._size)]
-        taken = {one.name for one in await self.waiting()}
-        labels = {_LABEL: self._kind}
-        for name in sorted(set(names) - taken):
-            if self._ended.is_set():
-                return
-            try:
-                await container.create(
-                    self._daemon, self._image, self._limits, name, patience=PATIENCE, labels=labels
-                )
-            except DaemonRefused as refused:
-                if refused.status != 409:
-                    raise
+    def name(self, slot: int) -> str:
+        """See there."""
+        return f"{_NAME}{self.kind}-{slot}"
+
+    async def names(self) -> set[str]:
+        """Of those that wait."""
+        return {one.name for one in await self.waiting()}
+
+    async def make(self, name: str, wanted: Json | None) -> None:
+        """The daemon gives a name once."""
+        make = partial(container.create, self._daemon, self._image, self._limits, name)
+        try:
+            await make(patience=PATIENCE, labels={_LABEL: self.kind}, warm=wanted)
+        except DaemonRefused as refused:
+            if refused.status != 409:
+                raise
