@@ -15,6 +15,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
+unexport PYTHONDONTWRITEBYTECODE  # each kernel of the tests would be compiled anew
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -34,7 +35,7 @@ demo: setup
 	echo "see build/tour.ipynb and build/tour.html"
 
 test: setup browser tun
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto $(ARGS)
 	$(if $(ARGS),,$(BIN)/pytest --engine fake tests/contract/test_engine.py)
 
 test-docker: setup compose
@@ -42,7 +43,7 @@ test-docker: setup compose
 	PATH="$(CURDIR)/$(BIN):$$PATH"
 	tests/with-dockerd bash -c 'crkernel image build --engine docker --from-tree >/dev/null &&
 		crkernel install --engine docker --sys-prefix >/dev/null &&
-		pytest --engine docker $(or $(ARGS),tests/contract tests/e2e)'
+		pytest -n auto --engine docker $(or $(ARGS),tests/contract tests/e2e)'
 
 check: .venv/ready
 	@$(BIN)/ruff format --check .

@@ -69,7 +69,7 @@ def server(folder: Path) -> Iterator[Server]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
-            deadline = time.monotonic() + SECONDS
+            deadline = time.monotonic() + 3 * SECONDS  # it loads hundreds of modules first
             while not (found := list(runtime.glob("jpserver-*.json"))):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import driver
 import pytest
 from driver import Kernel
+from xdist.scheduler import LoadGroupScheduling
 
 from crkernel.engines import Limits
 
@@ -43,11 +46,35 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is of another engine alone."""
+    """Leave out what is of another engine alone; `alone` come last, and all to one worker."""
     others = _OTHERS[driver.engine]
     left_out = [item for item in items if any(map(item.get_closest_marker, others))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    items.sort(key=_is_alone)
+    for item in filter(_is_alone, items):
+        item.add_marker(pytest.mark.xdist_group("alone"))
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+class _ByModule(LoadGroupScheduling):
+    """A module goes to one worker, so that its tests share what it starts."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return super()._split_scope(nodeid).split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByModule:
+    """How tests are given to workers."""
+    return _ByModule(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait more than they compute."""
+    return 2 * len(os.sched_getaffinity(0))
 
 
 class _Shared:
@@ -74,6 +101,24 @@ class _Shared:
         kernel, self.kernel = self.kernel, None
         if kernel is not None:
             kernel.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _company(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[BinaryIO | None]:
+    """A lock that all workers share while they have tests."""
+    if worker_id == "master":
+        yield None
+        return
+    with (tmp_path_factory.getbasetemp().parent / "company").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield lock
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest, _company: BinaryIO | None) -> None:
+    """Who has to be alone waits until the others have had their last test."""
+    if _company is not None and _is_alone(request.node):
+        fcntl.flock(_company, fcntl.LOCK_EX)
 
 
 @pytest.fixture(scope="session", autouse=True)

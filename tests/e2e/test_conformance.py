@@ -318,6 +318,7 @@ def _interrupted(kernel: Kernel, code: str) -> tuple[Result, float]:
     return kernel.finish(running), time.monotonic() - began
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "code",
     [

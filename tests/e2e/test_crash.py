@@ -250,6 +250,7 @@ def _begin_restart(kernel: Kernel) -> Result:
     return kernel.submit("%rewind r1.1")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "begin", [_begin_cell, _begin_checkpoint, _begin_rewind, _begin_thinning, _begin_restart]
 )
@@ -280,6 +281,7 @@ def test_nothing_outlives_a_killed_kernel(
     assert _listing(temporary) == set()
 
 
+@pytest.mark.alone
 @pytest.mark.local_only("in Docker golden roots lie in a volume")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kernel_that_was_killed_as_it_made_the_golden_root(
@@ -305,6 +307,7 @@ def test_a_kernel_that_was_killed_as_it_made_the_golden_root(
     assert [path.name for path in folder.iterdir()] == [key]
 
 
+@pytest.mark.alone
 def test_nothing_outlives_a_kernel_that_was_shut_down(tmp_path: Path) -> None:
     before = _mounts()
     kernel = Kernel(tmp_path / "kernel.log")

@@ -299,6 +299,7 @@ def test_the_doctor_proves_it() -> None:
     assert said[-1].startswith("ok   dump and restore: boot ")
 
 
+@pytest.mark.alone
 def test_a_daemon_that_stops_and_starts(docker_kernel: Kernel) -> None:
     kernel = docker_kernel
     kernel.ok("let x = 1")

@@ -18,7 +18,7 @@ from crkernel.engines.docker import container, images
 from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 DRAW = """(() => { const c = require("crypto");
     return [Math.random(), c.randomUUID(), c.randomBytes(8).toString("hex")]; })()"""

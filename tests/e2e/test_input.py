@@ -199,6 +199,7 @@ def test_a_question_that_nobody_awaits_ends_with_its_cell(kernel: Kernel) -> Non
 # -- interrupts and rewinds --------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("code", [*ASKING, "for await (const chunk of process.stdin) {}"])
 def test_an_interrupt_ends_the_wait(kernel: Kernel, code: str) -> None:
     kernel.ok("let kept = 1; let caught = 0")

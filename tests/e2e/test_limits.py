@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -29,7 +30,7 @@ def small(start_kernel: Start) -> Kernel:
 def test_the_heap(small: Kernel) -> None:
     error = small.fails("x = 2; const all = []; for (;;) all.push(new Array(1e5).fill(1.5))").error
     assert error.startswith("GuestDied: the guest ran out of memory (limit memory = 256 MiB;")
-    assert "checkpoint 1) is restored" in error
+    assert re.search(r"checkpoint 1(\+1)?\) is restored", error)  # or its later state
     assert small.value("x") == 1
 
 

@@ -68,6 +68,7 @@ def test_beside_a_running_cell(kernel: Kernel) -> None:
     assert kernel.ok("known.one").text == "1"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "code", "expected"),
     [

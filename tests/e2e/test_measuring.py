@@ -115,6 +115,7 @@ def test_an_interrupt_ends_it(kernel: Kernel) -> None:
 # -- %timeit -----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_timeit_chooses_its_loops(kernel: Kernel) -> None:
     fast = TIMEIT.fullmatch(kernel.ok("%timeit 1 + 1").shown)
     assert fast
