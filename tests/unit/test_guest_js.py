@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from crkernel import image
@@ -74,7 +75,7 @@ class Guest:
         os.write(self._requests, struct.pack(">I", len(body)) + body)
         return self._id
 
-    def reply(self, to: int, seconds: float = 10) -> Message:
+    def reply(self, to: int, seconds: float = 30) -> Message:
         while True:
             message = self.replies.get(timeout=seconds)
             if message.get("id") == to:
@@ -109,7 +110,7 @@ class Guest:
         """The events so far; what the main thread has written before is among them."""
         self.run('process.stdout.write("end of output")')
         events: list[Message] = []
-        while (event := self.events.get(timeout=10)).get("text") != "end of output":
+        while (event := self.events.get(timeout=30)).get("text") != "end of output":
             events.append(event)
         return events
 
@@ -231,9 +232,10 @@ def test_output_of_threads_and_children(guest: Guest) -> None:
 
 
 def test_many_lines_are_quick(guest: Guest) -> None:
-    began = time.monotonic()
+    process = psutil.Process(guest.process.pid)
+    before = sum(process.cpu_times()[:2])
     guest.value("for (let i = 0; i < 10_000; i++) console.log('line', i)")
-    assert time.monotonic() - began < 2  # 0.2 s on an idle machine
+    assert sum(process.cpu_times()[:2]) - before < 2  # 0.2 s on an idle machine
     assert len(guest.texts()) == 10_000
 
 

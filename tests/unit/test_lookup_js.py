@@ -307,6 +307,7 @@ def test_inspect_takes_nothing_of_the_users_for_a_builtin(documented: Guest) -> 
         assert data.get("text/plain") == text
 
 
+@pytest.mark.alone
 def test_a_getter_that_never_ends_does_no_harm(tmp_path: Path) -> None:
     guest = Guest(find_node(), tmp_path)
     guest.value("let evil = { get loop() { for (;;); } }; let stop = false; undefined")

@@ -412,12 +412,12 @@ def test_data_from_outside_is_checked(tree: Timeline) -> None:
 def test_the_time_per_cell_does_not_grow() -> None:
     """A generous bound: 20,000 cells with all that happens for each take a fraction of this."""
     timeline = grow("0")
-    start = time.perf_counter()
+    start = time.process_time()
     for cell in range(1, 20_001):
         timeline.append(Checkpoint(str(cell), timeline.head, "x", 0.0))
         timeline.move(timeline.head)
         timeline.amend(timeline.head, duration=0.1)
         timeline.label(timeline.head, "latest")
         timeline.append(Checkpoint(timeline.later_key(timeline.head), timeline.head, None, 0.0))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(timeline.path(timeline.head)) == 40_001
