@@ -268,6 +268,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("hooks", [False, True], ids=["", "async_hooks"])
 def test_interrupt_stops_everything_and_keeps_state(guest: Guest, hooks: bool) -> None:
     guest.value("var kept = { n: 40 }")
