@@ -38,7 +38,7 @@ test: setup browser tun
 	@$(BIN)/pytest -n auto $(ARGS)
 	$(if $(ARGS),,$(BIN)/pytest --engine fake tests/contract/test_engine.py)
 
-test-docker: setup compose
+test-docker: setup compose tun
 	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'
 	PATH="$(CURDIR)/$(BIN):$$PATH"
 	tests/with-dockerd bash -c 'crkernel image build --engine docker --from-tree >/dev/null &&

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +18,12 @@ import containers
 import driver
 import pytest
 from _driver import python, travels, wait_until
+from docker.errors import NotFound
 from driver import SECONDS, Kernel
 from registry import Registry
 
 from crkernel.doctor import examine
-from crkernel.engines.docker import checks, container
+from crkernel.engines.docker import checks, container, images
 from crkernel.errors import EngineUnavailable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -256,6 +259,30 @@ found = {{
         "marks": [],
         "disks": [],
     }
+
+
+async def test_npms_cache_goes_with_the_last_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of some that look like the only ones of another user."""
+    monkeypatch.setattr(images, "LABEL", "crkernel.test")
+    monkeypatch.setattr(
+        container, "owner", lambda: {"crkernel.host": "there", "crkernel.user": "1"}
+    )
+    client = containers.client()
+    volume = client.volumes.create(container.npm_volume()).name
+    tags = ["crkernel:one", "crkernel:two"]
+    with io.BytesIO() as empty:
+        tarfile.open(fileobj=empty, mode="w").close()
+        for tag in tags:
+            repository, _, name = tag.partition(":")
+            changes = [f"LABEL crkernel.test={name}"]
+            client.api.import_image_from_data(
+                empty.getvalue(), repository=repository, tag=name, changes=changes
+            )
+    assert await images.remove("crkernel:one") == ["crkernel:one"]
+    assert client.volumes.get(volume)
+    assert await images.remove("crkernel:two") == ["crkernel:two", volume]
+    with pytest.raises(NotFound):
+        client.volumes.get(volume)
 
 
 def test_an_option_that_the_daemon_refuses(start_kernel: Callable[..., Kernel]) -> None:

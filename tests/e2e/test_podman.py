@@ -24,6 +24,7 @@ import pytest
 from _driver import eventually, open_up, travels
 from driver import SECONDS, Kernel
 from registry import Registry
+from test_network import Server, connect, get, own_address
 
 import crkernel
 from crkernel.doctor import examine
@@ -123,6 +124,25 @@ def test_packages_come_by_an_annex(
         assert kernel.value("require('one')") == 1
     finally:
         registry.close()
+
+
+@pytest.mark.usefixtures("podman")
+def test_a_guest_gets_out_by_an_annex(start_kernel: Callable[..., Kernel]) -> None:
+    server, local = Server(own_address()), Server("127.0.0.1")
+    try:
+        kernel = start_kernel("--CRKernel.network=full")
+        held = kernel.ok(connect(server)).count
+        assert kernel.value(get(server)) == "hello"
+        limit = "{ signal: AbortSignal.timeout(1000) }"
+        for address in ("127.0.0.1", "10.0.2.2", "10.0.2.100"):
+            kernel.fails(f"await fetch('http://{address}:{local.port}/', {limit})")
+        kernel.rewind(held)
+        assert kernel.until("failed") == "ECONNRESET"
+        assert kernel.value(get(server)) == "hello"
+        assert local.accepted == 0
+    finally:
+        server.close()
+        local.close()
 
 
 def test_the_container_is_confined_as_dockers_is(
