@@ -1,14 +1,18 @@
-"""Tells whether a guest has done anything of its own accord, by the CPU time of its threads.
+"""Tells whether a guest has done anything of its own accord, by its event loop and its threads.
 
-A guest that is blocked in its event loop uses none; a timer or a request that it served shows.
-Threads that belong to the language's runtime (garbage collection, background compilation) work on
-for a moment after each cell without changing what the program could see, so they do not count.
+The main thread's loop turns for whatever it does. Of other threads and processes the CPU time
+tells: one that is blocked uses none; a timer or a request that it served shows. Threads that belong
+to the language's runtime (garbage collection, background compilation) work on for a moment after
+each cell without changing what the program could see, so they do not count.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from . import loop
 
 _RUNTIME_THREADS = (
     b"V8Worker",
@@ -25,25 +29,38 @@ _SLOW_THAW = 100_000
 """The same on a machine with much to do, where caches are cold: then it must have gone straight
 back, which is to wait once. Who was woken from there has waited twice."""
 
-Times = dict[tuple[int, int], tuple[int, int]]
-"""CPU time in nanoseconds, and how often it has begun to wait, by (process, thread)."""
+
+@dataclass(frozen=True)
+class Reading:
+    """`turns` of the main thread's loop, None if it is not known. `times` of the other threads that
+    count: CPU time in nanoseconds and how often it has begun to wait, by (process, thread)."""
+
+    turns: int | None
+    times: dict[tuple[int, int], tuple[int, int]]
 
 
 class Activity:
-    """CPU times of the guest's threads. `ignored` is a thread of the guest that speaks with the
+    """What the threads of the guest `pid` do. `ignored` is a thread of it that speaks with the
     supervisor and therefore runs without the program doing anything."""
 
-    def __init__(self, ignored: int) -> None:
-        self._ignored = ignored
+    def __init__(self, pid: int, ignored: int) -> None:
+        self._loop = loop.of(pid)
+        self._ignored = {ignored} if self._loop is None else {ignored, pid}
         self._counted: dict[tuple[int, int], bool] = {}
 
-    def times(self, but: Collection[int] = ()) -> Times:
-        """Those of now, `but` of these processes. Two equal ones: nothing ran in between."""
-        return {key: (_cpu_time(*key), _waits(*key)) for key in self._threads(but)}
+    def read(self, but: Collection[int] = ()) -> Reading:
+        """As of now, `but` of these processes. Two equal ones: nothing ran in between, if the loop
+        waits."""
+        turns = None if self._loop is None else self._loop.turns()
+        return Reading(turns, {key: (_cpu_time(*key), _waits(*key)) for key in self._threads(but)})
+
+    def waits(self) -> bool:
+        """Whether the main thread's loop has nothing to do, as far as it is known."""
+        return self._loop is None or self._loop.waits()
 
     def is_under_way(self, but: Collection[int] = ()) -> bool:
         """Whether one of the threads runs, or would if it had a processor."""
-        return any(_state(*key) in (b"R", b"D") for key in self._threads(but))
+        return not self.waits() or any(_state(*key) in (b"R", b"D") for key in self._threads(but))
 
     def _threads(self, but: Collection[int]) -> Iterator[tuple[int, int]]:
         for pid in processes():
@@ -62,15 +79,21 @@ class Activity:
                 name = _read(pid, thread, "comm")
             except OSError:
                 return False
-            self._counted[key] = thread != self._ignored and not name.startswith(_RUNTIME_THREADS)
+            self._counted[key] = thread not in self._ignored and not name.startswith(
+                _RUNTIME_THREADS
+            )
         return self._counted[key]
 
 
-def is_rest(before: Times, now: Times) -> bool:
+def is_rest(before: Reading, now: Reading) -> bool:
     """Whether nothing has run between two readings, the first of a frozen guest."""
-    return before.keys() == now.keys() and all(
-        _is_thaw(now[thread][0] - time, now[thread][1] - waits)
-        for thread, (time, waits) in before.items()
+    return (
+        before.turns == now.turns
+        and before.times.keys() == now.times.keys()
+        and all(
+            _is_thaw(now.times[thread][0] - time, now.times[thread][1] - waits)
+            for thread, (time, waits) in before.times.items()
+        )
     )
 
 

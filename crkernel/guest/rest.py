@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from .activity import Activity, Times, is_rest
+from .activity import Activity, Reading, is_rest
 
 _SETTLE_SECONDS = 0.005
 """After an answer the guest's main thread finishes what it did for it. Until then only what the
 guest says tells whether it has gone on by itself."""
 _LATE_SECONDS = 0.1
 """So long at most, where processors are short and its threads have to wait for one."""
+_TICK_SECONDS = 0.0005
 
 
 class Rest:
@@ -20,16 +21,16 @@ class Rest:
 
     def __init__(self, not_the_guest: Callable[[], Collection[int]]) -> None:
         self._not_the_guest = not_the_guest
-        self._activity = Activity(0)
-        self._times: Times | None = None
+        self._activity = Activity(0, 0)
+        self._began: Reading | None = None
         self._begins_at: float | None = None
         self._latest = 0.0
         self._spoke = False
         self._looking = False  # a call is under way that changes nothing, in a guest at rest
 
-    def of(self, worker: int) -> None:
-        """A guest has come up whose thread `worker` speaks with the supervisor."""
-        self._activity = Activity(worker)
+    def of(self, pid: int, worker: int) -> None:
+        """The guest `pid` has come up, whose thread `worker` speaks with the supervisor."""
+        self._activity = Activity(pid, worker)
         self.begin_soon()
 
     def begin(self) -> None:
@@ -44,7 +45,17 @@ class Rest:
 
     def end(self) -> None:
         """The guest goes on, because it is told to."""
-        self._times = self._begins_at = None
+        self._began = self._begins_at = None
+
+    def come_to_wait(self) -> bool:
+        """Give the main thread the time to come to its end: after an answer it tidies up, after a
+        dump it goes back to where it waited, and where processors are short either takes long."""
+        latest = time.monotonic() + _LATE_SECONDS
+        while not self._activity.waits():
+            if time.monotonic() > latest:
+                return False
+            time.sleep(_TICK_SECONDS)
+        return True
 
     def disturb(self) -> None:
         """The guest said something."""
@@ -54,9 +65,9 @@ class Rest:
         """Whether nothing has happened since it began."""
         if self._begins_at is not None:
             return not self._spoke
-        if self._spoke or self._times is None:
+        if self._spoke or self._began is None or not self.come_to_wait():
             return False
-        return is_rest(self._times, self._activity.times(self._not_the_guest()))
+        return is_rest(self._began, self._activity.read(self._not_the_guest()))
 
     # -- calls
 
@@ -96,4 +107,4 @@ class Rest:
     def _read(self) -> None:
         """What the guest does from here on, it does by itself."""
         self._begins_at = None
-        self._times = self._activity.times(self._not_the_guest())
+        self._began = self._activity.read(self._not_the_guest())

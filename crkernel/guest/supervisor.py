@@ -147,7 +147,7 @@ class Supervisor:
         self._clock.part()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
-        self._rest.of(_worker(self._hello))
+        self._rest.of(pid, _worker(self._hello))
         return {"hello": self._hello}
 
     def _call(self, request: wire.Message) -> None:
@@ -173,6 +173,7 @@ class Supervisor:
         start = time.monotonic()
         self._rest.end()
         self._finish_calls(guest)
+        self._rest.come_to_wait()
         self._reap_orphans()
         meta: wire.Message = {"pipes": guest.pipes.inodes(), "hello": self._hello}
         images = record.open_directory(self._staging, name, make=True)
@@ -249,7 +250,7 @@ class Supervisor:
             pass  # the wait for its answer tells
         self._adopt(guest)
         self._hello, self._memory = restore.hello, restore.memory
-        self._rest.of(_worker(self._hello))
+        self._rest.of(guest.pid, _worker(self._hello))
         return {"hello": self._hello, "seconds": seconds}
 
     def _restore_of(self, name: str) -> Restore:

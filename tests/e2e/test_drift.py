@@ -44,6 +44,64 @@ def _nudge(kernel: Kernel) -> None:
         time.sleep(0.001)
 
 
+def test_time_on_a_processor_alone_makes_no_later_state(kernel: Kernel) -> None:
+    cell = kernel.ok("globalThis.far = setTimeout(() => {}, 1e6); 0").count
+    _nudge(kernel)
+    kernel.ok("clearTimeout(far)")
+    assert f"{cell}+1" not in kernel.ok("%timeline").shown
+
+
+WORK = {
+    "an immediate": "setTimeout(() => setImmediate(() => { v = 1 }), 200)",
+    "a promise of a file": "setTimeout(() => fs.promises.stat('/tmp').then(() => { v = 1 }), 200)",
+    "a thread of libuv's": "setTimeout(() => zlib.gzip('a'.repeat(1e6), () => { v = 1 }), 200)",
+    "the end of a child": "cp.spawn('sleep', ['0.2']).on('exit', () => { v = 1 })",
+    "a connection": """{
+        const server = net.createServer(() => { v = 1 }).listen(0, '127.0.0.1', () =>
+            cp.exec(`sleep 0.2; exec 3<>/dev/tcp/127.0.0.1/${server.address().port}`,
+                    { shell: '/bin/bash' }, () => server.close()));
+    }""",
+    "a message of a worker": """new wt.Worker(
+        "setTimeout(() => require('node:worker_threads').parentPort.postMessage(1), 200)",
+        { eval: true }).on('message', () => { v = 1 })""",
+    "a worker": """{
+        globalThis.shared = new Int32Array(new SharedArrayBuffer(4));
+        new wt.Worker(
+            `const { workerData } = require('node:worker_threads');
+             setTimeout(() => Atomics.store(workerData, 0, 1), 200);
+             setTimeout(() => {}, 1e6);`,
+            { eval: true, workerData: shared }).unref();
+        Object.defineProperty(globalThis, 'v',
+            { configurable: true, get: () => shared[0], set: (x) => { shared[0] = x } });
+    }""",
+    "a child": """{
+        cp.spawn('sh', ['-c', 'sleep 0.2; echo 1 > /tmp/v; sleep 1000']);
+        Object.defineProperty(globalThis, 'v', { configurable: true,
+            get: () => Number(fs.readFileSync('/tmp/v')),
+            set: (x) => fs.writeFileSync('/tmp/v', `${x}`) });
+    }""",
+    "what a watched file tells": """{
+        fs.writeFileSync('/tmp/watched', '');
+        fs.watch('/tmp/watched', () => { v = 1 });
+        cp.spawn('sh', ['-c', 'sleep 0.2; echo > /tmp/watched']);
+    }""",
+}
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+def test_silent_work_between_two_cells_is_kept(kernel: Kernel, work: str) -> None:
+    kernel.ok(
+        "var [net, fs, cp, wt, zlib] = ['net', 'fs', 'child_process', 'worker_threads',"
+        " 'zlib'].map(require); delete globalThis.v; globalThis.v = 0;"
+    )
+    cell = kernel.ok(f"{work}; 0").count
+    time.sleep(1)
+    kernel.ok("v = 2")
+    kernel.ok("%undo")
+    assert kernel.value("v") == 1, kernel.ok("%timeline").shown
+    kernel.rewind(cell)
+
+
 def test_a_guest_that_has_run_nothing_has_no_later_state(fresh_kernel: Kernel) -> None:
     client = fresh_kernel.client  # JupyterLab sends this when it connects
     opened = {"comm_id": "1", "target_name": "jupyter.widget.control", "data": {}}
