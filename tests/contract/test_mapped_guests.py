@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import containers
 import pytest
 
 from crkernel.engines import Engine, Sandbox
@@ -20,6 +22,10 @@ MB = 1 << 20
 HEAP = """
     globalThis.objects = Array.from({ length: 200000 }, (_, i) => ({ a: i, b: "s" + i, c: [i] }));
     globalThis.arrays = Array.from({ length: 48 }, (_, i) => new Float64Array(131072).fill(i)); 0"""
+
+COLLECT = """{ require("v8").setFlagsFromString("--expose-gc");
+    const gc = require("vm").runInNewContext("gc");
+    gc(); gc(); }"""
 
 
 async def mapped(engine: Engine, live: Sandbox, name: str = "a") -> Sandbox:  # noqa: F811
@@ -39,11 +45,8 @@ async def _json(sandbox: Sandbox, expression: str) -> Any:
 async def test_memory_usage(engine: Engine) -> None:  # noqa: F811
     live = await boot(engine)
     await run(live, HEAP)
-    collected = """(() => { const { setFlagsFromString } = require("v8");
-        setFlagsFromString("--expose-gc");
-        const gc = require("vm").runInNewContext("gc");
-        gc(); gc(); return process.memoryUsage(); })()"""
-    before = await _json(live, collected)
+    await run(live, COLLECT)
+    before = await _json(live, "process.memoryUsage()")
     usage = "process.memoryUsage()"
     after = await _json(twin := await mapped(engine, live), usage)
     for name in ("heapTotal", "heapUsed", "external", "arrayBuffers"):
@@ -148,3 +151,23 @@ async def test_webassembly_memory_grows(engine: Engine) -> None:  # noqa: F811
         assert (await run(twin, grown)).startswith("[ true, true, ")
     twin = await mapped(engine, twin, "b")
     assert await run(twin, "new Uint8Array(memory.buffer).every((x) => x === 5)") == "true"
+
+
+@pytest.mark.parametrize("heap", ["0", HEAP], ids=["idle", "big"])
+async def test_clones_share_their_memory(engine: Engine, heap: str) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(live, f"{heap}; globalThis.more = new Uint8Array(40e6).fill(1); 0")
+    await run(live, COLLECT)  # or each does that for itself
+    await mapped(engine, live)
+    before = _shares(engine)
+    for _ in range(4):
+        clone = await restored(engine, "a")
+        assert await run(clone, "more[0]++") == "1"
+    assert before > 8 * MB
+    assert _shares(engine) - before < 4 * 8 * MB
+
+
+def _shares(engine: Engine) -> int:  # noqa: F811
+    """Bytes that all guests take together."""
+    found = containers.nest_of(engine).children(recursive=True)
+    return sum(p.memory_full_info().pss for p in found if "node" in Path(p.exe()).name)
