@@ -46,6 +46,8 @@ _WORN = 2
 go when no other checkpoint needs it."""
 _HOLE = 4 << 30
 """After each group of neighbours: realloc() may let the last mapping grow, into zeros."""
+_END = 64 << 30
+"""After all of them: growing past the end of the file would be fatal, past other groups is not."""
 
 _REG = 1  # fd_types of CRIU's fdinfo.proto
 _REGULAR, _HEAP, _FILE_PRIVATE, _ANON_PRIVATE = 1 << 0, 1 << 5, 1 << 6, 1 << 9
@@ -185,7 +187,7 @@ class _Store:
     @property
     def size(self) -> int:
         """Bytes, nearly all of them holes."""
-        return self._position + _HOLE
+        return self._position + _END
 
 
 class _Rewriting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,41 @@ async def test_given_back_and_grown_memory_reads_as_zeros(
         assert float(await run(twin, "step()")) in (0, 0.5)
         await twin.end()
     assert float(await run(live, "step()")) in (0, 0.5)  # without a memory file
+
+
+GROWING = r"""
+#include <stdlib.h>
+#include <string.h>
+typedef void *handle;
+int napi_create_function(handle, const char *, unsigned long, handle (*)(handle, handle),
+                         void *, handle *);
+int napi_create_double(handle, double, handle *);
+static unsigned char *area; static unsigned long size = 30 << 20, grown = 5ul << 30;
+/* by the C library, whose own calls go past every shim */
+static handle grow(handle env, handle info) {
+    handle result; unsigned long right = 0;
+    if (!area) {
+        area = malloc(size); memset(area, 7, size);
+    } else {
+        area = realloc(area, grown);
+        for (unsigned long i = 0; i < size; i++) right += area[i] == 7;
+        for (unsigned long i = size; i < grown; i += 64 << 20) area[i] = 1; /* it is there */
+    }
+    napi_create_double(env, right, &result);
+    return result;
+}
+__attribute__((visibility("default"))) handle napi_register_module_v1(handle env, handle exports) {
+    handle function; napi_create_function(env, "grow", 4, grow, 0, &function); return function;
+}
+"""
+
+
+async def test_memory_may_grow_far(engine: Engine, tmp_path: Path) -> None:  # noqa: F811
+    source, addon = tmp_path / "addon.c", tmp_path / "addon.node"
+    source.write_text(GROWING)
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-w", "-o", addon, source], check=True)
+    engine.limits = replace(engine.limits, memory=8 << 30)
+    live = await boot(engine)
+    await _write(live, "/tmp/addon.node", addon.read_bytes())
+    await run(live, "globalThis.grow = require('/tmp/addon.node'); grow()")
+    assert await run(await mapped(engine, live), "grow()") == str(30 * 2**20)
