@@ -20,7 +20,7 @@ from scenario import SCENARIO
 pytestmark = pytest.mark.e2e
 
 BIN = Path(sys.executable).parent
-SECONDS = 60
+SECONDS = 120
 
 
 def notebook(*cells: str) -> Any:

@@ -74,8 +74,9 @@ def test_killed_in_a_cell(
     kernel.rewind(max(values))
     time.sleep(0.3)  # until the spare is there, so that it may be hit as well
     live = _live_only(kernel, victim)
-    running = kernel.submit("x = 'wrong'; for (;;);")
-    time.sleep(chance.uniform(0.02, 0.2))
+    running = kernel.submit("x = 'wrong'; console.log('begun'); for (;;);")
+    kernel.messages_until(running, "stream", "begun")
+    time.sleep(chance.uniform(0, 0.1))
     _kill(live, chance)
     error = kernel.finish(running).error
     assert error.startswith("GuestDied: the guest ")
