@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crkernel import image
-from crkernel.engines import nest_process, outside
+from crkernel.engines import nest_process, outside, stream
 from crkernel.engines.base import Sandbox
 from crkernel.engines.cgroup import Cgroup
 from crkernel.engines.limits import Limits
@@ -184,7 +184,7 @@ class LocalEngine(NestEngine):
             with suppress(EngineError):  # the nest is gone, and with it the sandbox
                 await self._nest.ask("end", pid=pid)
 
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        reader, writer = await stream.opened(ours)
         sandbox = Sandbox(reader, writer, end)
         self._sandboxes.add(sandbox)
         return sandbox, answer
