@@ -15,15 +15,17 @@ from collections import defaultdict
 from bench.client import BASELINE, OURS, Kernel
 from bench.engines import call, dockerd
 from bench.table import Table
+from crkernel.engines import local_pool
 from crkernel.engines.docker import images, pool
 
 _LOCAL = ("--CRKernel.engine=local",)
 _DOCKER = ("--CRKernel.engine=docker",)
-_POOL = (*_DOCKER, "--CRKernel.pool=1")
+_POOL = "--CRKernel.pool=1"
 _NODE = ["--network", "none", "--rm", images.base_tag(), "/image/usr/local/bin/node", "-e", "1"]
 _PAUSE = 2.0  # seconds in which a kernel before has ended, and the pool is quiet
 _SECONDS = 60.0
-_WAYS = {"ipykernel": (), "local": _LOCAL, "docker": _DOCKER, "docker, from the pool": _POOL}
+_HERE = {"ipykernel": (), "local": _LOCAL, "local, from the pool": (*_LOCAL, _POOL)}
+_WAYS = {**_HERE, "docker": _DOCKER, "docker, from the pool": (*_DOCKER, _POOL)}
 
 
 def run(n: int | None) -> list[Table]:
@@ -31,26 +33,39 @@ def run(n: int | None) -> list[Table]:
     n = n or 7
     table = Table("Start to first result", "each in its turn; ratios are to ipykernel")
     values: defaultdict[str, list[float]] = defaultdict(list)
+    keepers = [_keeper("local, from the pool")]
     if os.geteuid() == 0 and shutil.which("dockerd"):
         with dockerd():
             call(["crkernel", "image", "build", "--engine", "docker"])  # with a golden root
-            keeper = Kernel(OURS, arguments=_POOL)
-            _await_pool()
+            keepers.append(_keeper("docker, from the pool"))
             for _ in range(n):
                 _measure(list(_WAYS), values)
                 values["docker run node -e 1"].append(call(["docker", "run", *_NODE]))
-            keeper.close()
-            call(["crkernel", "pool", "--empty"])
+            _end(keepers)
     else:
         for _ in range(n):
-            _measure(["ipykernel", "local"], values)
+            _measure(list(_HERE), values)
+        _end(keepers)
     base = values["ipykernel"]
     for name, times in values.items():
         aim = "<= 1.2x" if name == "local" else ""
         table.add("to the first result", name, times, against=base, aim=aim)
-    if len(values) == 2:
+    if len(values) == len(_HERE):
         table.lacks("to the first result", "docker", "needs root, and docker.io")
     return [table]
+
+
+def _keeper(way: str) -> Kernel:
+    """A kernel that keeps a pool full."""
+    kernel = Kernel(OURS, arguments=_WAYS[way])
+    _await_pool(way)
+    return kernel
+
+
+def _end(keepers: list[Kernel]) -> None:
+    for kernel in keepers:
+        kernel.close()
+    call(["crkernel", "pool", "--empty"])
 
 
 def _measure(ways: list[str], values: defaultdict[str, list[float]]) -> None:
@@ -58,13 +73,14 @@ def _measure(ways: list[str], values: defaultdict[str, list[float]]) -> None:
         time.sleep(_PAUSE)
         kernel = Kernel(BASELINE if way == "ipykernel" else OURS, arguments=_WAYS[way])
         values[way].append(kernel.first)
-        if _WAYS[way] == _POOL:
-            _await_pool()
+        if _POOL in _WAYS[way]:
+            _await_pool(way)
         kernel.close()
 
 
-def _await_pool() -> None:
-    """Until a container waits for the next kernel, in place of the one that this kernel took."""
+def _await_pool(way: str) -> None:
+    """Until one waits for the next kernel, in place of the one that this kernel took."""
     deadline = time.monotonic() + _SECONDS
-    while not asyncio.run(pool.listed()) and time.monotonic() < deadline:
+    listed = (pool if _WAYS[way][0] in _DOCKER else local_pool).listed
+    while not asyncio.run(listed()) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -194,6 +194,17 @@ def check_network() -> str:
     return f"guests can have none; for network=full {outside.OPEN_TUN}"
 
 
+def check_pool() -> str:
+    """Never fails: one that is of no use leaves starts cold."""
+    from crkernel.engines import local_pool
+
+    try:
+        count = len(asyncio.run(local_pool.listed()))
+    except (CRKernelError, OSError) as error:
+        return f"starts are cold, whatever is set: {error}"
+    return f"{count} nests wait for kernels (crkernel pool)" if count else "empty, starts are cold"
+
+
 def check_kernelspec(engine: str = "local") -> str:
     from crkernel import registration
 
@@ -304,6 +315,7 @@ CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("image", check_image),
     ("CRIU", check_criu),
     ("network", check_network),
+    ("pool", check_pool),
     ("kernelspec", check_kernelspec),
     ("dump and restore", proof),
 )

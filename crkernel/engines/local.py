@@ -58,6 +58,7 @@ class LocalEngine(NestEngine):
         if not hasattr(os, "pidfd_open"):
             raise EngineUnavailable("the local engine needs Linux", hint=_DOCTOR)
         await self._end_nest()  # of a start that failed
+        self._beginning = "cold"
         self._image = image.require_image()
         self._golden_folder = nest_process.golden_folder(self._image)
         control = linger.claim(self.secret) if self.secret else None

@@ -29,7 +29,11 @@ from crkernel.guest.greeting import CLAIM, peer
 _NAME = "nest-"
 _STILLBORN = 60.0
 """A socket with a name at which nobody listens, after so many seconds, is of a nest that ended."""
-_DISMISSAL_SECONDS = 10.0
+_DISMISSAL_SECONDS = 30.0
+_COMING_SECONDS = 5.0
+_STEP = 0.05
+_LOCK_SECONDS = 1.0
+_LOCK_STEP = 0.002
 _STDERR = 2
 
 
@@ -44,8 +48,7 @@ class LocalPool(Pool):
         size: int,
         wanted: Callable[[], Json | None],
     ) -> None:
-        built = (path / image.RECORD).stat()
-        identity = (str(path), built.st_ino, built.st_mtime_ns, image.code_digest())
+        identity = (str(path), path.stat().st_ino, image.code_digest())
         super().__init__((identity, limits, network), size, wanted)
         self._path = path
         self._staging = limits.staging_size
@@ -67,12 +70,10 @@ class LocalPool(Pool):
             return  # and it is not made for that
         with _folder() as folder:
             for name in _names(folder):
-                if _age(folder, name) <= _STILLBORN:
-                    continue
                 if link := _connect(folder, name):
                     link.close()
                 else:
-                    os.unlink(name, dir_fd=folder)
+                    _sweep(folder, name)
 
     def name(self, slot: int) -> str:
         """It tells the image."""
@@ -105,32 +106,45 @@ class LocalPool(Pool):
 
 async def listed() -> list[Waiting]:
     """All that wait on this machine."""
+    return [one for one in _given() if one.id]
+
+
+async def empty() -> list[tuple[Waiting, bool]]:
+    """Dismiss them all, also those that are just coming up; which they were, and whether each has
+    ended."""
+    found = _given()
+    ended = [await asyncio.to_thread(_dismiss, one.name) for one in found]
+    return list(zip(found, ended, strict=True))
+
+
+def _given() -> list[Waiting]:
+    """What has a name. Its id is that of its process, and empty while it takes nobody."""
     found: list[Waiting] = []
     if not outside.pool_folder().exists():
         return found
     with _folder() as folder:
         for name in _names(folder):
-            if link := _connect(folder, name):
-                pid, _ = peer(link)
+            digest = name.removeprefix(_NAME).partition("-")[0]
+            link = _connect(folder, name)
+            pid = str(peer(link)[0]) if link else ""
+            found.append(Waiting(pid, name, digest, _age(folder, name)))
+            if link:
                 link.close()
-                digest = name.removeprefix(_NAME).partition("-")[0]
-                found.append(Waiting(str(pid), name, digest, _age(folder, name)))
     return found
-
-
-async def empty() -> list[tuple[Waiting, bool]]:
-    """Dismiss them all; which they were, and whether each has ended."""
-    found = await listed()
-    ended = [await asyncio.to_thread(_dismiss, one.name) for one in found]
-    return list(zip(found, ended, strict=True))
 
 
 def _dismiss(name: str) -> bool:
     """Take it, as a kernel does, and let it go; whether it has ended."""
-    with _folder() as folder:
-        link = _take(folder, name) if name in _names(folder) else None
-    if link is None:
-        return False
+    deadline = time.monotonic() + _COMING_SECONDS
+    link = None
+    while link is None:
+        with _folder() as folder:
+            if name not in _names(folder):
+                return False
+            link = _take(folder, name)
+            if link is None and time.monotonic() > deadline:
+                return _sweep(folder, name)
+        time.sleep(_STEP)
     with link, contextlib.suppress(OSError):
         link.settimeout(_DISMISSAL_SECONDS)
         link.recv(1)  # the nest is ready for us
@@ -159,10 +173,25 @@ def _folder() -> Iterator[int]:
                 f"{path} is open to other users, and nests are not kept there",
                 hint=f"see whose it is, and remove it: rm -r {path}",
             )
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        _lock(folder, path)
         yield folder
     finally:
         os.close(folder)
+
+
+def _lock(folder: int, path: Path) -> None:
+    """Others have it for a few milliseconds, unless they were stopped at that moment."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                hint = f"see who has it: lsof {path}"
+                raise EngineUnavailable(f"{path} is locked by a process", hint=hint) from error
+            time.sleep(_LOCK_STEP)
+        else:
+            return
 
 
 def _address(folder: int, name: str) -> str:
@@ -191,6 +220,13 @@ def _connect(folder: int, name: str) -> socket.socket | None:
             return link
     link.close()
     return None
+
+
+def _sweep(folder: int, name: str) -> bool:
+    """Remove a name at which nobody listens, unless that one is just coming up; whether it went."""
+    if left := _age(folder, name) > _STILLBORN:
+        os.unlink(name, dir_fd=folder)
+    return left
 
 
 def _take(folder: int, name: str) -> socket.socket | None:

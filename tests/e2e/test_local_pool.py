@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import socket
@@ -20,7 +21,7 @@ from _driver import descendants, wait_until
 from click.testing import CliRunner
 from driver import SECONDS, Kernel
 
-from crkernel import cli, golden_root, image
+from crkernel import cli, doctor, golden_root, image
 from crkernel.engines import Limits, local_pool
 from crkernel.engines.local import LocalEngine
 from crkernel.engines.local_pool import LocalPool
@@ -255,7 +256,22 @@ async def test_nothing_is_taken_from_a_folder_of_others(
     assert "the pool is of no use" in kernel.log.read_text()
     with pytest.raises((EngineUnavailable, OSError)):
         await local_pool.listed()
+    assert "starts are cold" in await asyncio.to_thread(doctor.check_pool)
     nest.kill()
+
+
+async def test_a_lock_that_somebody_keeps_is_not_waited_for(
+    start_kernel: Callable[..., Kernel], folder: Path
+) -> None:
+    nest = await put()
+    keeper = os.open(folder, os.O_RDONLY)
+    fcntl.flock(keeper, fcntl.LOCK_EX)
+    kernel = start_kernel(ONE)
+    assert kernel.ok("1 + 1").text == "2"
+    os.close(keeper)
+    assert start_of(kernel) == COLD
+    assert "is locked by a process" in kernel.log.read_text()
+    assert lives(nest)
 
 
 async def test_nobody_else_is_taken_for_a_nest(
@@ -333,9 +349,12 @@ async def test_a_new_golden_root_is_not_that_of_the_guest_that_waits(
 async def test_the_command_lists_and_ends_them(folder: Path) -> None:
     await put()
     listed = await asyncio.to_thread(CliRunner().invoke, cli.cli, ["pool", "--engine", "local"])
+    said = await asyncio.to_thread(doctor.check_pool)
+    assert said == "1 nests wait for kernels (crkernel pool)"
     (line,) = listed.stdout.splitlines()
     assert line.split()[:2] == [pool_of(1).name(0), image.require_image().name]
     empty = ["pool", "--engine", "local", "--empty"]
     ended = await asyncio.to_thread(CliRunner().invoke, cli.cli, empty)
     assert ended.stdout.split()[-1] == "ended"
+    assert await asyncio.to_thread(doctor.check_pool) == "empty, starts are cold"
     assert list(folder.iterdir()) == []

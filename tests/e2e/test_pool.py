@@ -169,6 +169,43 @@ def test_one_whose_guest_died_is_taken_without(start_kernel: Callable[..., Kerne
     assert container_of(kernel) == wanted.id[:12]
 
 
+def test_it_goes_with_the_kernel_that_took_it(start_kernel: Callable[..., Kernel]) -> None:
+    """But not with the one that made it; and one that was killed is not missed."""
+    first = start_kernel(ONE)
+    first.ok("1")
+    wait_until(waiting)
+    os.kill(first.pid, signal.SIGKILL)
+    wait_until(lambda: not containers.of(first.pid) or containers.of(first.pid) == waiting())
+    (left,) = waiting()
+    second = start_kernel(ONE)
+    second.ok("1")
+    assert container_of(second) == left.id[:12]
+    wait_until(waiting)
+    os.kill(second.pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(left.id))
+    (other,) = waiting()
+    other.kill()
+    wait_until(lambda: is_gone(other.id))
+    third = start_kernel(ONE)
+    assert third.ok("1 + 1").text == "2"
+    assert start_of(third) == "cold"
+
+
+@pytest.mark.parametrize(
+    "argument", ["--CRKernel.memory=1G", "--CRKernel.disk_size=64M", "--CRKernel.cpus=1"]
+)
+async def test_one_with_other_limits_is_not_taken(
+    start_kernel: Callable[..., Kernel], argument: str
+) -> None:
+    keeper = pool.DockerPool(await Daemon.connect(), images.code_tag(), Limits.default(), "none", 1)
+    await keeper.fill()
+    (left,) = waiting()
+    kernel = start_kernel(ONE, argument)
+    assert kernel.ok("1 + 1").text == "2"
+    assert start_of(kernel) == "cold"
+    assert not is_gone(left.id)
+
+
 async def test_of_two_kernels_that_come_at_once_one_gets_it() -> None:
     keeper = pool.DockerPool(await Daemon.connect(), images.code_tag(), Limits.default(), "none", 1)
     await keeper.fill()
@@ -277,4 +314,4 @@ def test_the_command_lists_and_ends_them(start_kernel: Callable[..., Kernel]) ->
     )
     assert [line.split()[-1] for line in ended] == ["ended", "ended"]
     assert waiting() == []
-    assert checks.check_pool() == "empty"
+    assert checks.check_pool() == "empty, starts are cold"

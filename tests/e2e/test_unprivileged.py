@@ -91,6 +91,35 @@ json.dump(found, sys.stdout)
 """
 
 
+_POOL = """
+import asyncio, json, os, sys
+from pathlib import Path
+from _driver import eventually
+from crkernel.engines import local_pool
+from driver import Kernel
+
+os.environ["XDG_RUNTIME_DIR"] = str(Path.home())
+waiting = lambda: asyncio.run(local_pool.listed())
+pool = ("--CRKernel.pool=1", "--CRKernel.network=full") if NETWORK else ("--CRKernel.pool=1",)
+first = Kernel(Path.home() / "first.log", *pool)
+first.ok("1")
+eventually(waiting, 20)
+second = Kernel(Path.home() / "second.log", *pool)
+second.ok("let x = 1")
+found = {
+    "value": second.value("x"),
+    "status": second.ok("%status").shown,
+    "network": len(second.value("Object.keys(require('node:os').networkInterfaces())")),
+    "mode": oct((Path.home() / "crkernel").stat().st_mode & 0o777),
+}
+for kernel in (first, second):
+    kernel.close()
+asyncio.run(local_pool.empty())
+found["left"] = os.listdir(Path.home() / "crkernel")
+json.dump(found, sys.stdout)
+"""
+
+
 @pytest.fixture
 def home() -> Iterator[Path]:
     """The account's own folder, where it can get to."""
@@ -162,3 +191,13 @@ def test_packages_and_a_network_take_no_more_than_that(home: Path) -> None:
         "closed": "0o700",
         "network": ["lo", "tap0"],
     }
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_its_kernels_have_a_pool(home: Path, network: bool) -> None:
+    found = as_account(home, f"NETWORK = {network}\n{_POOL}")
+    assert found["value"] == 1
+    assert "warm: a nest with a guest had waited" in found["status"]
+    assert found["network"] == 1 + network
+    assert found["mode"] == "0o700"
+    assert found["left"] == []

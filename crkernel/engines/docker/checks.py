@@ -69,7 +69,8 @@ async def _check_image() -> str:
 def check_pool() -> str:
     """Nothing is wrong with it; it takes memory."""
     count = len(asyncio.run(pool.listed()))
-    return f"{count} containers wait for kernels (crkernel pool)" if count else "empty"
+    waiting = f"{count} containers wait for kernels (crkernel pool)"
+    return waiting if count else "empty, starts are cold"
 
 
 CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (

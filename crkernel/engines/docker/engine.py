@@ -61,6 +61,7 @@ class DockerEngine(NestEngine):
         """Start a container, or take over the one that waits, unless there is one already."""
         if self._stream is not None:
             return None
+        self._beginning = "cold"
         self._daemon = self._daemon or await Daemon.connect()
         image = await images.require(self._daemon)
         pool = DockerPool(self._daemon, image, self.limits, self.network, self.pool, self._wanted)

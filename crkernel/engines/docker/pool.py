@@ -19,7 +19,7 @@ from crkernel.errors import DaemonRefused, EngineError
 _LABEL = "crkernel.pool"
 _NAME = "crkernel-pool-"
 _STILLBORN = 60.0  # one that was made so long ago was not started by who made it
-_DISMISSAL_SECONDS = 10.0
+_DISMISSAL_SECONDS = 30.0
 
 
 async def listed() -> list[Waiting]:
