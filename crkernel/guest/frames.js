@@ -6,10 +6,11 @@
 const fs = require('node:fs');
 
 const { stringify, parse } = JSON;
-const { write: bufferWrite, writeUInt32BE } = Buffer.prototype;
+const { write: bufferWrite, fill, writeUInt32BE } = Buffer.prototype;
 const { apply } = Reflect;
-const { slice, charCodeAt } = String.prototype;
-const { byteLength, allocUnsafeSlow } = Buffer;
+const { slice, charCodeAt, isWellFormed } = String.prototype;
+const { byteLength, allocUnsafeSlow, from: bufferFrom } = Buffer;
+const { ArrayBuffer, Int32Array } = globalThis;
 const { writeSync } = fs;
 const { wait } = Atomics;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
@@ -21,6 +22,8 @@ const PIECE = 64 * 1024; // UTF-16 units of a long text that are taken at a time
 // One scratch buffer serves ordinary frames; the first long one brings a larger one.
 const scratch = allocUnsafeSlow(64 * 1024);
 let large = null;
+let inspected = null; // where long texts are looked at, and its words
+let words = null;
 
 // What is left to write: a part of `buffer`; then `text` from `rest` on, and `texts` from `next` on.
 // An interrupt can cut a write short anywhere; the next one then first finishes the frame that was
@@ -111,8 +114,32 @@ function writeTexts(fd, parts) {
 }
 
 /**
+ * Whether JSON has a text as it is. Its UTF-8 is looked through four bytes at a time for quotes,
+ * backslashes and what is below a blank; it may take some text for one that has them.
+ */
+function isPlain(text) {
+  if (!apply(isWellFormed, text, [])) return false;
+  if (inspected === null) {
+    const memory = new ArrayBuffer(3 * PIECE);
+    inspected = bufferFrom(memory);
+    words = new Int32Array(memory);
+  }
+  const size = apply(bufferWrite, inspected, [text, 0, 'utf8']);
+  const count = (size + 3) >> 2;
+  apply(fill, inspected, [0x20, size, count << 2]);
+  for (let i = 0; i < count; i++) {
+    const word = words[i];
+    const quote = (word ^ 0x22222222) - 0x01010101;
+    const backslash = (word ^ 0x5c5c5c5c) - 0x01010101;
+    if (((word - 0x20202020) | quote | backslash) & ~word & 0x80808080) return false;
+  }
+  return true;
+}
+
+/**
  * Adds the JSON of a value to a list of texts. Long strings are taken in pieces: to make one long
- * text of them, and lay that out again in memory, takes longer than all else together.
+ * text of them, and lay that out again in memory, takes longer than all else together. A piece
+ * that JSON has as it is, like those of an image in base64, stays the part of the string that it is.
  */
 function addJson(value, parts) {
   if (typeof value !== 'string' || value.length <= PIECE) {
@@ -122,8 +149,8 @@ function addJson(value, parts) {
   parts[parts.length] = '"';
   for (let from = 0; from < value.length;) {
     const stop = endOfPiece(value, from);
-    const quoted = stringify(apply(slice, value, [from, stop]));
-    parts[parts.length] = apply(slice, quoted, [1, -1]);
+    const piece = apply(slice, value, [from, stop]);
+    parts[parts.length] = isPlain(piece) ? piece : apply(slice, stringify(piece), [1, -1]);
     from = stop;
   }
   parts[parts.length] = '"';
