@@ -26,11 +26,10 @@ from functools import partial
 from typing import Any
 
 if __package__:
-    from . import nest, resolver, uplink, wire
+    from . import resolver, uplink, wire
     from . import syscalls as sc
     from .enter import GOLDEN
     from .link import Channel, write_all
-    from .mounts import NPM_CACHE
 else:  # run as a script, by the container's Python, without the package around it
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
 
@@ -71,6 +70,9 @@ def main() -> None:
 
 def _courier(request: Json) -> None:
     """Start one, and be there until it ends."""
+    from . import nest  # which takes long, and uplinks do without
+    from .mounts import NPM_CACHE
+
     os.makedirs(NPM_CACHE, exist_ok=True)
     _put_at(NPM_CACHE)
     settings = json.loads(_take(request["settings"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 import stat
@@ -13,14 +12,13 @@ from typing import Any
 
 import containers
 import pytest
-from _driver import wait_until
 from driver import Kernel
 from test_network import Server, connect, get, own_address
 
 from crkernel import registration
 from crkernel.doctor import examine
 from crkernel.engines import Limits, open_engine
-from crkernel.engines.docker import container, images, pool
+from crkernel.engines.docker import container, images
 from crkernel.errors import EngineUnavailable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -82,22 +80,6 @@ def test_a_lost_annex_costs_connections_and_no_more(
     assert kernel.until("failed") == "ECONNRESET"
     kernel.rewind(held.count)
     assert kernel.value(get(server)) == "hello"
-
-
-def test_a_container_of_the_pool_gets_one(start_kernel: Start, server: Server) -> None:
-    pooled = ("--CRKernel.pool=1", "--CRKernel.network=full", "--CRKernel.max_processes=333")
-    try:
-        start_kernel(*pooled).ok("1")
-        wait_until(lambda: asyncio.run(pool.listed()))
-        (waiting,) = asyncio.run(pool.listed())
-        kernel = start_kernel(*pooled)
-        assert kernel.value(get(server)) == "hello"
-        assert kernel.container.id == waiting.id
-        there = kernel.ok("globalThis.x = 1").count
-        kernel.rewind(there)
-        assert kernel.value(get(server)) == "hello"
-    finally:
-        asyncio.run(pool.empty())
 
 
 def test_a_lost_container_takes_its_annex_along(start_kernel: Start, server: Server) -> None:

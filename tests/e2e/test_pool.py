@@ -15,6 +15,7 @@ import pytest
 from _driver import wait_until
 from click.testing import CliRunner
 from driver import SECONDS, Kernel
+from test_network import Server, get, own_address
 
 from crkernel import cli
 from crkernel.engines import Limits
@@ -130,6 +131,25 @@ def test_a_pool_is_filled_claimed_and_filled_again(start_kernel: Callable[..., K
 
 
 DRAW = "[Math.random(), require('crypto').randomUUID()]"
+
+
+def test_one_that_waited_gets_a_network(start_kernel: Callable[..., Kernel]) -> None:
+    """It has waited without a guest, which cannot come up before there is an annex."""
+    full = (ONE, "--CRKernel.network=full")
+    start_kernel(*full).ok("1")
+    wait_until(lambda: len(waiting()) == 1)
+    (one,) = waiting()
+    assert not has_guest(one)
+    server = Server(own_address())
+    try:
+        kernel = start_kernel(*full)
+        there = kernel.ok("globalThis.x = 1").count
+        assert kernel.value(get(server)) == "hello"
+        assert container_of(kernel) == one.id[:12]
+        kernel.rewind(there)
+        assert kernel.value(get(server)) == "hello"
+    finally:
+        server.close()
 
 
 def start_of(kernel: Kernel) -> str:

@@ -218,7 +218,8 @@ class DockerEngine(NestEngine):
         if not self.secret:
             raise EngineError("this kernel's connection has no key to know the next kernel by")
         left = f"{images.code_tag()}\n{state.decode()}"
-        await self._unlink()
+        if self._uplinks is not None:
+            await self._uplinks.end()
         await self._nest.ask("linger", token=linger.token(self.secret).decode(), state=left)
         self._container = ""
         await self._stop_listening()
@@ -239,17 +240,15 @@ class DockerEngine(NestEngine):
             await asyncio.wait([self._listener])
         self._disconnect("the nest is gone")
 
-    async def _unlink(self) -> None:
-        uplinks, self._uplinks = self._uplinks, None
-        if uplinks is not None:
-            await uplinks.end()
-
     async def _remove(self) -> None:
+        """With its annex, which ends with it."""
         name, self._container = self._container, ""
-        await self._unlink()
+        uplinks, self._uplinks = self._uplinks, None
         if name and self._daemon is not None:
             with contextlib.suppress(EngineError):  # it has gone, or the daemon has
                 await self._daemon.ask("remove_container", name, force=True)
+        if uplinks is not None:
+            await uplinks.end()
 
     def _chore(self, work: Any) -> None:
         task = asyncio.create_task(work)
