@@ -110,9 +110,16 @@ const { take, end } = Comm;
 delete Comm.take;
 delete Comm.end;
 
+function checkData(data) {
+  if (data === null || typeof data !== 'object' || isArray(data)) {
+    throw new TypeError('the data of a comm that opens must be an object');
+  }
+}
+
 /** Opens a comm to what the front end has registered under the name `target`. */
-function open(target, data, options) {
+function open(target, data = {}, options = {}) {
   if (typeof target !== 'string') throw new TypeError('the target of a comm must be a string');
+  checkData(data);
   const id = apply(toString, randomBytes(16), ['hex']);
   tell('open', id, data, options, target);
   return new Comm(id, target);

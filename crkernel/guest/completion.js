@@ -87,6 +87,25 @@ async function names(probe, tokens, prefix) {
   return [...found.values()];
 }
 
+/** The module of whose exports a name is about to be imported; null if none is. */
+function importedFrom(tokens, last, behind) {
+  let i = last;
+  while (tokens[i]?.kind === 'name' || is(tokens[i], ',')) i -= 1;
+  if (!is(tokens[last], '{', ',') || !is(tokens[i], '{')) return null;
+  const keyword = isWord(tokens[i - 1], 'type') ? i - 2 : is(tokens[i - 1], ',') ? i - 3 : i - 1;
+  if (!isWord(tokens[keyword], 'import')) return null;
+  return /^[^{}]*\}\s*from\s*(["'])([^"'\n]+)\1/.exec(behind)?.[2] ?? null;
+}
+
+/** What a module exports; of one of Node's that nobody has loaded, too. */
+async function exportsOf(probe, name, prefix) {
+  const isBuiltin = builtinModules.has(name.replace(/^node:/, ''));
+  const id = isBuiltin ? `node:${name.replace(/^node:/, '')}` : name;
+  const rows = await probe('exports', id, prefix);
+  if (rows) return rows.filter(([text]) => IDENTIFIER.test(text)).map((row) => entry(row));
+  return isBuiltin ? plain(Object.keys(require(id)), 'property') : NOTHING;
+}
+
 /** What can stand in the string whose token is the last: a key, a module or a path. */
 async function inString(probe, tokens, written) {
   const before = tokens[tokens.length - 2];
@@ -101,8 +120,8 @@ async function inString(probe, tokens, written) {
   return paths(written);
 }
 
-/** The entries for code that ends at the cursor, and how much of it they replace. */
-async function find(probe, code) {
+/** The entries for code up to the cursor, and how much of it they replace; `behind` is the rest. */
+async function find(probe, code, behind) {
   const tokens = tokenize(code).filter(({ kind, open }) => kind !== 'comment' || open);
   const last = tokens.at(-1);
   const nothing = { entries: NOTHING, written: '' };
@@ -120,13 +139,15 @@ async function find(probe, code) {
     const entries = await afterDot(probe, tokens.slice(0, before + 1), before - 1, prefix);
     return { entries: entries.filter((e) => IDENTIFIER.test(e.text)), written: prefix };
   }
+  const module = importedFrom(tokens, before, behind);
+  if (module) return { entries: await exportsOf(probe, module, prefix), written: prefix };
   if (isWord(tokens[before], ...DECLARING) || prefix.startsWith('#')) return nothing;
   return { entries: await names(probe, tokens.slice(0, before + 1), prefix), written: prefix };
 }
 
 /** The answer to complete; `cursor` counts UTF-16 units. */
 async function complete(probe, { code, cursor = code.length }) {
-  const { entries, written } = await find(probe, code.slice(0, cursor));
+  const { entries, written } = await find(probe, code.slice(0, cursor), code.slice(cursor));
   const hits = sorted(entries.filter(({ text }) => text.startsWith(written)));
   return {
     matches: hits.map(({ text }) => text),

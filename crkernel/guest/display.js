@@ -138,8 +138,9 @@ function fill(strings, values) {
 }
 
 /** A member of the family, for plain calls and as a tag of templates. */
-function member(mime, render = (value) => ({ [mime]: value })) {
-  return (value, ...rest) => {
+function member(name, mime, render = (value) => ({ [mime]: value })) {
+  return function shown(value, ...rest) {
+    if (arguments.length === 0) throw new TypeError(`display.${name}(value, options) wants a value`);
     if (isArray(value) && isArray(value.raw)) {
       return display(fill(value, rest), { [RENDER]: render, mime });
     }
@@ -150,21 +151,21 @@ function member(mime, render = (value) => ({ [mime]: value })) {
 const withSource = (mime) => (value) => ({ [mime]: value, 'text/plain': value });
 
 const family = {
-  html: member('text/html'),
-  markdown: member('text/markdown', withSource('text/markdown')),
-  latex: member('text/latex', withSource('text/latex')),
-  svg: member('image/svg+xml', (markup) => ({ 'image/svg+xml': standaloneSvg(markup) })),
-  png: member('image/png'),
-  jpeg: member('image/jpeg'),
-  javascript: member('application/javascript'),
-  text: member('text/plain', (value) => ({
+  html: member('html', 'text/html'),
+  markdown: member('markdown', 'text/markdown', withSource('text/markdown')),
+  latex: member('latex', 'text/latex', withSource('text/latex')),
+  svg: member('svg', 'image/svg+xml', (markup) => ({ 'image/svg+xml': standaloneSvg(markup) })),
+  png: member('png', 'image/png'),
+  jpeg: member('jpeg', 'image/jpeg'),
+  javascript: member('javascript', 'application/javascript'),
+  text: member('text', 'text/plain', (value) => ({
     'text/plain': typeof value === 'string' ? value : inspect(value, inspectOptions),
   })),
-  json: member('application/json', (value) => ({
+  json: member('json', 'application/json', (value) => ({
     'application/json': value, 'text/plain': inspect(value, inspectOptions),
   })),
-  vega: member('application/vnd.vegalite.v5+json', vegaBundle),
-  table: member('text/html', tableBundle),
+  vega: member('vega', 'application/vnd.vegalite.v5+json', vegaBundle),
+  table: member('table', 'text/html', tableBundle),
   clear: ({ wait = false } = {}) => clearOutput(wait),
   progress: makeProgress((bundle) => display(bundle, { raw: true })),
 };

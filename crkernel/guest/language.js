@@ -139,6 +139,10 @@ const FOREIGN = [
     message: 'decorators are not supported by Node; call the decorator: C = decorate(C)' },
   { before: /\baccessor\s+$/,
     message: 'accessor fields are not supported by Node; write a getter and a setter' },
+  { before: /\bimport\s+defer\s+$/,
+    message: 'import defer is not supported by Node; await import() the module where it is needed' },
+  { before: /\bimport\s+source\s+$/,
+    message: 'import source is not supported in cells; WebAssembly.compile() the bytes of the file' },
   { behind: /^<[A-Za-z>][^]*(?:<\/|\/>)/,
     message: 'JSX is not supported by Node; call what makes the elements, '
       + 'as in createElement("p", null)' },

@@ -75,6 +75,19 @@ class Progress {
     return this.#end();
   }
 
+  /** The numbers below the total, each of which turns it on by one. */
+  * [Symbol.iterator]() {
+    if (this.#total === undefined) throw new TypeError('this progress has no total to count to');
+    try {
+      for (let i = 0; i < this.#total; i++) {
+        yield i;
+        this.tick();
+      }
+    } finally {
+      this.stop();
+    }
+  }
+
   [DISPLAY]() {
     return {};
   }

@@ -202,6 +202,8 @@ def test_a_handler_that_spins_can_be_interrupted(front: FrontEnd) -> None:
 def test_wrong_uses_are_type_errors(front: FrontEnd) -> None:
     for code in (
         "comm.open(5)",
+        "comm.open('t', 5)",
+        "comm.open('t', null)",
         "comm.open('t', {}, { buffers: 5 })",
         "comm.open('t', { big: 1n })",
         "comm.target('t', 5)",

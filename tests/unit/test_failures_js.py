@@ -166,6 +166,8 @@ def test_handlers_of_the_user_run_too(guest: Guest) -> None:
         ("let e = <b>hi</b>", (1, 9), "JSX is not supported by Node"),
         ("let e = (\n  <b/>\n)", (2, 3), "JSX is not supported by Node"),
         ("class A {\n  accessor x: number = 1\n}", (2, 12), "accessor fields are not supported"),
+        ("import defer * as f from 'fs'", (1, 14), "import defer is not supported by Node"),
+        ("0\nimport source w from './w.wasm'", (2, 15), "import source is not supported"),
         ("module M { }", (1, 1), "`module` keyword is not supported. Use `namespace` instead."),
         ("function f() {\n  import x from 'fs'\n}", (2, 3), "'import', and 'export' cannot"),
     ],

@@ -444,6 +444,24 @@ def test_progress_is_shown_at_intervals_and_to_its_end(guest: Guest) -> None:
     assert "9/9" in event["data"]["text/plain"]
 
 
+def test_progress_of_a_total_counts_up_to_it(guest: Guest) -> None:
+    code = "var seen = []; for (const x of progress(3)) seen.push(x); undefined"
+    assert "3/3" in progress_of(guest, code, "unattended")[-1]["data"]["text/plain"]
+    assert guest.value("seen.join()") == "'0,1,2'"
+    code = "for (const x of progress(3)) break; undefined"
+    assert "0/3" in progress_of(guest, code, "unattended")[-1]["data"]["text/plain"]
+    assert "no total" in guest.error("for (const x of progress());")["message"]
+
+
+def test_a_member_of_the_family_wants_a_value(shared: Guest) -> None:
+    error = shared.error("display.html()")
+    assert (error["name"], error["message"]) == (
+        "TypeError",
+        "display.html(value, options) wants a value",
+    )
+    assert shared.error("display.table()")["message"].startswith("display.table(value")
+
+
 def test_progress_of_unknown_size_counts(guest: Guest) -> None:
     code = (
         "async function* two() { yield 1; yield 2; yield 3 }"

@@ -225,6 +225,24 @@ def test_inspect(shared: Guest, marked: str, detail: int, text: str | None) -> N
     assert reply["found"] == (text is not None)
 
 
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("import { | } from 'fs'", "readFileSync"),
+        ('import { readFileS| } from "node:fs"', "readFileSync"),
+        ("import { statSync as s, readFileS| } from 'fs';\n0", "readFileSync"),
+        ("import fs, { statSync, readFileS|, existsSync } from 'fs'", "readFileSync"),
+        ("import { gzipS| } from 'zlib'", "gzipSync"),  # nobody has loaded it
+    ],
+)
+def test_names_to_import_are_exports_of_the_module(documented: Guest, code: str, name: str) -> None:
+    cursor = code.index("|")
+    reply = documented.call("complete", code=code.replace("|", ""), cursor=cursor)
+    assert name in reply["matches"]
+    assert "Math" not in reply["matches"]
+    assert reply["start"] <= cursor == reply["end"]
+
+
 def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
     guest = Guest(find_node(), tmp_path)
     source = "function twice(x) { return 2 * x }"
