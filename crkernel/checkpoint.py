@@ -22,6 +22,9 @@ Status = Literal["ok", "error", "died"]
 KEYWORDS = ("head", "root", "before")
 """Words with a meaning of their own in references; no label can have such a name."""
 
+SEE = "%timeline shows all checkpoints"
+"""The hint of errors about references."""
+
 KEY = re.compile(r"(?:(r[1-9][0-9]{0,8})\.)?(0|[1-9][0-9]{0,8})(?:\+([1-9][0-9]{0,8}))?")
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 

@@ -8,7 +8,6 @@ what a user asks for (`resolve`, `path`, `between`, the `move` of a rewind, ...)
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -17,8 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from crkernel.checkpoint import (
-    KEY,
-    KEYWORDS,
+    SEE,
     Checkpoint,
     Key,
     check_label,
@@ -27,12 +25,12 @@ from crkernel.checkpoint import (
     require,
 )
 from crkernel.errors import Corrupt, NotRestorable, UnknownCheckpoint, UserError
+from crkernel.guesses import unknown
 
 FORMAT = 1
 """Version of what `Timeline.to_dict` returns."""
 
 _BACK = re.compile(r"-([1-9][0-9]{0,8})")
-_SEE = "%timeline shows all checkpoints"
 
 
 class DuplicateKey(ValueError):
@@ -316,7 +314,7 @@ class Timeline:
         else:
             raise _apart(first, last)
         if not cells:
-            raise UserError(f"no cell ran from {first} to {last}", hint=_SEE)
+            raise UserError(f"no cell ran from {first} to {last}", hint=SEE)
         cells.reverse()
         return cells
 
@@ -325,33 +323,12 @@ class Timeline:
         if n >= len(cells):
             raise UnknownCheckpoint(
                 f"-{n} is too far back: {_count(len(cells) - 1)} lead to the head {self.head}",
-                hint=_SEE,
+                hint=SEE,
             )
         return cells[n].key
 
     def _unknown(self, ref: str) -> UnknownCheckpoint:
-        """The error for a reference that means nothing, with what may have been meant."""
-        if not self._checkpoints:
-            return UnknownCheckpoint("there is no checkpoint yet", hint="run a cell first")
-        if not ref:
-            return UnknownCheckpoint("no checkpoint was named", hint=_SEE)
-        present = [Key.parse(key).cell for key in self._checkpoints if "." not in key]
-        span = f"checkpoints {min(present)} to {max(present)} exist; " if present else ""
-        near = self._near(ref)
-        guess = f"; did you mean {' or '.join(near)}?" if near else ""
-        shown = ref if len(ref) <= 40 else ref[:39] + "…"
-        return UnknownCheckpoint(f"there is no checkpoint {shown!r}{guess}", hint=span + _SEE)
-
-    def _near(self, ref: str) -> list[str]:
-        """At most three references that exist and are close to one that does not."""
-        if match := KEY.fullmatch(ref):
-            cell = int(match[2])
-            peers = [k for k in self._checkpoints if (Key.parse(k).generation or None) == match[1]]
-            near = sorted(peers, key=lambda k: (abs(Key.parse(k).cell - cell), k))[:2]
-            earlier = [k for k in reversed(self._checkpoints) if k.endswith(f".{ref}")]
-            return near + earlier[:1]
-        lower = {name.lower(): name for name in (*KEYWORDS[:2], *self._labels)}
-        return [lower[name] for name in difflib.get_close_matches(ref.lower(), lower, n=2)]
+        return unknown(ref, self._checkpoints, self._labels)
 
     # -- as data -------------------------------------------------------------------------------
 
@@ -395,11 +372,9 @@ def _count(n: int) -> str:
 
 def _too_few(verb: str, there: int, side: str) -> UserError:
     if there < 1:
-        return UserError(f"nothing to {verb}: no cell lies {side} the head", hint=_SEE)
-    return UserError(
-        f"%{verb} can go 1 to {there} here: {_count(there)} {side} the head", hint=_SEE
-    )
+        return UserError(f"nothing to {verb}: no cell lies {side} the head", hint=SEE)
+    return UserError(f"%{verb} can go 1 to {there} here: {_count(there)} {side} the head", hint=SEE)
 
 
 def _apart(first: str, last: str) -> UserError:
-    return UserError(f"{first} does not lead to {last}: they lie on different branches", hint=_SEE)
+    return UserError(f"{first} does not lead to {last}: they lie on different branches", hint=SEE)
