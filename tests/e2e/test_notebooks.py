@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from driver import kernel_name
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 pytestmark = pytest.mark.e2e
 
@@ -60,7 +61,11 @@ def executed(name: str) -> Outputs:
     """What a notebook puts out. Only the cells that say so may fail."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     client = NotebookClient(notebook, kernel_name=kernel_name(), timeout=120)
-    client.execute()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        told = "\n".join(str(cell.get("outputs")) for cell in notebook.cells)
+        raise AssertionError(f"{error}\nThe outputs until then:\n{told}") from None
     return Outputs(client.nb)
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 HTTP = """
 const http = require('node:http')
 let served = 0
-const server = http.createServer((q, r) => r.end(`${q.url} ${++served}`))
+const server = http.createServer({ keepAliveTimeout: 0 }, (q, r) => r.end(`${q.url} ${++served}`))
 await new Promise((r) => server.listen(0, '127.0.0.1', r))
 const port = server.address().port
 const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
