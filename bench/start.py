@@ -11,6 +11,8 @@ import os
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from bench.client import BASELINE, OURS, Kernel
 from bench.engines import call, dockerd
@@ -33,39 +35,37 @@ def run(n: int | None) -> list[Table]:
     n = n or 7
     table = Table("Start to first result", "each in its turn; ratios are to ipykernel")
     values: defaultdict[str, list[float]] = defaultdict(list)
-    keepers = [_keeper("local, from the pool")]
-    if os.geteuid() == 0 and shutil.which("dockerd"):
-        with dockerd():
+    with ExitStack() as stack:
+        stack.enter_context(_pool_of("local, from the pool"))
+        ways, docker = list(_HERE), os.geteuid() == 0 and shutil.which("dockerd")
+        if docker:
+            stack.enter_context(dockerd())
             call(["crkernel", "image", "build", "--engine", "docker"])  # with a golden root
-            keepers.append(_keeper("docker, from the pool"))
-            for _ in range(n):
-                _measure(list(_WAYS), values)
-                values["docker run node -e 1"].append(call(["docker", "run", *_NODE]))
-            _end(keepers)
-    else:
+            stack.enter_context(_pool_of("docker, from the pool"))
+            ways = list(_WAYS)
         for _ in range(n):
-            _measure(list(_HERE), values)
-        _end(keepers)
+            _measure(ways, values)
+            if docker:
+                values["docker run node -e 1"].append(call(["docker", "run", *_NODE]))
     base = values["ipykernel"]
     for name, times in values.items():
         aim = "<= 1.2x" if name == "local" else ""
         table.add("to the first result", name, times, against=base, aim=aim)
-    if len(values) == len(_HERE):
+    if not docker:
         table.lacks("to the first result", "docker", "needs root, and docker.io")
     return [table]
 
 
-def _keeper(way: str) -> Kernel:
-    """A kernel that keeps a pool full."""
-    kernel = Kernel(OURS, arguments=_WAYS[way])
-    _await_pool(way)
-    return kernel
-
-
-def _end(keepers: list[Kernel]) -> None:
-    for kernel in keepers:
-        kernel.close()
-    call(["crkernel", "pool", "--empty"])
+@contextmanager
+def _pool_of(way: str) -> Iterator[None]:
+    """One that is kept full meanwhile."""
+    keeper = Kernel(OURS, arguments=_WAYS[way])
+    try:
+        _await_pool(way)
+        yield
+    finally:
+        keeper.close()
+        call(["crkernel", "pool", "--empty", "--engine", way.partition(",")[0]])
 
 
 def _measure(ways: list[str], values: defaultdict[str, list[float]]) -> None:
