@@ -32,9 +32,10 @@ SECONDS = 30.0
 """How long a test waits for anything that should take milliseconds: machines are slow and noisy."""
 
 
-def open_engine(limits: Limits) -> Engine:
-    """One that has not started yet."""
-    return FakeEngine(limits) if engine == "fake" else engines.open_engine(engine, limits)
+def open_engine(limits: Limits, name: str = "") -> Engine:
+    """One that has not started yet: of the engine that --engine says, or that is named."""
+    name = name or engine
+    return FakeEngine(limits) if name == "fake" else engines.open_engine(name, limits)
 
 
 def kernel_name() -> str:

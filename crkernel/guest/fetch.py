@@ -63,9 +63,10 @@ class _Load:
         contents = [f"{self._staging}/{name}" for name in self._contents]
         images = [path for folder in self._folders() for path in _images(folder)]
         texts = [manifest.write(tree, self._contents) for tree in self._trees.values()]
-        sent = [*(path for path in paths if path not in left_out), *contents, *images]
+        sparse = [*(path for path in paths if path not in left_out), *contents]
         # Once and for all: a guest that reads a hole of its memory file makes it data.
-        self._data = {path: _data(path) for path in sent}
+        self._data = {path: _data(path) for path in sparse}
+        self._data |= {path: [(0, os.stat(path).st_size)] for path in images}
         size = sum(end - start for data in self._data.values() for start, end in data)
         size += sum(map(len, texts))
         # The sum of the header comes at once: from here on sizes are believed.

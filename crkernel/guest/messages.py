@@ -70,8 +70,11 @@ _OWNER = Kind({"uid": 1, "euid": 2, "signum": 3, "pid_type": 4, "pid": 5})
 _REGULAR_FILE = Kind(
     {"id": 1, "flags": 2, "pos": 3, "fown": 5, "name": 6, "size": 8, "mode": 10}, {"fown": _OWNER}
 )
+_CREDENTIALS = Kind({"groups": 14})
+_THREAD = Kind({"credentials": 10}, {"credentials": _CREDENTIALS})
 _RUN = Kind({"vaddr": 1, "compat_nr_pages": 2, "in_parent": 3, "flags": 4, "nr_pages": 5})
 _KINDS = {
+    "core": Kind({"thread": 5}, {"thread": _THREAD}),
     "files": Kind({"type": 1, "id": 2, "reg": 3}, {"reg": _REGULAR_FILE}),
     "mm": Kind({"exe_file_id": 12, "vmas": 14}, {"vmas": _MAPPING}, in_lists="vmas"),
     "pagemap": _RUN,

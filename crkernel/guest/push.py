@@ -22,7 +22,7 @@ from .shipment import Incoming, Refused
 from .tree import write_json
 
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._-]*\.img")
-_FILES = "files.img"
+_FILES, _TASK = "files.img", "core-"
 _NAME = re.compile(r"[A-Za-z0-9-]{1,32}")
 _MOST_READ = 64 << 20
 """Bytes of what is taken apart here."""
@@ -176,7 +176,7 @@ class _Dock:
         if self._images is None:
             self._images = f"{self._name}-{len(self._folders)}"
             os.mkdir(f"{self._path(self._images)}.new", 0o700)
-        if said["name"] == _FILES:
+        if said["name"] == _FILES or said["name"].startswith(_TASK):
             claims.number(said["size"], most=_MOST_READ)
         self._receive(f"{self._path(self._images)}.new/{said['name']}", said, whole=True)
 
@@ -194,7 +194,7 @@ class _Dock:
         else:
             self._names[self._unknown(name)] = folder
             meta["files"] = self._manifests[claims.number(said["files"])]
-            _point(path, needed)
+            _settle(path, needed)
         if base is not None:
             meta["base"] = self._folders[claims.number(base)]
             if meta["base"] in self._differences:
@@ -233,11 +233,19 @@ class _Dock:
         return f"{self._staging}/{name}"
 
 
-def _point(path: str, memory_files: dict[str, str]) -> None:
-    """Have the images of a checkpoint mean the memory files of this side."""
+def _settle(path: str, memory_files: dict[str, str]) -> None:
+    """Have the images of a checkpoint mean the memory files of this side. Its processes get the
+    groups that the ones of this side have: which the others had is their host's affair, nobody
+    could give them to a guest here, and CRIU would wait for ever for a thread that tried."""
     images = Images(path, path)
     entries = images.load(_FILES)
     for entry in entries:
         if "reg" in entry and memory.is_memory(entry["reg"]["name"]):
             entry["reg"]["name"] = memory_files[entry["reg"]["name"]]
     images.save(_FILES, entries)
+    for name in glob.glob(f"{_TASK}*", root_dir=path):
+        threads = images.load(name)
+        for entry in threads:
+            thread = entry.get("thread", {})  # a zombie has none
+            thread.get("credentials", {}).pop("groups", None)
+        images.save(name, threads)

@@ -29,9 +29,9 @@ SECONDS = 20.0
 
 
 @asynccontextmanager
-async def started(limits: Limits) -> AsyncIterator[Engine]:
+async def started(limits: Limits, name: str = "") -> AsyncIterator[Engine]:
     """An engine that is closed in the end."""
-    engine = driver.open_engine(limits)
+    engine = driver.open_engine(limits, name)
     await engine.start()
     try:
         yield engine

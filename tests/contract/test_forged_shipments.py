@@ -7,12 +7,14 @@ import contextlib
 import copy
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from forgery import Part, Shipment
 
 from crkernel.engines import Engine, Limits
 from crkernel.errors import CRKernelError
+from crkernel.guest.images import Images
 
 from .test_engine import SECONDS, boot, restored, run, started
 from .test_memory_files import mapped
@@ -316,6 +318,27 @@ async def test_what_is_put_together_again_is_the_same(
         copy = await restored(other, names["a"])
         assert await run(copy, look) == seen
         await copy.end()
+
+
+async def test_groups_of_another_host_stay_there(
+    plain: bytes,
+    other: Engine,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """CRIU would wait for ever for a guest that may not have them here."""
+    shipment, images = Shipment.read(plain), Images(str(tmp_path), str(tmp_path))
+    cores = [part for part in shipment.of("image") if part.said["name"].startswith("core-")]
+    for part in cores:
+        (tmp_path / part.said["name"]).write_bytes(part.data)
+        entries = images.load(part.said["name"])
+        for entry in entries:
+            entry["thread"]["credentials"]["groups"] = [27, 65534]
+        images.save(part.said["name"], entries)
+        part.data = (tmp_path / part.said["name"]).read_bytes()
+    shipment.count()
+    names = await other.push(pieces(shipment.stream()))
+    for name in names.values():
+        assert await run(await restored(other, name), LOOK) == SEEN
 
 
 HARMLESS: dict[str, Forge] = {
