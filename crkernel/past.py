@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -137,6 +138,21 @@ class Past:
         self._verifier.add(name)
         if sandbox.death is not None:
             raise died(sandbox.death)
+
+    async def fetch(
+        self, keys: Sequence[str], known: Collection[str] = ()
+    ) -> AsyncGenerator[bytes, None]:
+        """As `Engine.fetch`: until all of it has been taken, these checkpoints are neither made
+        smaller nor dropped. Raises UserError for one that cannot be restored or sent."""
+        names = [self._names[self.timeline.restorable(key).key] for key in keys]
+        if any(name.startswith(golden.PREFIX) for name in names):
+            raise UserError("a root that every kernel starts from does not travel")
+        async with AsyncExitStack() as stack:
+            for name in names:
+                await stack.enter_async_context(self._thinner.hold(name))
+            stream = await stack.enter_async_context(aclosing(self._engine.fetch(names, known)))
+            async for data in stream:
+                yield data
 
     async def rebase(self, key: str) -> bool:
         """Have the memory of a checkpoint in a memory file, now; False if that cannot be."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from crkernel.ahead import Ahead
@@ -312,6 +312,10 @@ class Session:
                 if key not in dropped
             }
             return len(dropped), freed, skipped
+
+    def fetch(self, *refs: str, known: Collection[str] = ()) -> AsyncGenerator[bytes, None]:
+        """Some checkpoints for another engine's `push`, see `Past.fetch`; cells go on meanwhile."""
+        return self._past.fetch([self.timeline.resolve(ref) for ref in refs], known)
 
     async def reset(self, count: int) -> str:
         """Start over with a fresh guest, under the limits as they are now; the timeline stays."""

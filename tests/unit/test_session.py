@@ -529,6 +529,44 @@ async def test_a_drop_that_fails_can_be_had_again(play: Played) -> None:
         await play.session.drop("2", None)
 
 
+async def test_what_travels_stays_as_it_is_meanwhile(play: Played) -> None:
+    await play.cells("x = 1", "x = 2", "x = 3")
+    stop = play.engine.stop("fetch")
+    stream = play.session.fetch("1", "2")
+    assert await anext(stream)
+    await play.rest()
+    assert not any(line.startswith(("thin c2", "thin c3")) for line in play.engine.log)
+    dropping = work(play.session.drop("1", None))
+    await play.rest()
+    assert "drop c2" not in play.engine.log
+    stop.go()
+    assert [data async for data in stream]
+    await dropping
+    await play.rest()
+    assert "drop c2" in play.engine.log
+    assert any(line.startswith("thin c3") for line in play.engine.log)
+
+
+async def test_who_takes_no_more_of_it_lets_go(play: Played) -> None:
+    await play.cells("x = 1", "x = 2")
+    stream = play.session.fetch("1")
+    assert await anext(stream)
+    await stream.aclose()
+    assert (await play.session.drop("1", None))[0] == 1
+    with pytest.raises(NotRestorable):
+        await anext(play.session.fetch("1"))
+    with pytest.raises(UserError):
+        play.session.fetch("no such one")
+
+
+async def test_checkpoints_go_on_in_another_session(play: Played) -> None:
+    await two(play)
+    other = FakeEngine(LIMITS)
+    names = await other.push(play.session.fetch("1", "2"))
+    assert [snapshot.state.variables for snapshot in other.staging.values()] == [{"x": 1}, {"x": 2}]
+    assert len(set(names.values())) == 2
+
+
 # -- ends --------------------------------------------------------------------------------------
 
 
