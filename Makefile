@@ -25,8 +25,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # program, or file, and its apt package; what is there already is left alone
 PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-linux tmux:tmux
+# only tests look at notebooks, and have programs with allocators of their own
+TESTED := chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev \
+	/usr/include/jemalloc/jemalloc.h:libjemalloc-dev
+DAEMON := dockerd:docker.io openssl:openssl
 
-.PHONY: demo test test-docker torture check bench setup image packages browser tun compose clean
+.PHONY: demo test test-docker torture check bench setup image packages ci-packages browser tun compose clean
 
 demo: setup
 	@mkdir -p build
@@ -39,7 +43,7 @@ test: setup browser tun
 	$(if $(ARGS),,$(BIN)/pytest --engine fake tests/contract/test_engine.py)
 
 test-docker: setup compose tun
-	@$(MAKE) packages PROGRAMS='dockerd:docker.io openssl:openssl'
+	@$(MAKE) packages PROGRAMS='$(DAEMON)'
 	PATH="$(CURDIR)/$(BIN):$$PATH"
 	tests/with-dockerd bash -c 'crkernel image build --engine docker --from-tree >/dev/null &&
 		crkernel install --engine docker --sys-prefix >/dev/null &&
@@ -102,10 +106,13 @@ packages:
 	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 
-# only tests look at notebooks, and have programs with allocators of their own
 browser:
-	@$(MAKE) packages PROGRAMS="chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev \
-		/usr/include/jemalloc/jemalloc.h:libjemalloc-dev"
+	@$(MAKE) packages PROGRAMS='$(TESTED)'
+
+# all that any test looks for, at one go
+ci-packages:
+	@$(MAKE) packages \
+		PROGRAMS='$(PROGRAMS) $(TESTED) $(DAEMON) podman:podman /usr/sbin/sshd:openssh-server'
 
 # Debian's is too old; where Docker's own is missing, PyPI has a build of it.
 compose: .venv/ready
