@@ -8,13 +8,13 @@
  * A restored guest has its big anonymous mappings as private mappings of a file (guest/memory.py).
  * Two things differ then, and this shim stands before libc's functions to make them equal:
  *  - madvise(MADV_DONTNEED) would bring back what the file holds, where anonymous memory reads as
- *    zeros, and MADV_FREE is refused. Allocators like jemalloc and mimalloc rely on the zeros.
- *    Here a fresh anonymous mapping takes the place of that part.
+ *    zeros, and MADV_FREE is refused. Allocators like jemalloc and mimalloc rely on the zeros, and
+ *    so does V8 where an ArrayBuffer shrinks and grows again. Here a fresh anonymous mapping takes
+ *    the place of that part.
  *  - mremap() that grows a mapping would show what follows in the file. Here the new part is fresh.
  *
- * Calls from the main program are passed on as they are: that is V8, which gives back pages all the
- * time and counts on no contents afterwards. libc's own calls do not come by here; it clears what
- * it hands out as zeroed. A program whose machine code makes the system call itself is not served.
+ * libc's own calls do not come by here; it clears what it hands out as zeroed. A program whose
+ * machine code makes the system call itself is not served.
  *
  * The other matter: V8 asks for each page of its heap at a random address, and each is a mapping of
  * its own then, of which CRIU reads, writes and restores every one by itself. Here the kernel finds
@@ -230,7 +230,7 @@ int madvise(void *address, size_t length, int advice)
 	size_t end = (start + length + PAGE - 1) & -(size_t)PAGE;
 
 	if ((advice == MADV_DONTNEED || advice == MADV_FREE) && start % PAGE == 0 && end > start &&
-	    !from_program(__builtin_return_address(0)) && has_files(address, length))
+	    has_files(address, length))
 		return (int)failed(advise(start, end, advice));
 	return (int)failed(call(SYS_madvise, (long)address, (long)length, advice, 0, 0, 0));
 }

@@ -153,6 +153,23 @@ async def test_webassembly_memory_grows(engine: Engine) -> None:  # noqa: F811
     assert await run(twin, "new Uint8Array(memory.buffer).every((x) => x === 5)") == "true"
 
 
+async def test_buffers_that_shrink_and_grow_read_as_zeros(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(
+        live,
+        """globalThis.buffer = new ArrayBuffer(40e6, { maxByteLength: 80e6 });
+        new Uint8Array(buffer).fill(5); 0""",
+    )
+    twin = await mapped(engine, live)
+    again = """buffer.resize(1000); buffer.resize(60e6);
+        const bytes = new Uint8Array(buffer);
+        const found = [bytes.subarray(0, 1000).every((x) => x === 5),
+            bytes.subarray(1000).findIndex((x) => x !== 0)];
+        bytes.fill(5); found"""
+    for _ in range(2):
+        assert await run(twin, again) == "[ true, -1 ]"
+
+
 @pytest.mark.parametrize("heap", ["0", HEAP], ids=["idle", "big"])
 async def test_clones_share_their_memory(engine: Engine, heap: str) -> None:  # noqa: F811
     live = await boot(engine)

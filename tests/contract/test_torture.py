@@ -22,7 +22,8 @@ pytestmark = pytest.mark.real("is about memory files")
 TORTURE = r"""
 seed = SEED; rnd = () => (seed = (seed * 1103515245 + 12345) % 2147483648) / 2147483648;
 st = { m: new Map(), a: [], s: '', b: [], w: new WebAssembly.Memory({ initial: 1, maximum: 2000 }),
-       shared: new SharedArrayBuffer(1 << 20) };
+       shared: new SharedArrayBuffer(1 << 20),
+       r: Array.from({ length: 8 }, () => new ArrayBuffer(0, { maxByteLength: 3e6 })) };
 step = () => {
   for (let i = 0; i < 2000; i++) {
     const r = rnd(), at = (list) => Math.floor(rnd() * list.length);
@@ -37,6 +38,8 @@ step = () => {
       if (q && q.length) q[at(q)] = Math.floor(rnd() * 256); }
     else if (r < .905) { if (st.w.buffer.byteLength < 6e7) st.w.grow(3);
       const memory = new Uint8Array(st.w.buffer); memory[at(memory)] = i; }
+    else if (r < .91) { const q = st.r[at(st.r)]; q.resize(Math.floor(rnd() * 3e6));
+      const bytes = new Uint8Array(q); bytes.fill(i, at(bytes)); }
     else if (r < .92) { const shared = new Uint8Array(st.shared); shared[at(shared)] = i; }
     else st.s = (st.s + String.fromCharCode(97 + i % 26).repeat(30)).slice(-200000);
   }
@@ -48,6 +51,7 @@ digest = () => { const h = require('crypto').createHash('sha1');
   for (const [k, v] of st.m) h.update(k + ':' + v.v + v.t + v.n);
   for (const x of st.a) h.update(x);
   for (const x of st.b) h.update(x);
+  for (const x of st.r) h.update(new Uint8Array(x));
   h.update(new Uint8Array(st.w.buffer)); h.update(new Uint8Array(st.shared));
   h.update(st.s); return h.digest('hex'); };
 zero = () => { for (let i = 0; i < 60; i++) { const n = 1000 + i * 14096;
