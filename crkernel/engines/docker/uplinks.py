@@ -34,14 +34,16 @@ class Uplinks:
         self._pids: set[int] = set()  # PID 1 of each sandbox that has one
         self._starting = asyncio.Lock()
         self._annex: Annex | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Have the annex ready. Raises EngineError with the remedy."""
         async with self._starting:
             if self._annex is None:
                 self._annex, frames = await self._open()
-                self._watch = asyncio.create_task(self._listen(self._annex, frames))
+                watch = asyncio.create_task(self._listen(self._annex, frames))
+                self._watches.add(watch)
+                watch.add_done_callback(self._watches.discard)
                 for pid in self._pids:
                     self._link(pid)
 
@@ -57,9 +59,9 @@ class Uplinks:
 
     async def end(self) -> None:
         """All of them, before the nest goes."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        for watch in (watches := list(self._watches)):
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
         annex, self._annex = self._annex, None
         if annex is not None:
             await annex.end()
