@@ -133,6 +133,7 @@ class Past:
         """Bring a checkpoint to life in an empty sandbox, see there. Raises CRKernelError."""
         self.timeline.restorable(key)
         name = self._names[key]
+        await self._thinner.hasten(name)
         async with self._thinner.hold(name):
             await sandbox.restore(name, twin=twin)
         self._verifier.add(name)

@@ -190,6 +190,10 @@ def _mounts(code: dict[str, bytes], staging: int, cache: int | None, golden: str
     # Memory files have holes, which big pages would fill. Their room is staging's (rebase.py). Who
     # has no capability, a guest, cannot get in.
     sc.mount("tmpfs", "./memory", "tmpfs", flags, f"mode=000,size={staging}")
+    # But for images that become such files (memory.py), which stay on staging's file system.
+    for folder in ("./run/staging/.images", "./memory/images"):
+        os.mkdir(folder)
+    sc.mount("./run/staging/.images", "./memory/images", flags=sc.MS_BIND)
     if tun is not None:
         os.close(os.open("./run/tun", os.O_CREAT | os.O_WRONLY))
         sc.attach(tun, "./run/tun")

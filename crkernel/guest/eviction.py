@@ -39,6 +39,7 @@ def drop(staging: str, names: Collection[str]) -> int:
     for name in dropped - marked:  # from here on it is done, now or the next time
         mark(staging, name)
     left = _remove(memory.FOLDER, dropped, needed)
+    left |= _remove(memory.IMAGES, dropped, {os.path.basename(file) for file in needed})
     left |= _remove(staging, dropped, needed | contents)
     for name in dropped - bases:
         shutil.rmtree(f"{staging}/{name}")

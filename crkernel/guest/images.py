@@ -9,6 +9,7 @@ import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from .messages import Json, kinds
 
@@ -65,6 +66,14 @@ class Images:
                 shutil.copyfile(f"{self._source}/{name}", f"{self._target}/{name}")
 
 
+class Stretch(NamedTuple):
+    """Addresses that were dumped, and where their pages begin in the image."""
+
+    start: int
+    end: int
+    position: int
+
+
 class Pages:
     """The dumped pages of one process, on their way to where they belong. Addresses are asked for
     in rising order; what is kept is written anew into the images of the target."""
@@ -80,10 +89,10 @@ class Pages:
         self._positions = [0]
         for run in runs:
             self._positions.append(self._positions[-1] + run["nr_pages"] * _PAGE)
-        pages = f"pages-{self._head['pages_id']}.img"
-        images.replaced(pages)
-        self._old = os.open(f"{source}/{pages}", os.O_RDONLY | os.O_CLOEXEC)
-        self._kept = os.open(f"{target}/{pages}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self.image = f"pages-{self._head['pages_id']}.img"
+        images.replaced(self.image)
+        self._old = os.open(f"{source}/{self.image}", os.O_RDONLY | os.O_CLOEXEC)
+        self._kept = os.open(f"{target}/{self.image}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._entries: list[Json] = []
         self.before = self._positions[-1]
         """Bytes of pages in the source."""
@@ -98,6 +107,18 @@ class Pages:
         os.close(self._kept)
         if kind is None:
             self._images.save(self._name, [self._head, *self._entries])
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The runs in rising order, those that follow each other as one."""
+        found: list[Stretch] = []
+        for run, start, position in zip(self._runs, self._starts, self._positions, strict=False):
+            end = start + run["nr_pages"] * _PAGE
+            if found and found[-1].end == start:
+                found[-1] = found[-1]._replace(end=end)
+            else:
+                found.append(Stretch(start, end, position))
+        return found
 
     def count(self, start: int, end: int) -> int:
         """How many pages between these addresses were dumped."""

@@ -6,6 +6,9 @@ images are rewritten: each such mapping becomes a private one of that file. CRIU
 without knowing: pages come lazily from the page cache, shared by all who were restored from it,
 and the next dump holds only what was written since.
 
+Where most of what was dumped lies in long runs, not even that is copied: the image of the pages
+becomes a memory file itself.
+
 A dump of a guest that is mapped already is rewritten in the same way: what it wrote much of moves
 on into a new file, the rest stays where it is. docs/memory.md says why this is correct, and what
 the shim `anonymous.c` does for it. (Formats: images/{mma,vma,pagemap,regfile}.proto of CRIU;
@@ -17,13 +20,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from math import inf
 
 from .images import Images, Pages, send
 from .messages import Json
+from .places import Image, Mapped, Store
 
 FOLDER = "/memory"
 """Where a session's memory files lie, in the nest and, read-only, in each of its sandboxes."""
+IMAGES = f"{FOLDER}/images"
+"""Those of them that were images of pages, each called after its checkpoint and its old name: a
+folder of staging's file system, so that they get there by a rename."""
 _SHIM = "/usr/lib/crkernel-shims/anonymous.so"
 _FOLDERS = (f"{FOLDER}/", "/golden/")
 
@@ -44,10 +51,6 @@ dump to come is smaller by it."""
 _WORN = 2
 """A memory file of which less than one in so many bytes is shown is left altogether, so that it can
 go when no other checkpoint needs it."""
-_HOLE = 4 << 30
-"""After each group of neighbours: realloc() may let the last mapping grow, into zeros."""
-_END = 64 << 30
-"""After all of them: growing past the end of the file would be fatal, past other groups is not."""
 
 _REG = 1  # fd_types of CRIU's fdinfo.proto
 _REGULAR, _HEAP, _FILE_PRIVATE, _ANON_PRIVATE = 1 << 0, 1 << 5, 1 << 6, 1 << 9
@@ -60,14 +63,23 @@ _HARMLESS_ADVICE = 1 << 10 | 1 << 14 | 1 << 15 | 1 << 16
 """MADV_DONTFORK (V8's heap), HUGEPAGE, NOHUGEPAGE, DONTDUMP: they mean the same for a file."""
 
 
-def rewrite(source: str, target: str, memory: str, seen_as: str, near: str | None = None) -> int:
+def rewrite(
+    source: str,
+    target: str,
+    memory: str,
+    seen_as: str,
+    near: str | None = None,
+    images_as: str | None = None,
+    room: float = inf,
+) -> int:
     """Write the images of directory `source` anew into `target`, with the memory of its processes
     in files: `memory`, which guests will find under the path `seen_as`, and for a child process
     the same with its id ("memory.5009"). What is nearly the same as in `near`, the rewritten images
-    of an earlier checkpoint, shares the memory files of that.
+    of an earlier checkpoint, shares the memory files of that. With `images_as` an image of pages
+    that the new ones name under this prefix is to become a memory file, `enlarged`.
 
     Returns how many bytes of pages the images need no more. Raises OSError, or ValueError for
-    images that are not what they are expected to be.
+    images that are not what they are expected to be, and where more than `room` bytes are copied.
     """
     images, files = Images(source, target), Files(source)
     before = after = 0
@@ -77,12 +89,16 @@ def rewrite(source: str, target: str, memory: str, seen_as: str, near: str | Non
         suffix = f".{pid}" if before else ""
         mm = image[0]
         if files.are_safe(mm):
-            known = _Mapped.of(near, pid) if near else []
-            store = _Store(memory + suffix, seen_as + suffix)
+            known = _mapped_in(near, pid) if near else []
+            store = Store(memory + suffix, seen_as + suffix)
             with store, Pages(source, target, images, pid) as pages:
-                mm["vmas"] = list(_merged(_Rewriting(pages, files, store, known).vmas(mm["vmas"])))
+                kept = Image(pages, images_as, known)
+                if (room := room - kept.copied) < 0:
+                    raise ValueError("there is no room to make it smaller")
+                rewriting = _Rewriting(pages, files, store, kept, known)
+                mm["vmas"] = list(_merged(rewriting.vmas(mm["vmas"])))
                 before, after = before + pages.before, after + pages.after
-            files.sizes[store.seen_as] = store.size
+            files.sizes |= {store.seen_as: store.size, kept.seen_as: kept.size}
             images.save(f"mm-{pid}.img", image)
     images.save("files.img", files.image())
     images.copy_others()
@@ -132,71 +148,29 @@ class Files:
         return self._image
 
 
-@dataclass(frozen=True)
-class _Mapped:
-    """Addresses that are mapped privately from a memory file."""
-
-    start: int
-    end: int
-    path: str
-    offset: int
-
-    @classmethod
-    def of(cls, directory: str, pid: int) -> list[_Mapped]:
-        """Those of one process of an earlier checkpoint, in rising order."""
-        if not os.path.exists(f"{directory}/mm-{pid}.img"):
-            return []
-        paths = Files(directory).paths
-        vmas = Images(directory).load(f"mm-{pid}.img")[0]["vmas"]
-        return [
-            cls(vma["start"], vma["end"], paths[vma["shmid"]], vma["pgoff"])
-            for vma in vmas
-            if vma["status"] == _MAPPED and is_memory(paths.get(vma["shmid"], ""))
-        ]
-
-
-class _Store:
-    """A new memory file, which is there afterwards if it was needed. Neighbours in the address
-    space stay neighbours, so that the kernel can merge their mappings."""
-
-    def __init__(self, path: str, seen_as: str) -> None:
-        self.seen_as = seen_as
-        self._path = path
-        self._position = 0
-        self._end = 0  # address where the newest piece ended
-
-    def __enter__(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.descriptor = os.open(self._path, flags, 0o444)
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and self._position:
-            os.ftruncate(self.descriptor, self.size)
-        else:
-            os.unlink(self._path)
-        os.close(self.descriptor)
-
-    def place(self, start: int, end: int) -> int:
-        """The offset where a piece shall begin."""
-        if self._position and start != self._end:
-            self._position += _HOLE
-        offset = self._position
-        self._position, self._end = offset + end - start, end
-        return offset
-
-    @property
-    def size(self) -> int:
-        """Bytes, nearly all of them holes."""
-        return self._position + _END
+def _mapped_in(directory: str, pid: int) -> list[Mapped]:
+    """What one process of an earlier checkpoint maps from memory files, in rising order."""
+    if not os.path.exists(f"{directory}/mm-{pid}.img"):
+        return []
+    paths = Files(directory).paths
+    vmas = Images(directory).load(f"mm-{pid}.img")[0]["vmas"]
+    return [
+        Mapped(vma["start"], vma["end"], paths[vma["shmid"]], vma["pgoff"])
+        for vma in vmas
+        if vma["status"] == _MAPPED and is_memory(paths.get(vma["shmid"], ""))
+    ]
 
 
 class _Rewriting:
     """Goes through the mappings of one process, in the order of their addresses."""
 
-    def __init__(self, pages: Pages, files: Files, store: _Store, near: list[_Mapped]) -> None:
+    def __init__(
+        self, pages: Pages, files: Files, store: Store, image: Image, near: list[Mapped]
+    ) -> None:
         self._pages = pages
         self._files = files
         self._store = store
+        self._image = image
         self._near = near
         self._next_near = 0
         self._opened: dict[str, int] = {}
@@ -220,17 +194,17 @@ class _Rewriting:
                         yield from self._anonymous(piece)
                     else:
                         offset = base.offset + start - base.start
-                        yield self._mapped(piece, _Mapped(start, end, base.path, offset))
+                        yield self._mapped(piece, Mapped(start, end, base.path, offset))
         finally:
             for descriptor in self._opened.values():
                 os.close(descriptor)
 
-    def _base(self, vma: Json) -> _Mapped | None:
+    def _base(self, vma: Json) -> Mapped | None:
         """The part of a memory file that a mapping shows."""
         path = self._files.paths.get(vma.get("shmid", 0), "")
         if vma["status"] != _MAPPED or vma["prot"] != _READ_WRITE or not is_memory(path):
             return None
-        return _Mapped(vma["start"], vma["end"], path, vma["pgoff"])
+        return Mapped(vma["start"], vma["end"], path, vma["pgoff"])
 
     def _find_worn(self, vmas: list[Json]) -> set[str]:
         """The session's memory files that are hardly shown any more."""
@@ -269,30 +243,33 @@ class _Rewriting:
         self._pages.replace(start, end, data, differing)
         return self._show(piece, base)
 
-    def _mapped(self, piece: Json, base: _Mapped) -> Json:
+    def _mapped(self, piece: Json, base: Mapped) -> Json:
         count = self._pages.count(base.start, base.end)
         if count * self._renewed * _PAGE < base.end - base.start and base.path not in self._worn:
             self._pages.keep(base.start, base.end)
             return piece | {"pgoff": base.offset}
         return self._move(piece, base)
 
-    def _move(self, piece: Json, base: _Mapped | None = None) -> Json:
-        """Into the new file: what the old one has, and over it what was written since."""
+    def _move(self, piece: Json, base: Mapped | None = None) -> Json:
+        """Into the new file: what the old one has, and over it what was written since. Or it stays
+        in the image of pages."""
         start, end = piece["start"], piece["end"]
+        if (at := self._image.find(start, end)) is not None:
+            return self._show(piece, Mapped(start, end, self._image.seen_as, at))
         offset = self._store.place(start, end)
         if base is not None:
             send(self._store.descriptor, offset, self._open(base.path), base.offset, end - start)
         else:
             os.posix_fallocate(self._store.descriptor, offset, end - start)
         self._pages.move(start, end, self._store.descriptor, offset)
-        return self._show(piece, _Mapped(start, end, self._store.seen_as, offset))
+        return self._show(piece, Mapped(start, end, self._store.seen_as, offset))
 
-    def _show(self, piece: Json, part: _Mapped) -> Json:
+    def _show(self, piece: Json, part: Mapped) -> Json:
         number = self._files.number(part.path)
         shown = {"shmid": number, "pgoff": part.offset, "flags": _MAP_PRIVATE, "fdflags": 0}
         return piece | shown | {"status": _MAPPED}
 
-    def _parent(self, start: int, end: int) -> _Mapped | None:
+    def _parent(self, start: int, end: int) -> Mapped | None:
         """What the earlier checkpoint had at these addresses, if all of it is one mapping."""
         near = self._near
         while self._next_near < len(near) and near[self._next_near].end <= start:
@@ -302,7 +279,7 @@ class _Rewriting:
         found = near[self._next_near]
         if not found.start <= start < end <= found.end:
             return None
-        return _Mapped(start, end, found.path, found.offset + start - found.start)
+        return Mapped(start, end, found.path, found.offset + start - found.start)
 
     def _open(self, path: str) -> int:
         if path not in self._opened:

@@ -12,6 +12,8 @@ from . import memory, process
 from . import syscalls as sc
 
 STAGING = "/run/staging"
+MEMORY_IMAGES = f"{STAGING}/.images"
+"""Where the nest reaches memory files that were images of pages."""
 NPM_CACHE = "/run/npm"
 """Where `enter` puts the user's npm cache, if there is one; sandboxes do not see it."""
 _WRITABLE = {"work": process.WORK, "tmp": "/tmp", "shm": "/dev/shm"}
@@ -37,7 +39,8 @@ def build(disk: int, *, network: bool) -> tuple[int, int, int]:
     if network:
         sc.mount(RESOLV_CONF, "/etc/resolv.conf", flags=sc.MS_BIND)
     sc.detach("/run")
-    sc.mount("none", memory.FOLDER, flags=sc.MS_REMOUNT | sc.MS_BIND | sc.MS_RDONLY | _PLAIN)
+    for folder in (memory.FOLDER, memory.IMAGES):
+        sc.mount("none", folder, flags=sc.MS_REMOUNT | sc.MS_BIND | sc.MS_RDONLY | _PLAIN)
     options = "newinstance,ptmxmode=0666,mode=620"
     sc.mount("devpts", "/dev/pts", "devpts", sc.MS_NOSUID | sc.MS_NOEXEC, options)
     _new_tree(disk, _WRITABLE)

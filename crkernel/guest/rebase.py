@@ -13,7 +13,8 @@ import shutil
 
 from . import memory, record
 from . import syscalls as sc
-from .mounts import STAGING
+from .mounts import MEMORY_IMAGES, STAGING
+from .places import enlarged
 
 _PAGE = 4096
 
@@ -29,18 +30,21 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
         raise ValueError("the checkpoint is a difference already")
     before = _pages(old)
     taken, size = used()
-    if taken + before > size:
-        raise ValueError("there is no room to make it smaller")
     os.mkdir(new, 0o700)
     try:
-        if not memory.rewrite(old, new, file, file, near and f"{staging}/{near}"):
+        images_as = f"{memory.IMAGES}/{name}."
+        where = near and f"{staging}/{near}"
+        if not memory.rewrite(old, new, file, file, where, images_as, size - taken):
             _unlink(file)
             return before, before
-        paths = filter(memory.is_memory, memory.Files(new).paths.values())
-        names = {memory.name_of(path) for path in paths}
-        record.carry(old, new, memory=record.fingerprints(names))
+        paths = {path for path in memory.Files(new).paths.values() if memory.is_memory(path)}
+        for path in paths:
+            if path.startswith(images_as):
+                _take(old, path.removeprefix(images_as), name)
+        record.carry(old, new, memory=record.fingerprints(map(memory.name_of, paths)))
         sc.exchange(old, new)
     except BaseException:
+        _give_back(staging, name)
         _unlink(file)
         raise
     finally:
@@ -49,8 +53,35 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
     return before, _pages(old)
 
 
+def _take(folder: str, image: str, name: str) -> None:
+    """Make a memory file of an image of pages."""
+    path = f"{MEMORY_IMAGES}/{name}.{image}"
+    if os.path.exists(path):
+        raise ValueError("it has become one already")
+    os.rename(f"{folder}/{image}", path)
+    os.truncate(path, enlarged(os.path.getsize(path)))
+    os.chmod(path, 0o444)
+
+
+def _give_back(staging: str, name: str) -> None:
+    """Undo `_take`, of all images that checkpoint `name` does not need as memory files."""
+    folder, prefix = f"{staging}/{name}", f"{MEMORY_IMAGES}/{name}."
+    found = record.at(folder)
+    needed = {os.path.basename(file) for file in found["memory"]}
+    taken = [path for path in glob.glob(f"{prefix}*.img") if os.path.basename(path) not in needed]
+    for path in taken:
+        image = path.removeprefix(prefix)
+        os.chmod(path, 0o600)
+        os.truncate(path, found["images"][image][0])
+        os.rename(path, f"{folder}/{image}")
+    if taken:
+        with record.opened(folder) as directory:
+            record.write(directory, found | {"images": record.images(directory)})
+
+
 def clear(staging: str, name: str) -> None:
     """Take away what a process left that was ended while it made checkpoint `name` smaller."""
+    _give_back(staging, name)
     needed = record.at(f"{staging}/{name}").get("memory", {})
     for path in (f"{memory.FOLDER}/{name}", *glob.glob(f"{memory.FOLDER}/{name}.*")):
         if os.path.basename(path) not in needed and os.path.exists(path):

@@ -11,7 +11,7 @@ from crkernel.engines import Engine
 from crkernel.errors import DumpRefused, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
-from .test_memory_files import inside, mapped
+from .test_memory_files import BIG, inside, mapped
 
 pytestmark = pytest.mark.real("looks into CRIU's images")
 
@@ -176,8 +176,12 @@ async def test_a_restore_looks_at_a_sample(engine: Engine) -> None:  # noqa: F81
 
 
 async def test_a_checkpoint_is_read_while_the_guest_works(engine: Engine) -> None:  # noqa: F811
-    twin = await mapped(engine, "a")
-    reading = asyncio.create_task(engine.verify("/memory/a"))
-    assert await run(twin, "heap[5][5]") == "5"
+    live = await boot(engine)
+    await run(live, f"globalThis.heap = {BIG}; 0")
+    await live.dump("a")
+    await engine.rebase("a", None)
+    twin = await restored(engine, "a")
+    reading = asyncio.create_task(engine.verify("/memory/images/a.pages-1.img"))
+    assert await run(twin, "heap[5][5]") == "5.5"
     assert not reading.done()
     assert (await reading)[0] is None

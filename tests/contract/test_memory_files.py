@@ -25,6 +25,13 @@ HEAPS = {
     "strings": "Array.from({ length: 800 }, (_, i) => ('x' + i).repeat(30000))",
     "buffers": "Array.from({ length: 1600 }, (_, i) => Buffer.alloc(65536, i))",
 }
+BIG = "Array.from({ length: 320 }, (_, i) => new Float64Array(131072).fill(i + 0.5))"
+SPARSE = """Array.from({ length: 192 }, () => {
+    const pages = new Uint8Array(1048576);
+    for (let i = 0; i < pages.length; i += 8192) pages[i] = 1;
+    return pages;
+})"""
+"""96 MB in runs of one page."""
 DIGEST = """{
     const hash = require("crypto").createHash("sha256");
     for (const x of heap) hash.update(ArrayBuffer.isView(x) ? x : JSON.stringify(x) ?? "-");
@@ -175,6 +182,45 @@ async def test_a_lost_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F
     assert await run(live, "heap[3][0]") == "3.5"
 
 
+async def test_a_lost_image_that_was_a_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(live, f"globalThis.heap = {BIG}; 0")
+    await live.dump("a")
+    await engine.rebase("a", None)
+    inside(engine, "printf x | dd of=$(ls /memory/images/a.*) seek=9999 conv=notrunc status=none")
+    with pytest.raises(RestoreFailed, match=r"memory file images/a\.pages-1\.img is another"):
+        await restored(engine, "a")
+    assert await run(live, "heap[3][0]") == "3.5"
+
+
+async def test_a_long_run_of_pages_stays_where_it_was_dumped(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(live, f"globalThis.heap = {BIG}; 0")
+    digest = await run(live, DIGEST)
+    await live.dump("a")
+    dumped = (await engine.status())["staging used"]
+    await engine.rebase("a", None)
+    assert (await engine.status())["staging used"] < dumped + 32 * MB  # what an idle guest has
+    assert await run(await restored(engine, "a"), DIGEST) == digest
+
+
+async def test_an_image_that_was_taken_in_vain_is_given_back(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await run(live, f"globalThis.heap = {BIG}; 0")
+    digest = await run(live, DIGEST)
+    await live.dump("a")
+    # As far as a rebase comes that is ended between its last two steps.
+    file = "/run/staging/.images/a.pages-1.img"
+    inside(
+        engine, f"mv /run/staging/a/pages-1.img {file}; truncate -s +4G {file}; chmod 444 {file}"
+    )
+    with pytest.raises(EngineError):
+        await engine.rebase("a", None)
+    assert await run(await restored(engine, "a"), DIGEST) == digest
+    await engine.rebase("a", None)
+    assert await run(await restored(engine, "a"), DIGEST) == digest
+
+
 def inside(running: Engine, command: str) -> None:
     """Run a command where the nest runs."""
     nest = str(containers.nest_of(running).pid)
@@ -195,6 +241,9 @@ async def test_guests_reach_no_memory_files(engine: Engine) -> None:  # noqa: F8
         "chmodSync('/memory', 0o777)",
         "writeFileSync('/memory/a', '')",
         "unlinkSync('/memory/a')",
+        "readdirSync('/memory/images')",
+        "readFileSync('/memory/images/a.pages-1.img')",
+        "writeFileSync('/memory/images/a.pages-1.img', '')",
         "chmodSync('/memory/a', 0o666)",
         "truncateSync('/memory/a')",
     ):
@@ -205,7 +254,7 @@ async def test_guests_reach_no_memory_files(engine: Engine) -> None:  # noqa: F8
 async def test_without_room_a_checkpoint_stays_as_it_is() -> None:
     async with started(replace(Limits.default(), staging_size=160 * MB)) as small:
         live = await boot(small)
-        await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
+        await run(live, f"globalThis.heap = {SPARSE}; 0")
         digest = await run(live, DIGEST)
         await live.dump("a")
         with pytest.raises(EngineError, match="room"):
@@ -220,7 +269,7 @@ async def test_a_process_that_is_ended_at_it_leaves_nothing(
 ) -> None:
     live = await boot(engine)
     await live.dump("base")
-    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
+    await run(live, f"globalThis.heap = {SPARSE}; 0")
     digest = await run(live, DIGEST)
     await live.dump("a")
     used = (await engine.status())["staging used"]

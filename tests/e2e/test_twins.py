@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from driver import Kernel
@@ -70,3 +71,20 @@ def _until_swapped(kernel: Kernel) -> int:
 def _swaps(kernel: Kernel) -> int:
     (line,) = [x for x in kernel.ok("%status").shown.splitlines() if "twin swaps" in x]
     return int(line.split()[-1])
+
+
+def test_who_goes_back_at_once_to_a_big_state_gets_a_mapped_guest(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    big = kernel.ok(
+        """globalThis.heap = Array.from({ length: 96 }, (_, i) => new Float64Array(131072).fill(i));
+        0"""
+    ).count
+    kernel.ok("heap = 0")
+    kernel.rewind(big)
+    kernel.ok("heap[95][7] = 1")
+    kernel.ok("%checkpoint")
+    newest = kernel.ok("%status").shown.partition("newest checkpoints")[2].strip().splitlines()[0]
+    held = re.search(r"(\d+)(\.\d)? MB, memory files", newest)
+    assert held is not None, newest
+    assert int(held[1]) < 24
+    assert kernel.value("[...heap[95].slice(6, 9)]") == [95, 1, 95]
