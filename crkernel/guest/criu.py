@@ -125,19 +125,9 @@ class Criu:
             raise CriuError("the guest was ended meanwhile")
         return _times(images)
 
-    def restore(self, images: int, work: int, pipes: Sequence[tuple[int, int]]) -> Restoring:
-        """Begin to bring a dumped tree back: CRIU reads the images, and waits for `finish`.
-
-        `pipes` are (inode when dumped, descriptor that takes its place). `work` takes CRIU's log.
-        """
-        inherited = [
-            (27, protobuf.encode([(1, f"pipe:[{inode}]"), (2, _FIRST_PIPE_FD + i)]))
-            for i, (inode, _) in enumerate(pipes)
-        ]
-        options: list[Field] = [*inherited, *_common(images, work, "restore.log")]
-        worker = _Worker(self._runtime, [fd for _, fd in pipes], _RESTORE_SHIMS)
-        _send(worker.rpc, _RESTORE, options)
-        return Restoring(worker, work)
+    def restore(self, pipes: Sequence[int]) -> Restoring:
+        """Start a process for a restore, with the descriptors that take the places of pipes."""
+        return Restoring(_Worker(self._runtime, pipes, _RESTORE_SHIMS))
 
     def check(self) -> None:
         """Ask CRIU for nothing: it probes the machine and keeps what it finds."""
@@ -158,11 +148,21 @@ class Criu:
 
 
 class Restoring:
-    """A restore that has begun: no process of the tree is there yet."""
+    """A restore: until `finish` no process of the tree is there yet."""
 
-    def __init__(self, worker: _Worker, work: int) -> None:
+    def __init__(self, worker: _Worker) -> None:
         self._worker = worker
+        self._work = -1
+
+    def begin(self, images: int, work: int, pipes: Sequence[int]) -> None:
+        """Have CRIU read the images of a dumped tree, with the inodes that its pipes had, in the
+        order of the descriptors. `work` takes CRIU's log."""
+        inherited = [
+            (27, protobuf.encode([(1, f"pipe:[{inode}]"), (2, _FIRST_PIPE_FD + i)]))
+            for i, inode in enumerate(pipes)
+        ]
         self._work = work
+        _send(self._worker.rpc, _RESTORE, [*inherited, *_common(images, work, "restore.log")])
 
     @property
     def has_ended(self) -> bool:

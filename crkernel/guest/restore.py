@@ -33,12 +33,17 @@ class Restore:
         self._images = _open(staging, name)
         self._pipes = Pipes.make()
         try:
-            self._record = golden.read(name, self._images)
-            self._check()
             process.set_next_pid(_FIRST_PID)  # not that of one of the guest's, however often
-            inodes = self._record["pipes"]
-            pipes = [(inodes[str(number)], fd) for number, fd in self._pipes.theirs.items()]
-            self._criu = criu.restore(self._images, work, pipes)
+            self._criu = criu.restore(list(self._pipes.theirs.values()))
+            try:  # CRIU starts meanwhile
+                self._record = golden.read(name, self._images)
+                self._check()
+                inodes = self._record["pipes"]
+                there = [inodes[str(number)] for number in self._pipes.theirs]
+                self._criu.begin(self._images, work, there)
+            except BaseException:
+                self._criu.end()
+                raise
         except BaseException:
             self._close()
             raise
