@@ -12,7 +12,10 @@ from pathlib import Path
 from bench.table import Table
 from crkernel.errors import CRKernelError
 
-NAMES = ("kernel", "start", "checkpoint", "memory", "undo", "runc", "engines", "output", "peers")
+NAMES = (
+    *("kernel", "start", "checkpoint", "memory", "undo", "runc", "engines", "travel", "output"),
+    "peers",
+)
 """Modules with a function `run(n) -> list[Table]`; n is None for the module's own choice."""
 
 
