@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from crkernel import golden_root
 from crkernel.background import Background
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError, SandboxDied
 from crkernel.outcome import Language
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Status
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError, SandboxDied
 from crkernel.listener import Listener
 from crkernel.outcome import Language, Outcome, add_network_hint, outcome, simple_error

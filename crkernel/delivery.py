@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 
 from crkernel import npm, npm_host
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import NpmFailed, SandboxDied
 from crkernel.guest.process import WORK
 from crkernel.npm import Npm

@@ -13,7 +13,8 @@ from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost
 from crkernel.comms import Comms
 from crkernel.engines.answers import Dump, died
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CheckpointError, EngineError, SandboxDied, UserError
 from crkernel.guest import golden
 from crkernel.outcome import Json

@@ -13,7 +13,8 @@ from crkernel.boot import Boot
 from crkernel.checkpoint import Checkpoint
 from crkernel.comms import Comms
 from crkernel.engines.answers import died
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError, SandboxDied
 from crkernel.listener import Listener
 from crkernel.outcome import Json, Language, limit_hint

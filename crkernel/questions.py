@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 
 from crkernel.background import Background
-from crkernel.engines.base import Sandbox
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import SandboxDied, UserError
 from crkernel.outcome import Json, Sink
 

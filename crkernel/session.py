@@ -19,8 +19,9 @@ from crkernel.background import Background
 from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
 from crkernel.engines.limits import Limits
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
 from crkernel.listener import Listener

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 
 from crkernel.background import Background
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from crkernel.background import Background
-from crkernel.engines.base import Engine, Sandbox
+from crkernel.engines.base import Engine
+from crkernel.engines.sandbox import Sandbox
 from crkernel.past import Past
 from crkernel.present import Present
 

@@ -1,275 +1,22 @@
-"""What the session knows of an engine, whatever it is: `Engine` makes sandboxes, a `Sandbox` speaks
-the wire protocol with its supervisor."""
+"""What the session knows of an engine, whatever it is."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Awaitable,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterable,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Sequence
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from crkernel.engines.answers import Dump, Findings, Restored, died
+from crkernel.engines.answers import Findings, Restored
 from crkernel.engines.limits import Limits
-from crkernel.engines.looks import Looks
-from crkernel.engines.wear import Wear
-from crkernel.errors import EngineUnavailable, from_wire
-from crkernel.guest import processor, wire
-from crkernel.guest.wire import Message, WireError
+from crkernel.engines.sandbox import Sandbox, restored
+from crkernel.errors import EngineUnavailable
+from crkernel.guest import processor
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 18
 ENTRY_POINTS = "crkernel.engines"
-
-
-class Reader(Protocol):
-    """What comes out of a sandbox: an `asyncio.StreamReader` or what is read like one."""
-
-    async def read(self, size: int, /) -> bytes:
-        """Some bytes; none at the end."""
-
-
-async def _no_idea() -> str:
-    return "its sandbox ended"
-
-
-class Sandbox:
-    """The kernel's end of one sandbox.
-
-    `on_event` takes what the guest prints and shows while it lives (an event of the guest with its
-    `body`, the JSON that it was), `on_exit` how it ended, once.
-    Every failure of the other side becomes an error of our tree here. Nothing that comes out of
-    the guest is trusted: what is no valid message ends the sandbox.
-    """
-
-    def __init__(
-        self,
-        reader: Reader,
-        writer: asyncio.StreamWriter,
-        end: Callable[[], Awaitable[None]],
-        why: Callable[[], Awaitable[str]] = _no_idea,
-    ) -> None:
-        """`end` ends it; `why` says what became of it when nothing more comes."""
-        self.on_event: Callable[[Message], None] = lambda _: None
-        self.on_exit: Callable[[Message], None] = lambda _: None
-        self._reader = reader
-        self._writer = writer
-        self._end = end
-        self._why = why
-        self.has_run = False
-        """Whether a cell has run here since the guest came up."""
-        self.wear = Wear()
-        """What its dumps have cost."""
-        self._looks = Looks()
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self._calls: dict[int, asyncio.Future[Message]] = {}
-        self._next_id = 0
-        self._death: Message | None = None
-        self._receiver = asyncio.create_task(self._receive())
-
-    @property
-    def death(self) -> Message | None:
-        """How the guest ended: {"code"}, {"signal"} or {"reason"}; None while it lives."""
-        return self._death
-
-    async def warm(self) -> None:
-        """Do beforehand what the first dump or restore would wait for."""
-        await self._request("warm")
-
-    async def boot(
-        self, command: list[str], environment: dict[str, str], limits: Limits
-    ) -> Message:
-        """Start a guest and return its hello."""
-        rlimits = {
-            "data": limits.memory,
-            "nproc": limits.max_processes,
-            "fsize": limits.file_size,
-            "core": 0,
-        }
-        answer = await self._request(
-            "boot", command=command, environment=environment, limits=rlimits
-        )
-        return dict(answer["hello"])
-
-    async def look(self, op: str, **fields: Any) -> Message:
-        """Ask the guest something that changes nothing; what it has just answered may do, if it
-        rests since. Raises SandboxDied."""
-        known, moves = self._looks.find(op, fields), self._looks.moves
-        if known is not None and await self.rested():
-            return known
-        answer = await self.call(op, look=True, **fields)
-        self._looks.add(op, fields, answer, moves)
-        return answer
-
-    async def call(self, op: str, *, look: bool = False, **fields: Any) -> Message:
-        """Have the guest do something and return its reply. With `look` it only answers a question,
-        and is at rest afterwards if it was before. Raises SandboxDied."""
-        self.has_run = self.has_run or op == "execute"
-        call = {"id": self._next_id + 1, "op": op, **fields}  # the id that the request gets
-        return await self._request("call", look=look, call=call)
-
-    async def rested(self) -> bool:
-        """Whether the guest still is where its newest checkpoint left it."""
-        return bool((await self._request("rested"))["rested"])
-
-    def dump(self, name: str, damaged: Iterable[str] = ()) -> Coroutine[Any, Any, Dump]:
-        """Take a checkpoint under a new name, beginning at once, awaited or not. Raises
-        DumpRefused, also where the guest runs on one of the memory files that are known to be
-        damaged; it runs on either way."""
-        return self._dumped(self._post("dump", name=name, damaged=sorted(damaged)))
-
-    async def _dumped(self, begun: asyncio.Future[Message]) -> Dump:
-        answer = await begun
-        self.wear.add(int(answer["memory"]))
-        return Dump(
-            seconds=float(answer["seconds"]),
-            frozen=float(answer["frozen"]),
-            memory=int(answer["memory"]),
-            files=int(answer["files"]),
-        )
-
-    async def prepare(self, name: str) -> bool:
-        """Do all of a restore that can be done before somebody waits for it, in this sandbox, which
-        has had no guest yet; False if there is no memory for it. Whatever is restored then may be
-        another checkpoint. Raises RestoreFailed; then the sandbox is of no more use."""
-        return bool((await self._request("prepare", name=name))["ready"])
-
-    async def restore(self, name: str, *, twin: bool = False) -> Restored:
-        """Bring a checkpoint to life in this sandbox, which has had no guest yet; returns when the
-        guest has answered. The clock of a `twin` goes on as that of the guest that was dumped.
-        Raises RestoreFailed; then the sandbox is of no more use."""
-        answer = await self._request("restore", name=name, twin=twin)
-        return Restored(dict(answer["hello"]), float(answer["seconds"]))
-
-    async def place(self, files: str, folder: str, leaves: Sequence[str]) -> None:
-        """Put what a courier brought in the place of some of the guest's files. Raises EngineError,
-        and nothing is changed."""
-        await self._request("place", files=files, folder=folder, leaves=leaves)
-
-    async def npm(
-        self, arguments: Sequence[str], checkpoint: str, folder: str, name: str | None
-    ) -> tuple[int, str | None]:
-        """In a courier: run npm on what a checkpoint has in `folder`. How it ended, and the name of
-        the files in staging, of `name`, if they are to be kept and are others than before."""
-        fields = {"checkpoint": checkpoint, "folder": folder, "name": name}
-        answer = await self._request("npm", arguments=arguments, **fields)
-        files = answer["files"]
-        return int(answer["code"]), None if files is None else str(files)
-
-    async def kill_guest(self) -> None:
-        """End the guest at once, unless it has ended; `on_exit` follows."""
-        if self._death is None:
-            await self._request("kill")
-
-    def silence(self) -> None:
-        """Hear nothing more of it: it is about to be ended."""
-        self.on_event = self.on_exit = lambda _: None
-
-    async def end(self) -> None:
-        """End the sandbox with everything in it. Safe to call twice."""
-        self.silence()
-        self._receiver.cancel()
-        self._writer.close()
-        self._fail({"reason": "its sandbox was ended"})
-        await self._end()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
-
-    async def _request(self, op: str, **fields: Any) -> Message:
-        return await self._post(op, **fields)
-
-    def _post(self, op: str, **fields: Any) -> asyncio.Future[Message]:
-        """Send a request; its answer."""
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        if self._death is not None:
-            answer.set_exception(died(self._death))
-            return answer
-        self._next_id += 1
-        number = self._next_id
-        self._waiting[number] = answer
-        if op == "call":  # the guest answers it, unless the supervisor refuses
-            self._calls[number] = answer
-        moves = op != "rested" and fields.get("look") is not True
-        if moves:
-            self._looks.moved()
-        answer.add_done_callback(lambda _: self._forget(number, moves=moves))
-        self._writer.write(wire.pack({"op": op, "id": number, **fields}))
-        return answer
-
-    def _forget(self, number: int, *, moves: bool) -> None:
-        self._waiting.pop(number, None)
-        self._calls.pop(number, None)
-        if moves:
-            self._looks.moved()
-
-    async def _receive(self) -> None:
-        decoder = wire.Decoder()
-        how: Message = {}
-        try:
-            while data := await self._reader.read(_CHUNK):
-                for body in decoder.feed(data):
-                    self._dispatch(body)
-        except (WireError, TypeError, KeyError, ValueError, RecursionError) as error:
-            how = {"reason": f"it sent what is no message: {error}"}
-            self._writer.close()
-        except ConnectionError as error:
-            how = {"reason": f"the connection to its sandbox broke: {error}"}
-        if self._death is None:
-            self._fail(how or {"reason": await self._why()})
-
-    def _dispatch(self, body: wire.Body) -> None:
-        kind = bytes(body[:1])
-        if kind in (wire.EVENT, wire.REPLY):
-            if isinstance(body, bytearray):
-                del body[:1]  # a long one, and this does not copy it
-            else:
-                body = body[1:]
-        message = wire.parse(body)
-        if kind == wire.EVENT:
-            message["body"] = body
-            self._hear(message)
-            return
-        if message.get("event") == "exited":
-            self._fail(message)
-        elif "event" in message:
-            self._hear(message)
-        else:
-            replies = kind == wire.REPLY
-            future = (self._calls if replies else self._waiting).get(message["id"])
-            if future is None or future.done():
-                return
-            if "error" in message and not replies:
-                future.set_exception(from_wire(message["error"]))
-            else:
-                future.set_result(message)
-
-    def _hear(self, event: Message) -> None:
-        try:
-            self.on_event(event)
-        except Exception:  # our listener's bug, or a value that no front end can take
-            log.exception("an event of the guest could not be passed on")
-
-    def _fail(self, how: Message) -> None:
-        if self._death is not None:
-            return
-        self._death = how
-        for future in (*self._calls.values(), *self._waiting.values()):
-            if not future.done():
-                future.set_exception(died(how))
-                future.exception()  # whoever waits gets it; nobody waiting is fine as well
-        self.on_exit(how)
 
 
 class Engine(ABC):
@@ -399,15 +146,6 @@ class Engine(ABC):
     @abstractmethod
     async def close(self) -> None:
         """End all sandboxes; nothing remains."""
-
-
-async def restored(sandbox: Sandbox, name: str) -> Restored:
-    """As `Sandbox.restore`, but that an empty sandbox in which it fails is ended."""
-    try:
-        return await sandbox.restore(name)
-    except BaseException:
-        await sandbox.end()
-        raise
 
 
 def open_engine(name: str, limits: Limits, secret: bytes | None = None) -> Engine:

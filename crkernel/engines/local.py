@@ -16,13 +16,13 @@ from typing import Any
 
 from crkernel import image
 from crkernel.engines import nest_process, outside, stream
-from crkernel.engines.base import Sandbox
 from crkernel.engines.cgroup import Cgroup
 from crkernel.engines.limits import Limits
 from crkernel.engines.local_pool import LocalPool
 from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import EngineError, EngineUnavailable
 from crkernel.guest import golden, golden_store, linger, wire
 from crkernel.guest.greeting import peer

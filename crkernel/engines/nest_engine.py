@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from crkernel import image
 from crkernel.engines.answers import Findings, Restored
-from crkernel.engines.base import Engine, Reader, Sandbox, restored
+from crkernel.engines.base import Engine
 from crkernel.engines.limits import Limits
 from crkernel.engines.pool import Pool
 from crkernel.engines.requests import Json, Requests
+from crkernel.engines.sandbox import Reader, Sandbox, restored
 from crkernel.errors import CRKernelError
 
 _CHUNK = 1 << 20

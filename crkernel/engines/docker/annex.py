@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crkernel.engines.base import Sandbox
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Stream
 from crkernel.engines.limits import Limits
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import DaemonRefused, EngineError
 
 _NETWORKS = "docker_network names one of: docker network ls"

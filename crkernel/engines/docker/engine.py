@@ -11,7 +11,6 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any
 
-from crkernel.engines.base import Sandbox
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Neighbour, courier
 from crkernel.engines.docker.daemon import DOCTOR, Daemon
@@ -21,6 +20,7 @@ from crkernel.engines.docker.uplinks import Uplinks
 from crkernel.engines.limits import Limits
 from crkernel.engines.nest_engine import NestEngine, Transfer
 from crkernel.engines.requests import Json
+from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import golden, linger, processor, wire
 
