@@ -306,6 +306,7 @@ found = {
         *devices,
         "/home/work",
         "/memory",
+        "/memory/images",
         "/proc",
         "/tmp",
     ]

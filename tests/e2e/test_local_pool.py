@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -278,8 +279,11 @@ async def test_nobody_else_is_taken_for_a_nest(
     start_kernel: Callable[..., Kernel], folder: Path
 ) -> None:
     folder.mkdir(0o700)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
-        impostor.bind(str(folder / pool_of(1).name(0)))
+    with (
+        contextlib.chdir(folder),  # an address is at most 107 bytes long
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor,
+    ):
+        impostor.bind(pool_of(1).name(0))
         impostor.listen()
         threading.Thread(target=lambda: impostor.accept()[0].close(), daemon=True).start()
         kernel = start_kernel(ONE)
