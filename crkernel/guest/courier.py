@@ -21,9 +21,9 @@ from typing import Any
 
 from . import golden, mounts, parcel, process, record, seccomp, wire
 from . import syscalls as sc
-from .criu import STAGING_FULL
 from .link import Channel
 from .parcel import NPMS_OWN
+from .refusals import STAGING_FULL
 from .tree import Entry, Tree, essence, read_manifest, write_json
 
 _NPM = ("/usr/local/bin/node", "/usr/local/lib/node_modules/npm/bin/npm-cli.js")

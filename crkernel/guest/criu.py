@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 
 from . import activity, protobuf
 from .protobuf import Field
+from .refusals import why_refused
 
 CRIU = "/usr/sbin/criu"
 _SHIMS = "/usr/lib/crkernel-shims"
@@ -42,12 +42,6 @@ _STOPS = 3
 """How often CRIU is continued that a guest has stopped."""
 _PATIENCE_SECONDS = 120
 """Between two of CRIU's answers: enough to write 100 GB."""
-
-
-STAGING_FULL = (
-    "staging is full (limit staging_size; drop checkpoints with %forget, or shut the kernel down "
-    "and start it with a higher limit)"
-)
 
 
 class CriuError(Exception):
@@ -263,7 +257,7 @@ def _result(
     while True:
         data = _receive(worker.rpc, worker.pid)
         if not data:
-            raise CriuError(_reason(work, log) or "CRIU ended without an answer")
+            raise CriuError(why_refused(work, log) or "CRIU ended without an answer")
         answer = dict(protobuf.decode(data))
         if answer.get(1) != _NOTIFY:
             break
@@ -282,7 +276,7 @@ def _result(
     if failure is not None:
         raise failure
     if not answer.get(2):
-        raise CriuError(_reason(work, log) or "CRIU gave no reason")
+        raise CriuError(why_refused(work, log) or "CRIU gave no reason")
     return answer
 
 
@@ -341,71 +335,3 @@ def _times(images: int) -> DumpTimes:
         entry = dict(protobuf.decode(file.read()[12:]))
     fields = dict(protobuf.decode(bytes(entry[1])))
     return DumpTimes(frozen=int(fields.get(2, 0)), memory=int(fields.get(3, 0)))
-
-
-# What CRIU's log says, and what it means to someone who wrote a notebook.
-_REASONS: tuple[tuple[str, str], ...] = (
-    (r"No space left on device", STAGING_FULL),
-    (
-        r"Can't dump half of stream unix connection|External socket",
-        "a Unix socket is connected to something outside of the guest",
-    ),
-    (
-        r"Can't dump ghost file .* of (\d+) size",
-        "a deleted file that is still open is too big (64 MiB are allowed); close it",
-    ),
-    (
-        r"Can't (bind|connect) inet socket back",
-        "it holds a connection out of the sandbox, which has no network now; "
-        "set %config network = full",
-    ),
-    (
-        r"Can't open mapped",
-        "a program or library that is in use was deleted or replaced; end what uses it",
-    ),
-    (r"has bad size", "a file that is open changed its size meanwhile"),
-    (
-        r"\bpty|\btty|TTY",
-        "a pseudo-terminal is open in a way that CRIU cannot take; end the program that uses it",
-    ),
-    (r"[Ss]eccomp", "a process put itself under a seccomp filter of its own; end it"),
-    (r"io_uring|anon_inode:\[io_uring\]", "a process uses io_uring, which CRIU cannot take"),
-    (
-        r"packet socket|Unsupported.* socket|unsupported family",
-        "a socket is of a kind that CRIU cannot take; close it",
-    ),
-    (
-        r"anon_inode|Unknown (shit|fd)|Unsupported file type|Can't dump file .* of that type",
-        "a descriptor is of a kind that CRIU cannot take; close it",
-    ),
-    (r"Can't lookup mount|mnt_id", "a descriptor lies on a file system that is not the sandbox's"),
-    (r"nested|namespace", "a process made namespaces of its own; end it"),
-    (r"ptrace|PTRACE|[Ss]eize|is traced", "a process is being traced by a debugger; detach it"),
-    (r"in-flight|in flight", "a message is still in flight between sockets; run the next cell"),
-    (r"ENOMEM|Cannot allocate memory", "there is not enough memory"),
-)
-
-
-_HARMLESS = r"RLIMIT_NOFILE|ia32 mmap"
-"""What CRIU calls errors, each time, and goes on."""
-
-
-def _reason(work: int, log: str) -> str:
-    """The first error of a CRIU log, in words where it is a known one, else as CRIU says it."""
-    try:
-        with open(
-            os.open(log, os.O_RDONLY, dir_fd=work), encoding="utf-8", errors="replace"
-        ) as file:
-            lines = [line.strip() for line in file if "Error (" in line]
-    except FileNotFoundError:
-        lines = []
-    lines = [line for line in lines if not re.search(_HARMLESS, line)]
-    if not lines:
-        # Without room for images there is none for a log either.
-        return "" if os.fstatvfs(work).f_bavail else STAGING_FULL
-    lines = [re.sub(r"^\([\d.]+\)\s*(\d+:)?\s*Error \([^)]*\):\s*", "", line) for line in lines]
-    for line in lines:
-        for pattern, words in _REASONS:
-            if re.search(pattern, line):
-                return f"{words} (CRIU: {line})"
-    return f"CRIU: {lines[0]}"

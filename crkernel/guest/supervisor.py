@@ -14,15 +14,17 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from . import activity, golden, integrity, memory, mounts, process, record, seccomp, uplink, wire
 from . import syscalls as sc
 from .clock import Clock
-from .criu import STAGING_FULL, Criu, CriuError
+from .criu import Criu, CriuError
 from .link import Channel
+from .mapped import mapped
 from .process import Guest, GuestEnded
+from .refusals import STAGING_FULL
 from .rest import Rest
 from .restore import Restore
 from .tree import Tree
@@ -30,7 +32,6 @@ from .tree import Tree
 _HELLO_SECONDS = 20.0
 _ANSWER_SECONDS = 2.0
 _WATCHED = (process.WORK, "/tmp")
-_PATH_COLUMN = 73  # of /proc/PID/maps
 
 
 class Refused(Exception):
@@ -182,7 +183,7 @@ class Supervisor:
             if strays := activity.strays((guest.pid, *self._criu.processes)):
                 raise CriuError(f"{', '.join(strays)} left the guest's process tree; end it")
             guest.drain()
-            shared, files = _mappings(self._criu.processes)
+            shared, files = mapped(self._criu.processes)
             snapshot = self._tree.snapshot(name, shared)
             meta.update(files=snapshot.name, added=snapshot.added, leftovers=guest.leftovers())
             meta["memory"] = record.fingerprints(files)
@@ -369,21 +370,6 @@ class Supervisor:
                 self._guest is None or child.si_pid != self._guest.pid
             ):
                 os.waitpid(child.si_pid, 0)
-
-
-def _mappings(but: Iterable[int]) -> tuple[set[int], set[str]]:
-    """Of all processes `but` these: inodes of files that are mapped shared and writable, since a
-    store to a page that is dirty already changes nothing that stat(2) shows; names of memory
-    files."""
-    inodes, files = set(), set()
-    for pid in set(activity.processes()).difference(but):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as maps:
-            for line in maps:
-                if " rw-s " in line and "/memfd:" not in line:  # such as CRIU brings along
-                    inodes.add(int(line.split(None, 5)[4]))
-                elif memory.is_memory(path := line[_PATH_COLUMN:].strip()):
-                    files.add(memory.name_of(path))
-    return inodes, files
 
 
 def _worker(hello: wire.Message) -> int:
