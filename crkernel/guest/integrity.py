@@ -11,6 +11,7 @@ of the files' contents that a checkpoint brought beside them; these are only rea
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -105,10 +106,11 @@ def verify(staging: str, path: str) -> Findings:
 
 
 def _records(staging: str) -> Iterator[tuple[str, wire.Message]]:
-    """Of all checkpoints, by name."""
+    """Of all checkpoints, by name; of one that is made small meanwhile perhaps both forms."""
     for name in os.listdir(staging):
         if os.path.exists(f"{staging}/{name}/{record.NAME}"):
-            yield name, record.at(f"{staging}/{name}")
+            with contextlib.suppress(FileNotFoundError):  # the old form has just gone
+                yield name, record.at(f"{staging}/{name}")
 
 
 def _verify_images(path: str, meta: wire.Message) -> str | None:
@@ -225,9 +227,11 @@ def _sample(descriptor: int, offsets: Iterable[int]) -> int:
 
 
 def _write(path: str, sums: Sums) -> None:
-    with open(f"{path}.new", "w") as file:
+    """Put it under its name only when it is whole; two processes may write the same one at once."""
+    scratch = f"{path}.{os.getpid()}.new"
+    with open(scratch, "w") as file:
         json.dump(sums, file)
-    os.rename(f"{path}.new", path)
+    os.rename(scratch, path)
 
 
 def _read(path: str, directory: int | None = None) -> Sums | None:
