@@ -88,12 +88,14 @@ class Present:
         if not await self.live.rested():
             return False
         twin = await self._restored(self._past.timeline.head, twin=True)
-        with contextlib.suppress(SandboxDied):  # whoever uses it next brings it back
-            if await self.live.rested():
-                self.move_in(twin)
-                return True
-        self._background.start(twin.end())
-        return False
+        try:
+            with contextlib.suppress(SandboxDied):  # whoever uses it next brings it back
+                if await self.live.rested():
+                    self.move_in(twin)
+            return self.live is twin
+        finally:
+            if self.live is not twin:
+                self._background.start(twin.end())
 
     async def _restored(self, key: str, *, twin: bool = False) -> Sandbox:
         """The guest of a checkpoint, next door. Raises CRKernelError."""

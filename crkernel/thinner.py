@@ -27,7 +27,7 @@ _PAUSE_SECONDS = 0.5
 _BIG = 24 << 20
 """Bytes from which on a checkpoint's memory moves into a memory file. A guest that was booted takes
 less when it is idle, and is thinned."""
-SLOW = 64 << 20
+_SLOW = 64 << 20
 """From so many on it takes less time to do that first and to restore it then than to restore it."""
 _SHARE = 4
 _DROPPING = "/"
@@ -142,11 +142,12 @@ class Thinner:
 
     async def rebase(self, name: str) -> bool:
         """Move a checkpoint's memory into a memory file, whatever its size, before all else that
-        waits; whether it is in one."""
+        waits; whether it is in one. What somebody holds stays as it is: who waits here keeps cells
+        waiting, and a transfer lasts as long as its receiver likes."""
         async with self._free:
-            await self._free.wait_for(lambda: self._is_free(name))
+            await self._free.wait_for(lambda: not self._current)
             job = next((job for job in self._jobs if job.name == name), None)
-            if job is None or self._stopped:
+            if job is None or self._stopped or self._held[name]:
                 return self._mapped.get(name) == name
             self._take(job)
         await self._shrink(job, rebase=True, urgent=True)
@@ -154,7 +155,7 @@ class Thinner:
 
     async def hasten(self, name: str) -> None:
         """Have a checkpoint rebased that would take long to be restored as it is."""
-        if any(job.name == name and job.size >= SLOW for job in self._jobs):
+        if any(job.name == name and job.size >= _SLOW for job in self._jobs):
             await self.rebase(name)
 
     async def _work(self) -> None:

@@ -479,6 +479,20 @@ async def test_a_guest_that_dies_while_its_twin_comes_up(play: Played) -> None:
     assert len(play.engine.alive) == 2
 
 
+async def test_a_twin_that_cannot_take_its_place_is_ended(play: Played) -> None:
+    await play.cells(GROW)
+    before = play.live
+    stop = play.engine.stop("restore")
+    twin = await stop.reached
+    play.engine.stop("rested").fail(EngineError("no"))
+    stop.go()
+    await play.rest()
+    assert play.live is before
+    assert twin is not None
+    assert twin.ended
+    assert len(play.engine.alive) == 2
+
+
 @pytest.mark.parametrize("harm", [fail, lose, die])
 async def test_a_twin_that_fails_is_not_missed(
     play: Played, harm: Callable[[Stop, FakeSandbox | None], None]
@@ -545,6 +559,18 @@ async def test_what_travels_stays_as_it_is_meanwhile(play: Played) -> None:
     await play.rest()
     assert "drop c2" in play.engine.log
     assert any(line.startswith("thin c3") for line in play.engine.log)
+
+
+async def test_a_rewind_waits_for_nobody_who_takes_its_time(play: Played) -> None:
+    await play.cells("big = Buffer.alloc(80 << 20); x = 1", "x = 2")
+    stop = play.engine.stop("fetch")
+    stream = play.session.fetch("1")
+    assert await anext(stream)
+    async with asyncio.timeout(1):
+        assert await play.session.rewind("1") == "1"
+    assert await play.value() == "1"
+    stop.go()
+    assert [data async for data in stream]
 
 
 async def test_who_takes_no_more_of_it_lets_go(play: Played) -> None:
