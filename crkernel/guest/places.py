@@ -85,7 +85,7 @@ class Image:
         self._runs = runs
         self._starts = [run.start for run in runs]
         self.copied = pages.before - shown
-        """Bytes that are not mapped from it."""
+        """Bytes that are not mapped from it, but for those at the ends of runs."""
         self.seen_as = f"{prefix}{pages.image}"
         self.size = enlarged(pages.before)
 

@@ -98,10 +98,11 @@ def used() -> tuple[int, int]:
 
 
 def share_room() -> None:
-    """Two mounts, one budget: staging gets what memory files leave of it."""
-    _, (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
+    """Two mounts, one budget: staging gets what memory files leave of it. It keeps what it takes
+    already, for less is refused, and a rebase may copy a little more than it can tell before."""
+    (in_staging, _), (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
     flags = sc.MS_REMOUNT | sc.MS_NOSUID | sc.MS_NODEV
-    sc.mount("none", STAGING, flags=flags, data=f"size={max(_PAGE, size - in_files)}")
+    sc.mount("none", STAGING, flags=flags, data=f"size={max(_PAGE, size - in_files, in_staging)}")
 
 
 def _fill(mount: str) -> tuple[int, int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from crkernel.engines import Engine
+from crkernel.engines import Engine, Limits
 from crkernel.errors import EngineError, RestoreFailed
 
-from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
-from .test_memory_files import HEAP, mapped
+from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
+from .test_memory_files import HEAP, inside, mapped
 
 pytestmark = pytest.mark.real("looks into staging")
 
@@ -123,3 +125,14 @@ async def test_what_there_are_differences_to_is_shared(engine: Engine) -> None: 
     left = await engine.costs(["a", "base"])
     assert list(left) == ["a"]
     assert left["a"][1:3] == [pytest.approx(whole, rel=0.01), 0]  # which nobody else needs
+
+
+async def test_what_takes_more_than_its_budget_can_be_dropped() -> None:
+    async with started(replace(Limits.default(), staging_size=96 * MB)) as small:
+        live = await boot(small)
+        await live.dump("a")
+        await live.dump("b")
+        inside(small, "fallocate -l 90M /memory/other")
+        assert await small.drop(["b"]) > 0
+        assert await _used(small) > 96
+        assert await run(await restored(small, "a"), "1 + 1") == "2"
