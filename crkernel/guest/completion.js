@@ -14,6 +14,7 @@ const KEYWORDS = ('abstract async await break case catch class const continue de
   + 'this throw true try type typeof undefined var void while with yield').split(' ');
 const DECLARING = ['let', 'const', 'var', 'class', 'interface', 'enum', 'namespace'];
 const IMPORT_META = ['dirname', 'filename', 'resolve', 'url'];
+const UNAVAILABLE = 'node:trace_events'; // in a worker, where this runs
 const NOTHING = [];
 
 const compare = (a, b) => (a < b ? -1 : Number(a > b));
@@ -103,7 +104,7 @@ async function exportsOf(probe, name, prefix) {
   const id = isBuiltin ? `node:${name.replace(/^node:/, '')}` : name;
   const rows = await probe('exports', id, prefix);
   if (rows) return rows.filter(([text]) => IDENTIFIER.test(text)).map((row) => entry(row));
-  return isBuiltin ? plain(Object.keys(require(id)), 'property') : NOTHING;
+  return isBuiltin && id !== UNAVAILABLE ? plain(Object.keys(require(id)), 'property') : NOTHING;
 }
 
 /** What can stand in the string whose token is the last: a key, a module or a path. */

@@ -200,8 +200,8 @@ class _Dock:
             if meta["base"] in self._differences:
                 raise ValueError("a checkpoint is the difference to a difference")
             self._differences.add(folder)
-            with record.opened(f"{self._path(meta['base'])}.new") as base:
-                meta["base_images"] = record.images(base)
+            with record.opened(f"{self._path(meta['base'])}.new") as directory:
+                meta["base_images"] = record.images(directory)
             os.symlink(f"../{meta['base']}", f"{path}/parent")
         integrity.seal(path)
         with record.opened(path) as directory:

@@ -243,6 +243,12 @@ def test_names_to_import_are_exports_of_the_module(documented: Guest, code: str,
     assert reply["start"] <= cursor == reply["end"]
 
 
+def test_a_module_that_cannot_be_looked_into_offers_nothing(documented: Guest) -> None:
+    code = "import { | } from 'trace_events'"
+    reply = documented.call("complete", code=code.replace("|", ""), cursor=code.index("|"))
+    assert reply["matches"] == []
+
+
 def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
     guest = Guest(find_node(), tmp_path)
     source = "function twice(x) { return 2 * x }"
