@@ -132,13 +132,18 @@ class Criu:
 
     @contextmanager
     def _worker(self) -> Iterator[_Worker]:
-        """The waiting process if it will do, else a new one; `tidy` ends it."""
+        """The waiting process if it will do, else a new one; `tidy` ends it. One that fails is
+        ended at once: it may still hold the guest, and write images that are taken away."""
         worker, self._ready = self._ready, None
         if worker is None or worker.has_ended:
             worker = _Worker(self._runtime)
         self._used = worker
-        with _unbroken():
-            yield worker
+        try:
+            with _unbroken():
+                yield worker
+        except BaseException:
+            self.tidy()
+            raise
 
 
 class Restoring:
