@@ -203,6 +203,7 @@ class Supervisor:
             record.write(images, meta)
         except (CriuError, OSError, wire.WireError) as error:
             shutil.rmtree(name, dir_fd=self._staging)
+            self._tree.take_back(name)
             # The session knows of this state, and would gain nothing by a second try. CRIU may have
             # let go of the guest in the middle of anything, so its threads settle first.
             self._rest.begin_soon()

@@ -51,6 +51,8 @@ class Tree:
         self._staging = staging
         self._known: dict[str, tuple[Signature, Entry]] = {}
         self._latest: str | None = None
+        self._before: tuple[dict[str, tuple[Signature, Entry]], str | None] = {}, None
+        """The two as they were before the newest snapshot."""
 
     def snapshot(self, name: str, always: Collection[int] = ()) -> Snapshot:
         """Take one under `name`, or give the newest again if nothing changed since.
@@ -59,11 +61,17 @@ class Tree:
         """
         try:
             return self._snapshot(name, always)
-        except OSError:  # staging is full: give back what this one took of it
-            for left in os.listdir(self._staging):
-                if left.startswith(f"{name}."):
-                    os.unlink(left, dir_fd=self._staging)
+        except OSError:  # staging is full
+            self.take_back(name)
             raise
+
+    def take_back(self, name: str) -> None:
+        """Leave nothing of a snapshot that nobody will need, if there is any: of the newest one."""
+        if self._latest == f"{name}.tree":
+            self._known, self._latest = self._before
+        for left in os.listdir(self._staging):
+            if left.startswith(f"{name}."):
+                os.unlink(left, dir_fd=self._staging)
 
     def _snapshot(self, name: str, always: Collection[int]) -> Snapshot:
         known: dict[str, tuple[Signature, Entry]] = {}
@@ -87,6 +95,7 @@ class Tree:
                 links.setdefault(status.st_ino, path)
         if changed or known.keys() != self._known.keys():
             write_json(self._staging, f"{name}.tree", {p: e for p, (_, e) in known.items()})
+            self._before = self._known, self._latest
             self._known, self._latest = known, f"{name}.tree"
         assert self._latest is not None
         return Snapshot(self._latest, added)

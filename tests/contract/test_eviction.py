@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crkernel.engines import Engine, Limits
-from crkernel.errors import EngineError, RestoreFailed
+from crkernel.errors import DumpRefused, EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
 from .test_memory_files import HEAP, inside, mapped
@@ -16,6 +16,14 @@ pytestmark = pytest.mark.real("looks into staging")
 
 MB = 1 << 20
 FILE = "require('fs').writeFileSync('/tmp/big', Buffer.alloc(40e6, 3)); 0"
+
+GHOST = """{
+    const { openSync, unlinkSync, writeSync } = require("fs");
+    globalThis.ghost = openSync("/tmp/ghost", "w");
+    unlinkSync("/tmp/ghost");
+    writeSync(ghost, Buffer.alloc(70 << 20));
+}"""
+"""With it CRIU refuses."""
 
 
 async def _used(engine: Engine) -> float:  # noqa: F811
@@ -125,6 +133,20 @@ async def test_what_there_are_differences_to_is_shared(engine: Engine) -> None: 
     left = await engine.costs(["a", "base"])
     assert list(left) == ["a"]
     assert left["a"][1:3] == [pytest.approx(whole, rel=0.01), 0]  # which nobody else needs
+
+
+async def test_a_refused_checkpoint_leaves_nothing(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("a")
+    await run(live, f"{FILE}; {GHOST}")
+    before = await _used(engine)
+    with pytest.raises(DumpRefused, match="64 MiB"):
+        await live.dump("b")
+    assert await _used(engine) == pytest.approx(before, abs=1)
+    await run(live, "require('fs').closeSync(ghost)")
+    await live.dump("c")
+    code = "require('fs').readFileSync('/tmp/big')[39999999]"
+    assert await run(await restored(engine, "c"), code) == "3"
 
 
 async def test_what_takes_more_than_its_budget_can_be_dropped() -> None:

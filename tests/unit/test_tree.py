@@ -115,6 +115,25 @@ def test_older_snapshots_stay_what_they_were(places: list[Place]) -> None:
     assert {p.name: p.read_text() for p in there.files.iterdir()} == {"f": "old"}
 
 
+def test_what_was_taken_back_was_never_taken(places: list[Place]) -> None:
+    here, there = places
+    (here.files / "old").write_text("old")
+    here.tree.snapshot("one")
+    before = listing(here.staging)
+    (here.files / "new").write_text("new")
+    here.tree.snapshot("two")
+    here.tree.take_back("two")
+    here.tree.take_back("two")
+    assert listing(here.staging) == before
+    (here.files / "newer").write_text("newer")
+    taken = here.tree.snapshot("three")
+    there.tree.become(taken.name)
+    assert listing(there.files) == listing(here.files)
+    here.tree.snapshot("four")  # nothing changed: it is the one before
+    here.tree.take_back("four")
+    assert here.tree.snapshot("five").name == taken.name
+
+
 def test_a_restored_tree_goes_on_from_there(places: list[Place]) -> None:
     here, there = places
     (here.files / "f").write_text("old")
