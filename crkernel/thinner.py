@@ -150,7 +150,8 @@ class Thinner:
             if job is None or self._stopped or self._held[name]:
                 return self._mapped.get(name) == name
             self._take(job)
-        await self._shrink(job, rebase=True, urgent=True)
+        shrinking = self._shrink(job, rebase=True, urgent=True)
+        await asyncio.shield(self._background.start(shrinking))  # the nest would go on without us
         return self._mapped.get(name) == name
 
     async def hasten(self, name: str) -> None:

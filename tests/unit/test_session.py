@@ -573,6 +573,20 @@ async def test_a_rewind_waits_for_nobody_who_takes_its_time(play: Played) -> Non
     assert [data async for data in stream]
 
 
+async def test_what_nobody_waits_for_any_more_is_still_under_way(play: Played) -> None:
+    await play.cells("big = Buffer.alloc(80 << 20); x = 1", "x = 2")
+    stop = play.engine.stop("rebase")
+    going = work(play.session.rewind("1"))
+    await stop.reached
+    going.cancel()
+    going = work(play.session.rewind("1"))
+    await asyncio.sleep(1)
+    assert not any("restore" in sandbox.seen for sandbox in play.engine.alive)
+    stop.go()
+    assert await going == "1"
+    assert await play.value() == "1"
+
+
 async def test_who_takes_no_more_of_it_lets_go(play: Played) -> None:
     await play.cells("x = 1", "x = 2")
     stream = play.session.fetch("1")
