@@ -163,9 +163,13 @@ def _folder() -> Iterator[int]:
     """A descriptor of it, by which it is locked; it is made if need be. Raises OSError,
     EngineUnavailable."""
     path = outside.pool_folder()
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"{path} is no folder where nests can be kept: {error.strerror}"
+        raise EngineUnavailable(message, hint=f"see whose it is, and remove it: {path}") from error
     try:
         found = os.fstat(folder)
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:

@@ -35,10 +35,11 @@ def nameserver() -> str:
 
 def pool_folder() -> Path:
     """Where nests that wait for kernels of this user have their names: a folder of the session's,
-    where there is one. It need not be there."""
+    where there is one (after `su` it may be somebody else's). It need not be there."""
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
-    if runtime.is_absolute() and runtime.is_dir():
-        return runtime / "crkernel"
+    with suppress(OSError):
+        if runtime.is_absolute() and runtime.stat().st_uid == os.geteuid():
+            return runtime / "crkernel"
     return Path(os.environ.get("TMPDIR") or "/tmp") / f"crkernel-{os.geteuid()}"
 
 
