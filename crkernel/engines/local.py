@@ -90,6 +90,7 @@ class LocalEngine(NestEngine):
                 self._beginning = "warm: a nest had waited"
                 return True
         except (EngineUnavailable, OSError) as error:
+            self._disconnect()  # it may have ended after its hello
             log.warning("the pool is of no use: %s", error)
         return False
 

@@ -48,7 +48,7 @@ class WaitingNest(Nest):
     def await_kernel(self, seconds: float) -> bool:
         """Whether one has come within so many seconds. An image that goes ends the wait."""
         deadline = time.monotonic() + seconds
-        self._listener.listen(1)
+        self._listener.listen()  # who finds no room takes this for one that has ended
         with self._listener:
             while self._link is None and os.path.exists(_RECORD):
                 left = deadline - time.monotonic()

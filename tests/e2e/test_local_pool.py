@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ from click.testing import CliRunner
 from driver import SECONDS, Kernel
 
 from crkernel import cli, doctor, golden_root, image
-from crkernel.engines import Limits, local_pool
+from crkernel.engines import Limits, local, local_pool
 from crkernel.engines.local import LocalEngine
 from crkernel.engines.local_pool import LocalPool
 from crkernel.engines.pool import Waiting
@@ -153,6 +154,37 @@ async def test_of_two_kernels_that_come_at_once_one_gets_it() -> None:
         await (await engine.sandbox()).warm()
     await asyncio.gather(*(engine.close() for engine in engines))
     assert not lives(nest)
+
+
+async def test_who_only_looks_does_not_take_a_busy_one_for_dead(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    nest = await put()
+    monkeypatch.setattr(local_pool, "_STILLBORN", 0.0)
+    nest.suspend()
+    for _ in range(8):
+        await pool_of(0).sweep()
+    assert len(list(folder.iterdir())) == 1
+    nest.resume()
+    assert [one.id for one in waiting()] == [str(nest.pid)]
+
+
+async def test_one_that_ends_after_its_hello_is_not_listened_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nest = await put()
+    calls = []
+    listen = LocalEngine._on_answer
+    monkeypatch.setattr(LocalEngine, "_on_answer", lambda self: (calls.append(1), listen(self)))
+    monkeypatch.setattr(local, "Heirloom", Mock(side_effect=ProcessLookupError))
+    engine = LocalEngine(Limits.default())
+    engine.pool = 1
+    await engine.start()
+    assert (await engine.status())["start"] == COLD
+    wait_until(lambda: not lives(nest))
+    await asyncio.sleep(0.2)
+    assert len(calls) < 10
+    await engine.close()
 
 
 async def test_of_many_threads_one_gets_it() -> None:
