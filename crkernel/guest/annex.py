@@ -48,8 +48,9 @@ def enter() -> None:
     request["open"] = os.access(request["brings"], os.R_OK | os.W_OK)
     sc.enter(process, sc.CLONE_NEWUSER)
     sc.unshare(sc.CLONE_NEWNS)  # one in which it may clone mounts
-    os.dup2(sc.clone_tree(request["brings"]), _BROUGHT_FD)
+    brought = sc.clone_tree(request["brings"])
     sc.enter(process, sc.CLONE_NEWNS)
+    os.dup2(brought, _BROUGHT_FD)  # which may have been the number of `process`
     os.closerange(_BROUGHT_FD + 1, 1 << 16)
     command = ["python3", "-I", "-S", "-c", _START, json.dumps(request)]
     os.execve("/usr/bin/python3", command, {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})

@@ -3,9 +3,8 @@
 Started by an engine as `python3 enter.py CONFIG DESCRIPTOR` with the nest's control socket, or as
 the main process of a container without one, it makes a user and a mount namespace, takes the image
 as its root and becomes `nest`; or, for a kernel that is to come, `waiting_nest`, and then outlives
-whoever started it. Nothing of
-the host stays in reach but a few device nodes and a view of /proc that the sandboxes' own needs
-to be allowed (and that each sandbox takes down).
+whoever started it. Nothing of the host stays in reach but a few device nodes and a view of /proc
+that the sandboxes' own needs to be allowed (and that each sandbox takes down).
 
 On a host where this runs as root it becomes an unprivileged user first, so that the guest's user
 id 0 is never the host's: /proc/sys trusts that one without asking for a capability.
@@ -13,6 +12,7 @@ id 0 is never the host's: /proc/sys trusts that one without asking for a capabil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -88,10 +88,21 @@ def main() -> None:
         failure = {"failed": step, "reason": str(error)}
         with socket.socket(fileno=CONTROL_FD) as control:
             if in_container:
-                os.write(gate.Arrival(control).writer, wire.pack(failure))
+                _tell(control, failure, config["patience"])
             elif not waits:
                 control.send(json.dumps(failure).encode())
         sys.exit(1)
+
+
+def _tell(listener: socket.socket, failure: dict[str, str], patience: float) -> None:
+    """The kernel, if it comes in time; the gate of its first sandbox may be faster."""
+    listener.settimeout(patience)
+    with contextlib.suppress(OSError):
+        while True:
+            arrival = gate.Arrival(listener)
+            os.write(arrival.writer, wire.pack(failure))
+            if arrival.greeting["link"] == "kernel":
+                return
 
 
 def _wait_for(nest: int) -> int:
