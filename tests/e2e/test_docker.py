@@ -207,6 +207,7 @@ def test_a_restart_keeps_the_past(docker_kernel: Kernel) -> None:
     kernel.rewind("r1.1")
     assert kernel.ok("x").text == "'before'"
     assert container_of(kernel).id == container
+    assert "the nest of before the restart" in kernel.ok("%status").shown
 
 
 def test_the_guest_is_confined(docker_kernel: Kernel) -> None:

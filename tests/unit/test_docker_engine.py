@@ -29,7 +29,7 @@ from crkernel.engines.docker import archive, build, checks, container, images
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
-from crkernel.guest import wire
+from crkernel.guest import enter, gate, wire
 
 VERSION = {"ApiVersion": "1.41", "Version": "20.10.24", "Arch": "amd64"}
 INFO = {"KernelVersion": "6.1.0-13-amd64", "SecurityOptions": ["name=seccomp,profile=default"]}
@@ -369,11 +369,52 @@ async def test_a_stream_may_be_cut_anywhere() -> None:
         assert found in ([], [1])
 
 
+async def test_a_program_that_docker_cannot_start_is_told_in_dockers_words() -> None:
+    said = b"OCI runtime exec failed: exec failed: no space"
+    async with stream_of(block(1, said[:9]) + block(1, said[9:] + b"\r\n")) as stream:
+        with pytest.raises(EngineError) as caught:
+            await Frames(stream).next()
+    assert caught.value.message == f"Docker refused: {said.decode()}"
+    assert caught.value.hint == "run: crkernel doctor --engine docker"
+
+
+async def test_what_is_no_frame_breaks_a_stream() -> None:
+    async with stream_of(block(1, wire.pack({"n": 1}) + b"OCI runtime")) as stream:
+        with pytest.raises(EngineError, match="the stream into the container broke: a frame"):
+            await Frames(stream).next()
+
+
 async def test_a_refused_stream_says_why() -> None:
     answer = b'HTTP/1.1 409 Conflict\r\nContent-Length: 26\r\n\r\n{"message":"it is paused"}'
     async with stream_of(answer) as stream:
         with pytest.raises(EngineError, match="Docker refused: it is paused"):
             await stream.upgrade(b"POST / HTTP/1.1\r\n\r\n")
+
+
+def knock(**greeting: str) -> tuple[socket.socket, int]:
+    """As a gate does; it, and what comes out of its stream."""
+    gate_end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gate_end.connect(gate.ADDRESS)
+    reader, writer = os.pipe()
+    with Path(os.devnull).open() as null:
+        socket.send_fds(gate_end, [json.dumps(greeting).encode()], [null.fileno(), writer])
+    os.close(writer)
+    return gate_end, reader
+
+
+def test_a_nest_that_cannot_be_tells_the_kernel_whichever_gate_is_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "ADDRESS", f"\0crkernel-test-{os.getpid()}".encode())
+    failure = {"failed": "build the mounts", "reason": "Permission denied"}
+    with gate.listen() as listener:
+        gates = [knock(link="sandbox", ticket="t"), knock(link="kernel")]
+        enter._tell(listener, failure, 10.0)
+        for connection, reader in gates:
+            assert os.read(reader, 1000) == wire.pack(failure)
+            os.close(reader)
+            connection.close()
+        enter._tell(listener, failure, 0.01)  # nobody comes, and it ends
 
 
 # -- what the daemon is given -------------------------------------------------------------------

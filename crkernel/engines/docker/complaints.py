@@ -6,6 +6,7 @@ import re
 
 from crkernel.errors import EngineUnavailable
 
+DOCTOR = "run: crkernel doctor --engine docker"
 _CERTIFICATES = (
     "DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, a folder with the daemon's ca.pem and your cert.pem "
     "and key.pem"

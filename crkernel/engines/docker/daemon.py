@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from crkernel.engines.docker.complaints import unreachable
+from crkernel.engines.docker.complaints import DOCTOR, unreachable
 from crkernel.engines.docker.stream import Stream
 from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
 
@@ -36,7 +36,6 @@ _TIMEOUT = 60.0
 _LAST_SECONDS = 3.0
 _PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
-DOCTOR = "run: crkernel doctor --engine docker"
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,11 @@ class Daemon:
         )
         try:
             stream = await self._open()
-            await stream.upgrade(head.encode() + body)
+            try:
+                await stream.upgrade(head.encode() + body)
+            except BaseException:
+                stream.writer.close()
+                raise
         except (OSError, ValueError, EOFError) as error:
             raise EngineError(f"the daemon at {self.endpoint.url} hung up: {error}") from error
         return stream

@@ -13,7 +13,8 @@ from typing import Any
 
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Neighbour, courier
-from crkernel.engines.docker.daemon import DOCTOR, Daemon
+from crkernel.engines.docker.complaints import DOCTOR
+from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.pool import DockerPool
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.engines.docker.uplinks import Uplinks
@@ -136,9 +137,11 @@ class DockerEngine(NestEngine):
             return None
         left, _, state = str(hello.get("state", "")).partition("\n")
         if state and left == image:
+            self._beginning = "the nest of before the restart"
             return state.encode()
         if state:
             log.warning("the sandbox image is a new one: the past of before the restart is gone")
+        await self._stop_listening()  # or its end would be taken for that of the next
         await self._remove()
         return None
 
@@ -172,16 +175,10 @@ class DockerEngine(NestEngine):
         """Wait until the nest is ready, then listen to it."""
         frames = Frames(stream)
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                hello = await frames.next() or {}
-        except (TimeoutError, OSError, wire.WireError) as error:
+            hello = await _ready(frames)
+        except BaseException:
             stream.writer.close()
-            raise EngineUnavailable(f"the nest did not start: {error!r}", hint=DOCTOR) from error
-        if hello.get("ready") != wire.PROTOCOL:
-            stream.writer.close()
-            failed = "failed" in hello
-            reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
-            raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=DOCTOR)
+            raise
         self._lost = ""
         self._stream = stream
         self._nest_pid = int(hello["pid"])
@@ -195,7 +192,7 @@ class DockerEngine(NestEngine):
     async def _listen(self, frames: Frames) -> None:
         """Pass on what the nest answers, until it ends; then find out why it did."""
         assert self._daemon is not None
-        with contextlib.suppress(OSError, wire.WireError):
+        with contextlib.suppress(EngineError):
             while (message := await frames.next()) is not None:
                 self._nest.deliver(message)
         self._lost = await self._daemon.post_mortem(self._container)
@@ -324,9 +321,7 @@ class DockerEngine(NestEngine):
 
     async def _why(self) -> str:
         """Why a stream has ended: with the nest, which answers no more then, or alone."""
-        return (
-            "its sandbox ended" if await self._nest_lives() else self._lost or "its sandbox ended"
-        )
+        return ("" if await self._nest_lives() else self._lost) or "its sandbox ended"
 
     async def _nest_lives(self) -> bool:
         with contextlib.suppress(EngineError, TimeoutError):
@@ -391,3 +386,16 @@ class DockerEngine(NestEngine):
             "staging used": int(answer["used"]),
             "staging size": int(answer["size"]),
         }
+
+
+async def _ready(frames: Frames) -> wire.Message:
+    """What a nest that is ready says first. Raises EngineError."""
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            hello = await frames.next() or {}
+    except TimeoutError as error:
+        raise EngineUnavailable("the nest does not come up", hint=DOCTOR) from error
+    if hello.get("ready") == wire.PROTOCOL:
+        return hello
+    reason = f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
+    raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=DOCTOR)

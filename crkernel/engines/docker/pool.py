@@ -11,6 +11,7 @@ from functools import partial
 
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.stream import Frames
 from crkernel.engines.limits import Limits
 from crkernel.engines.pool import PATIENCE, Pool, Waiting
 from crkernel.engines.requests import Json
@@ -44,12 +45,12 @@ async def waiting(daemon: Daemon, label: str = _LABEL) -> list[Waiting]:
 async def dismiss(daemon: Daemon, one: Waiting) -> bool:
     """Take it, as a kernel does, and let it go: one that a kernel was faster to take stays.
     Whether it has ended."""
-    with contextlib.suppress(EngineError, OSError, TimeoutError):
+    with contextlib.suppress(EngineError, TimeoutError):
         async with asyncio.timeout(_DISMISSAL_SECONDS):
             greeting = json.dumps({"link": "kernel"})
             stream = await daemon.run(one.id, [*container.GATE, greeting])
-            taken = await stream.read(1)
-            stream.writer.close()
+            with contextlib.closing(stream.writer):
+                taken = await Frames(stream).next()
             if taken:
                 await daemon.find("wait", one.id, condition="removed")
                 return True

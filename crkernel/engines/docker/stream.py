@@ -8,6 +8,7 @@ import json
 import logging
 import struct
 
+from crkernel.engines.docker.complaints import DOCTOR
 from crkernel.errors import EngineError
 from crkernel.guest import wire
 
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 _HEADER = struct.Struct(">BxxxI")
 _STDERR = 2
 _CHUNK = 1 << 16
+_BLANK = 0x20
+"""No frame is so long that it begins with a character."""
 
 
 class Stream:
@@ -38,11 +41,10 @@ class Stream:
         if status in (101, 200):
             return
         text = (await self._reader.read(_CHUNK)).decode(errors="replace")
-        self.writer.close()
         start = text.find("{")
         if start >= 0:
             text = json.loads(text[start : text.rindex("}") + 1]).get("message", text)
-        raise EngineError(f"Docker refused: {text.strip()}")
+        raise EngineError(f"Docker refused: {text.strip()}", hint=DOCTOR)
 
     async def read(self, size: int) -> bytes:
         """Some bytes of stdout; none at its end. What comes on stderr goes to the log."""
@@ -68,12 +70,26 @@ class Frames:
         self._stream = stream
         self._decoder = wire.Decoder()
         self._bodies: list[wire.Body] = []
+        self._begun = False
 
     async def next(self) -> wire.Message | None:
-        """The next message; None at the end. Raises WireError, OSError."""
-        while not self._bodies:
-            data = await self._stream.read(_CHUNK)
-            if not data:
-                return None
-            self._bodies = self._decoder.feed(data)
-        return wire.parse(self._bodies.pop(0))
+        """The next message; None at the end. Raises EngineError, with Docker's words where it has
+        started no program that could say something."""
+        try:
+            while not self._bodies:
+                data = await self._stream.read(_CHUNK)
+                if not data:
+                    return None
+                if not self._begun and data[0] >= _BLANK:
+                    raise EngineError(f"Docker refused: {await self._words(data)}", hint=DOCTOR)
+                self._begun = True
+                self._bodies = self._decoder.feed(data)
+            return wire.parse(self._bodies.pop(0))
+        except (OSError, wire.WireError) as error:
+            raise EngineError(f"the stream into the container broke: {error}") from error
+
+    async def _words(self, said: bytes) -> str:
+        """All that Docker says, which then hangs up."""
+        while len(said) < _CHUNK and (more := await self._stream.read(_CHUNK)):
+            said += more
+        return said.decode(errors="replace").strip()

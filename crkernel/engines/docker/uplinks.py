@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from crkernel.engines.docker import container
 from crkernel.engines.docker.annex import Annex, Neighbour
+from crkernel.engines.docker.complaints import DOCTOR
 from crkernel.engines.docker.stream import Frames
 from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import wire
@@ -85,20 +86,21 @@ class Uplinks:
             async with asyncio.timeout(_START_SECONDS):
                 said = await frames.next()
             if said is None:
-                raise EngineError(f"no guest can have a network: {await annex.why()}")
+                raise EngineError(f"no guest can have a network: {await annex.why()}", hint=DOCTOR)
             if "ready" not in said:
                 raise _no_network("keeps closed to users its")
         except BaseException as error:
             await annex.end()
             if isinstance(error, TimeoutError):
-                raise EngineError("the container for a network does not come up") from error
+                slow = "the container for a network does not come up"
+                raise EngineError(slow, hint=DOCTOR) from error
             raise
         return annex, frames
 
     async def _listen(self, annex: Annex, frames: Frames) -> None:
         """It says nothing more but by its end."""
         began = time.monotonic()
-        with contextlib.suppress(OSError, wire.WireError):
+        with contextlib.suppress(EngineError):
             await frames.next()
         why = await annex.why()
         await annex.end()
