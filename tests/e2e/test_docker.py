@@ -24,7 +24,9 @@ from registry import Registry
 
 from crkernel.doctor import examine
 from crkernel.engines.docker import checks, container, images
-from crkernel.errors import EngineUnavailable
+from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.stream import Frames
+from crkernel.errors import EngineError, EngineUnavailable
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -178,6 +180,15 @@ def test_a_cut_stream_ends_its_sandbox_alone(docker_kernel: Kernel) -> None:
     assert "(checkpoint 1) is restored" in failed.error
     assert kernel.ok("x").text == "1"
     assert container_of(kernel).id == container.id
+
+
+async def test_what_docker_says_of_a_program_that_it_cannot_start(docker_kernel: Kernel) -> None:
+    docker_kernel.ok("1")
+    stream = await (await Daemon.connect()).run(container_of(docker_kernel).id, ["/no-such"])
+    with pytest.raises(EngineError, match=r"Docker refused: .*no such file") as caught:
+        await Frames(stream).next()
+    stream.writer.close()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_killed_kernel_takes_its_container_along(start_kernel: Callable[..., Kernel]) -> None:
