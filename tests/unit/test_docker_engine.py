@@ -25,7 +25,7 @@ import pytest
 from crkernel import image
 from crkernel.doctor import examine
 from crkernel.engines import Limits
-from crkernel.engines.docker import archive, build, checks, container, images
+from crkernel.engines.docker import archive, build, checks, container, images, pool
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
@@ -224,6 +224,17 @@ def test_no_image(
     assert isinstance(error, ImageMissing)
     assert words in error.message
     assert error.hint == "run: crkernel image build --engine docker"
+
+
+def test_a_container_that_is_being_removed_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"Id": "abc", "Names": None, "Image": "crkernel:tag", "Created": 1}
+    waits = found | {"Names": ["/crkernel-pool-x-0"]}
+    with daemon_saying(
+        tmp_path, monkeypatch, {"/version": VERSION, "/containers/json": [found, waits]}
+    ):
+        assert [one.name for one in asyncio.run(pool.listed())] == ["crkernel-pool-x-0"]
 
 
 def test_an_unknown_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ async def _made(daemon: Daemon, labels: list[str], status: str | None = None) ->
     return [
         Waiting(
             str(found["Id"]),
-            str(found["Names"][0]).lstrip("/"),
+            str((found["Names"] or [""])[0]).lstrip("/"),  # one that is being removed has none
             str(found["Image"]),
             time.time() - float(found["Created"]),
         )
