@@ -442,6 +442,7 @@ def test_a_guest_that_stops_itself_is_ended_by_the_second_interrupt(fresh_kernel
 def test_output_without_end_can_be_interrupted(fresh_kernel: Kernel) -> None:
     kernel = fresh_kernel
     running = kernel.submit("require('node:child_process').execSync('yes', { stdio: 'inherit' })")
+    kernel.messages_until(running, "stream", "y")
     threading.Event().wait(0.7)
     kernel.interrupt()
     assert kernel.finish(running).status == "error"
