@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -276,8 +277,9 @@ async def test_a_source_that_fails(
 async def test_no_room(engine: Engine, limits: Limits) -> None:  # noqa: F811
     await mapped(engine, "a")
     async with started(replace(limits, staging_size=32 * MB)) as small:
-        with pytest.raises(NoSpace, match="staging_size"):
-            await small.push(engine.fetch(["a"]))
+        async with contextlib.aclosing(engine.fetch(["a"])) as stream:
+            with pytest.raises(NoSpace, match="staging_size"):
+                await small.push(stream)
         assert await used(small) < MB
 
 
