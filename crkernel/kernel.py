@@ -52,6 +52,7 @@ class CRKernel(Settings, Kernel):
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = self._on_comm
         self._running: Any = None  # the execute_request under way
+        self._at_work: set[asyncio.Task[Any] | None] = set()  # on messages of the shell channel
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -269,10 +270,15 @@ class CRKernel(Settings, Kernel):
         assert self.session is not None
         idents, frames = self.session.feed_identities(msg, copy=False)
         header = bytes(frames[1])  # type: ignore[arg-type]  # a zmq.Frame has a buffer
-        if any(kind in header for kind in _LOOKUPS):
-            await self._look_up(idents, frames)
-        else:
-            await super().shell_main(subshell_id, msg)
+        task = asyncio.current_task()
+        self._at_work.add(task)  # or the collector takes it, with a stream that only it waits for
+        try:
+            if any(kind in header for kind in _LOOKUPS):
+                await self._look_up(idents, frames)
+            else:
+                await super().shell_main(subshell_id, msg)
+        finally:
+            self._at_work.discard(task)
 
     async def _look_up(self, idents: list[bytes], frames: list[Any]) -> None:
         assert self.session is not None
