@@ -104,7 +104,7 @@ class Kernel:
             runs[message["header"]["msg_id"]] = Run()
         ends = ("reply",) if quiet else ("reply", "idle")
         waiting = {(key, end) for key in runs for end in ends}
-        while waiting or self._poller.poll(1e3 * quiet):
+        while waiting or self._poller.poll(int(1e3 * quiet)):
             for socket, message in self._messages(_PATIENCE_MS):
                 now = 1e3 * (time.perf_counter() - begin)
                 key = message["parent_header"].get("msg_id")

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -91,16 +92,19 @@ def _cells(table: Table, both: list[Kernel], n: int) -> None:
         kernel.run("const basket = { tea: 1, milk: 2 }")
     cells = count()
 
+    def again(kernel: Kernel, code: str) -> float:
+        return kernel.complete(code).reply
+
     def after_a_cell(kernel: Kernel, code: str) -> float:
         kernel.run(f"const seen{next(cells)} = 1")
         time.sleep(0.1)
-        return kernel.complete(code).reply
+        return again(kernel, code)
 
     for what, code in _COMPLETIONS.items():
-        fresh = turns(n, lambda kernel, code=code: after_a_cell(kernel, code))
-        _add(table, f"completion of {what}, the first after a cell", fresh)
-        again = turns(3 * n, lambda kernel, code=code: kernel.complete(code).reply)
-        _add(table, f"completion of {what}, the same again", again)
+        values = turns(n, partial(after_a_cell, code=code))
+        _add(table, f"completion of {what}, the first after a cell", values)
+        values = turns(3 * n, partial(again, code=code))
+        _add(table, f"completion of {what}, the same again", values)
 
 
 def _add(table: Table, what: str, values: Values) -> None:

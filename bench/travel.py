@@ -112,7 +112,7 @@ async def _program(engine: Engine, code: str) -> AsyncIterator[tuple[Any, asynci
     ours, theirs = socket.socketpair()
     with theirs:
         program = await asyncio.create_subprocess_exec(
-            "python3", *words, stdin=theirs, stdout=theirs
+            "python3", *words, stdin=theirs.fileno(), stdout=theirs.fileno()
         )
     reader, writer = await asyncio.open_connection(sock=ours, limit=_MB)
     yield reader, writer

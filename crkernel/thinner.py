@@ -27,7 +27,7 @@ _PAUSE_SECONDS = 0.5
 _BIG = 24 << 20
 """Bytes from which on a checkpoint's memory moves into a memory file. A guest that was booted takes
 less when it is idle, and is thinned."""
-_SLOW = 64 << 20
+SLOW = 64 << 20
 """From so many on it takes less time to do that first and to restore it then than to restore it."""
 _SHARE = 4
 _DROPPING = "/"
@@ -156,7 +156,7 @@ class Thinner:
 
     async def hasten(self, name: str) -> None:
         """Have a checkpoint rebased that would take long to be restored as it is."""
-        if any(job.name == name and job.size >= _SLOW for job in self._jobs):
+        if any(job.name == name and job.size >= SLOW for job in self._jobs):
             await self.rebase(name)
 
     async def _work(self) -> None:
