@@ -31,6 +31,11 @@ class Restored:
     hello: Message
     seconds: float
 
+    @classmethod
+    def of(cls, answer: Message) -> Restored:
+        """As a supervisor tells it."""
+        return cls(dict(answer["hello"]), float(answer["seconds"]))
+
 
 class Findings(NamedTuple):
     """What reading a checkpoint or a memory file through has shown: what is damaged, in words; what

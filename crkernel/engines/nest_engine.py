@@ -62,7 +62,7 @@ class NestEngine(Engine):
         if (guest := answer.get("guest")) is None:
             return sandbox, await restored(sandbox, name)
         self._beginning = "warm: a nest with a guest had waited"
-        return sandbox, Restored(dict(guest["hello"]), float(guest["seconds"]))
+        return sandbox, Restored.of(guest)
 
     def _wanted(self) -> Json | None:
         """With what kernels like this one will ask for their first sandbox."""

@@ -138,7 +138,7 @@ class Sandbox:
         guest has answered. The clock of a `twin` goes on as that of the guest that was dumped.
         Raises RestoreFailed; then the sandbox is of no more use."""
         answer = await self._request("restore", name=name, twin=twin)
-        return Restored(dict(answer["hello"]), float(answer["seconds"]))
+        return Restored.of(answer)
 
     async def place(self, files: str, folder: str, leaves: Sequence[str]) -> None:
         """Put what a courier brought in the place of some of the guest's files. Raises EngineError,
