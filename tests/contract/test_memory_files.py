@@ -39,13 +39,18 @@ DIGEST = """{
 }"""
 
 
-async def mapped(engine: Engine, name: str) -> Sandbox:  # noqa: F811
-    """A guest with 64 MB in the memory file of a checkpoint."""
+async def rebased(engine: Engine, heap: str, name: str = "a") -> Sandbox:  # noqa: F811
+    """A guest that lives on, after a checkpoint whose memory is in a memory file."""
     live = await boot(engine)
-    await run(live, HEAP)
+    await run(live, heap)
     await live.dump(name)
     await engine.rebase(name, None)
-    await live.end()
+    return live
+
+
+async def mapped(engine: Engine, name: str) -> Sandbox:  # noqa: F811
+    """A guest with 64 MB in the memory file of a checkpoint."""
+    await (await rebased(engine, HEAP, name)).end()
     return await restored(engine, name)
 
 
@@ -71,10 +76,7 @@ async def test_a_rebased_checkpoint_is_mapped_and_whole(
 
 
 async def test_what_was_written_since_moves_on(engine: Engine) -> None:  # noqa: F811
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {HEAPS['buffers']}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    await rebased(engine, f"globalThis.heap = {HEAPS['buffers']}; 0")
     twin = await restored(engine, "a")
     await run(
         twin, "for (const x of heap.slice(0, 800)) x.fill(7); heap.push(Buffer.alloc(9e6, 8)); 0"
@@ -110,10 +112,7 @@ async def test_a_file_of_which_little_is_shown_is_left(engine: Engine) -> None: 
 async def test_a_guest_that_was_not_replaced_shares_its_parents_file(
     engine: Engine,  # noqa: F811
 ) -> None:
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    live = await rebased(engine, f"globalThis.heap = {HEAPS['arrays']}; 0")
     used = (await engine.status())["staging used"]
     await run(live, "heap[3][5] = -1; heap[50].fill(0); 0")
     digest = await run(live, DIGEST)
@@ -126,10 +125,7 @@ async def test_a_guest_that_was_not_replaced_shares_its_parents_file(
 async def test_small_checkpoints_after_a_rebased_one_are_thinned(
     engine: Engine,  # noqa: F811
 ) -> None:
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    await rebased(engine, f"globalThis.heap = {HEAPS['arrays']}; 0")
     twin = await restored(engine, "a")
     for step in range(3):
         await run(twin, f"heap[{step}][0] = 99; 0")
@@ -169,10 +165,7 @@ async def test_children_of_the_same_program_are_rebased_others_left_alone(
 
 
 async def test_a_lost_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F811
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    live = await rebased(engine, f"globalThis.heap = {HEAPS['arrays']}; 0")
     inside(engine, "cp /memory/a /memory/b; mv -f /memory/b /memory/a")
     with pytest.raises(RestoreFailed, match="memory file"):
         await restored(engine, "a")
@@ -183,10 +176,7 @@ async def test_a_lost_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F
 
 
 async def test_a_lost_image_that_was_a_memory_file_is_noticed(engine: Engine) -> None:  # noqa: F811
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {BIG}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    live = await rebased(engine, f"globalThis.heap = {BIG}; 0")
     inside(engine, "printf x | dd of=$(ls /memory/images/a.*) seek=9999 conv=notrunc status=none")
     with pytest.raises(RestoreFailed, match=r"memory file images/a\.pages-1\.img is another"):
         await restored(engine, "a")
@@ -231,10 +221,7 @@ def inside(running: Engine, command: str) -> None:
 
 
 async def test_guests_reach_no_memory_files(engine: Engine) -> None:  # noqa: F811
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    live = await rebased(engine, f"globalThis.heap = {HEAPS['arrays']}; 0")
     for attempt in (
         "readFileSync('/memory/a')",
         "readdirSync('/memory')",
@@ -288,10 +275,7 @@ async def test_a_process_that_is_ended_at_it_leaves_nothing(
 
 async def test_one_budget(engine: Engine) -> None:  # noqa: F811
     size = (await engine.status())["staging size"]
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {HEAPS['arrays']}; 0")
-    await live.dump("a")
-    await engine.rebase("a", None)
+    await rebased(engine, f"globalThis.heap = {HEAPS['arrays']}; 0")
     status = await engine.status()
     assert status["staging size"] == size
     assert 96 * MB < status["staging used"] < 160 * MB
