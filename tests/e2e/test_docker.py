@@ -54,6 +54,28 @@ def test_time_travel(docker_kernel: Kernel) -> None:
     assert "container" in kernel.ok("%status").shown
 
 
+_COLLECTOR = """
+import gc, threading, time
+def collect():
+    while True:
+        gc.collect()
+        time.sleep(0.005)
+threading.Thread(target=collect, daemon=True).start()
+"""
+
+
+def test_whoever_waits_for_a_stream_is_not_collected(
+    start_kernel: Callable[..., Kernel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio knows tasks and the readers of streams weakly."""
+    (tmp_path / "sitecustomize.py").write_text(_COLLECTOR)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    kernel = start_kernel()
+    for _ in range(5):
+        kernel.ok("%reset")
+    assert kernel.value("1 + 1") == 2
+
+
 def is_ordinary(container: Any) -> bool:
     """Whether it has no right that any container has not, and only so much of the machine."""
     host = container.attrs["HostConfig"]
