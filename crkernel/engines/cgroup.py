@@ -32,8 +32,9 @@ class Cgroup:
     @classmethod
     def around(cls, pid: int, limits: Limits) -> Cgroup | None:
         """Put a process and its descendants, also those to come, into a new one; None where it
-        cannot be. One that has waited in a pool has some, at rest."""
-        for parent in _parents():
+        cannot be, and then they are where this process is. One that has waited in a pool has some,
+        at rest."""
+        for here, parent in _places():
             if not set(_read(parent / "cgroup.subtree_control").split()) >= _NEEDED:
                 continue
             _sweep(parent)
@@ -43,10 +44,10 @@ class Cgroup:
                 memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
                 (path / "memory.max").write_text(str(memory))
                 (path / "pids.max").write_text(str(_SANDBOXES * limits.max_processes))
-                for process in _family(pid):
-                    (path / "cgroup.procs").write_text(str(process))
+                _move(pid, path)
             except OSError:  # not ours to use after all
                 with contextlib.suppress(OSError):
+                    _move(pid, here)  # or who is in already would stay in a group of nobody's
                     path.rmdir()
                 continue
             return cls(path)
@@ -75,8 +76,8 @@ class Cgroup:
             self.path.rmdir()
 
 
-def _parents() -> Iterator[Path]:
-    """Groups where one could be made: beside our own, or in it where that is the top."""
+def _places() -> Iterator[tuple[Path, Path]]:
+    """Our own group, and one where others could be made: beside it, or in it if that is the top."""
     own = [line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line[:3] == "0::"]
     for line in _read(Path("/proc/self/mountinfo")).splitlines():
         fields, _, rest = line.partition(" - ")
@@ -85,8 +86,16 @@ def _parents() -> Iterator[Path]:
             top = Path(mount_point)
             here = top / own[0].removeprefix(root.rstrip("/")).lstrip("/")
             if here != top:
-                yield here.parent
-            yield here
+                yield here, here.parent
+            yield here, here
+
+
+def _move(pid: int, group: Path) -> None:
+    """A process and its descendants. What one forks once it is there is there, too; so its children
+    are looked for after it has been moved."""
+    for process in _family(pid):
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            (group / "cgroup.procs").write_text(str(process))
 
 
 def _family(pid: int) -> Iterator[int]:
