@@ -32,7 +32,7 @@ async def status(
             "max_processes": limits.max_processes,
             "file_size": f"{limits.file_size // unit} MiB",
             "disk_size": f"{limits.disk_size // unit} MiB",
-            "network": engine.network,
+            "network": ", last lost: ".join(filter(None, (engine.network, engine.network_lost))),
         },
         "timeline": {
             "head": past.timeline.head,

@@ -36,6 +36,8 @@ class Engine(ABC):
         """What guests reach outside of their sandbox, for sandboxes to come: one of `networks`."""
         self.tell: Callable[[str], None] = log.warning
         """Takes, in words for the user, what has happened to sandboxes that live on."""
+        self.network_lost = ""
+        """How guests lost their way to the network last, for %status."""
         self.secret = secret
         """What this kernel shares with the one that is started in its place at a restart."""
 

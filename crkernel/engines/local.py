@@ -49,7 +49,6 @@ class LocalEngine(NestEngine):
         self._spoiled: set[str] = set()
         self._golden: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         self._cgroup: Cgroup | None = None
-        self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
 
     async def start(self) -> bytes | None:
         """Start the nest or take over the one that waits, unless there is one already."""
@@ -187,7 +186,7 @@ class LocalEngine(NestEngine):
                 await self._nest.ask("end", pid=pid)
 
         reader, writer = await stream.opened(ours)
-        sandbox = Sandbox(reader, writer, end)
+        sandbox = Sandbox(reader, writer, end, pid=pid)
         self._sandboxes.add(sandbox)
         return sandbox, answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Sequence
@@ -20,6 +21,9 @@ from crkernel.errors import CRKernelError
 
 _CHUNK = 1 << 20
 _LAST_SECONDS = 3.0
+ANOTHER_WAY = "it has another one, connections out of it are reset"
+
+log = logging.getLogger(__name__)
 
 
 class Transfer(NamedTuple):
@@ -36,6 +40,8 @@ class NestEngine(Engine):
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
         super().__init__(limits, secret)
         self._nest = Requests()
+        self._nest.on_news = self._on_unlinked
+        self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
         self._pool: Pool | None = None
         self._filling: asyncio.Task[None] | None = None
         self._root: str | None = None  # the golden root that kernels like this one start from
@@ -79,6 +85,22 @@ class NestEngine(Engine):
         if self._pool is not None and self._filling is not None:
             self._pool.end()
             await asyncio.wait([self._filling], timeout=_LAST_SECONDS)
+
+    # -- the way to the network
+
+    def _on_unlinked(self, said: Json) -> None:
+        """What a sandbox has its network by ended before it, and has a successor unless it had just
+        come up. Where no cell has run nobody has a connection to lose."""
+        again, at_work = said["again"], {one.pid for one in self._sandboxes if one.has_run}
+        then = ANOTHER_WAY if again else "%reset makes another"
+        if again and said["unlinked"] not in at_work:
+            log.info("the way to the network of a sandbox was lost: %s; %s", said["why"], then)
+        else:
+            self._lose_network(said["why"], then)
+
+    def _lose_network(self, why: str, then: str) -> None:
+        self.network_lost = f"{why}; {then}"
+        self.tell(f"the guest's way to the network was lost: {self.network_lost}")
 
     # -- checkpoints
 

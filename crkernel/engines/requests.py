@@ -21,6 +21,8 @@ class Requests:
         self._gone = EngineError("the nest is gone", hint="restart the kernel")
         self._answers: dict[int, asyncio.Future[Json]] = {}
         self._next_id = 0
+        self.on_news: Callable[[Json], None] = lambda _: None
+        """Takes what the nest says without being asked."""
 
     def connect(self, send: Send) -> None:
         """There is a nest: `send` takes requests to it, with descriptors; it may raise OSError."""
@@ -57,7 +59,10 @@ class Requests:
         return message
 
     def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
-        """An answer has come; its descriptors are in it as `descriptors`."""
+        """An answer has come; its descriptors are in it as `descriptors`. Or news have."""
+        if "id" not in message:
+            self.on_news(message)
+            return
         future = self._answers.get(message["id"])
         if future is not None and not future.done():
             future.set_result(message | {"descriptors": descriptors or []})

@@ -47,14 +47,17 @@ class Sandbox:
         writer: asyncio.StreamWriter,
         end: Callable[[], Awaitable[None]],
         why: Callable[[], Awaitable[str]] = _no_idea,
+        pid: int = 0,
     ) -> None:
-        """`end` ends it; `why` says what became of it when nothing more comes."""
+        """`end` ends it; `why` says what became of it when nothing more comes; `pid` is its PID 1
+        as its nest sees it."""
         self.on_event: Callable[[Message], None] = lambda _: None
         self.on_exit: Callable[[Message], None] = lambda _: None
         self._reader = reader
         self._writer = writer
         self._end = end
         self._why = why
+        self.pid = pid
         self.has_run = False
         """Whether a cell has run here since the guest came up."""
         self.wear = Wear()

@@ -10,7 +10,7 @@ takes along, and `work` one of
                bytes of npm's settings come on stdin, before what is a courier's link 2
     uplinks    `brings` the device that they need. On stdin come frames with the `pid` of a sandbox,
                which gets an uplink for as long as it lives; on stdout one says `ready`, or else
-               `closed` if the device is
+               `closed` if the device is, and of each uplink that ends before that it is `unlinked`
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 if __package__:
@@ -99,26 +98,47 @@ def _uplinks(request: Json) -> None:
     nameserver = resolver.nameserver(request["files"]["resolv.conf"])
     write_all(1, wire.pack({"ready": wire.PROTOCOL}))
     decoder, poll = wire.Decoder(), select.poll()
-    links: dict[int, int] = {}  # a descriptor of a sandbox's PID 1 -> process id of its uplink
+    decoder, poll, children = wire.Decoder(), select.poll(), _ends_of_children()
+    links = uplink.Uplinks(_fork)
+    sandboxes: dict[int, int] = {}  # process ids of their PID 1, by descriptors of them
     poll.register(0, select.POLLIN)
+    poll.register(children, select.POLLIN)
     while True:
         for descriptor, _ in poll.poll():
-            if descriptor in links:  # its sandbox has ended
+            if descriptor in sandboxes:
                 poll.unregister(descriptor)
                 os.close(descriptor)
-                link = links.pop(descriptor)
-                os.kill(link, signal.SIGKILL)
-                os.waitpid(link, 0)
+                links.end(sandboxes.pop(descriptor))
                 continue
-            data = os.read(0, _CHUNK)
+            data = os.read(descriptor, _CHUNK)
+            if descriptor == children:
+                for said in filter(None, (links.ended(*ended) for ended in _reaped())):
+                    write_all(1, wire.pack(said))
+                continue
             if not data:
                 return
             for body in decoder.feed(data):
                 pid = int(wire.parse(body)["pid"])
                 with contextlib.suppress(ProcessLookupError):  # it has ended before it was linked
                     sandbox = os.pidfd_open(pid)
-                    links[sandbox] = _fork(partial(uplink.run, pid, nameserver))
+                    sandboxes[sandbox] = pid
+                    links.start(pid, nameserver)
                     poll.register(sandbox, select.POLLIN)
+
+
+def _ends_of_children() -> int:
+    """A descriptor that can be read whenever a child has ended."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
+def _reaped() -> Iterator[tuple[int, int]]:
+    """Children that have ended, and their wait status."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            yield ended
 
 
 def _fork(work: Callable[[], None]) -> int:

@@ -95,7 +95,7 @@ class Nest:
     def __init__(self, link: SocketLink | GateLink | None) -> None:
         self._link = link
         self._sandboxes: set[int] = set()  # process ids
-        self._uplinks: dict[int, int] = {}  # of a sandbox and of what gives it a network
+        self._uplinks = uplink.Uplinks(partial(self.fork, namespaces=0))
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
         self._working: dict[int, Json] = {}  # process id of a child of ours -> what it was asked
         self._warm: Warm | None = None  # a sandbox with a guest that waits for the kernel
@@ -119,7 +119,7 @@ class Nest:
         False if none comes: then nobody needs this nest any more."""
         sc.die_with_parent(0)
         for pid in self._sandboxes:
-            self._unlink(pid)
+            self._uplinks.end(pid)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._sandboxes.clear()
@@ -232,7 +232,7 @@ class Nest:
 
     def link_up(self, pid: int, nameserver: str) -> None:
         """Give a sandbox its way to the network, on which questions for names are sent there."""
-        self._uplinks[pid] = self.fork(partial(uplink.run, pid, nameserver), 0)
+        self._uplinks.start(pid, nameserver)
 
     def warm_up(self, request: Json) -> None:
         """Make the sandbox for which this request will come, and have a guest in it. If that cannot
@@ -268,15 +268,10 @@ class Nest:
             return {}
         finally:
             self._sandboxes.discard(pid)
-            self._unlink(pid)
+            self._uplinks.end(pid)
         os.kill(pid, signal.SIGKILL)
         self._ending[pid] = request
         return None
-
-    def _unlink(self, pid: int) -> None:
-        """End what gives a sandbox its network, unless it has ended."""
-        if (link := self._uplinks.pop(pid, 0)) in self._ending:
-            os.kill(link, signal.SIGKILL)
 
     def _reap(self) -> None:
         """Answer for the ended that somebody waits for; a sandbox that nobody does is left as a
@@ -294,6 +289,8 @@ class Nest:
                 self.answer({"id": work["id"], "error": failure})
             elif request >= 0:
                 self.answer({"id": request})
+            elif (news := self._uplinks.ended(pid, status)) and self._link is not None:
+                self.answer(news)
 
     def fork(self, work: Callable[[], None], namespaces: int = _NAMESPACES) -> int:
         """Do it in a child that never returns from here: PID 1 of new namespaces, a sandbox or a

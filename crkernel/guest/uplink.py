@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from . import seccomp
 from . import syscalls as sc
@@ -27,7 +32,56 @@ _TCP = {
     "tcp_rto_max_ms": "1000",  # since Linux 6.15
 }
 _START_SECONDS = 5.0
+_FLEETING_SECONDS = 2.0  # one that ended so soon has no successor: that would do no better
 _TICK_SECONDS = 0.005
+
+
+class Uplinks:
+    """Of sandboxes, one each from `start` to `end`; what ends before is replaced."""
+
+    def __init__(self, fork: Callable[[Callable[[], None]], int]) -> None:
+        """`fork` has something done by a child of ours; its process id."""
+        self._fork = fork
+        self._links: dict[int, tuple[int, str, float]] = {}  # by their process ids
+
+    def start(self, sandbox: int, nameserver: str) -> None:
+        """Connect the sandbox with this PID 1; its questions for names are sent there."""
+        link = self._fork(partial(run, sandbox, nameserver))
+        self._links[link] = sandbox, nameserver, time.monotonic()
+
+    def end(self, sandbox: int) -> None:
+        """Disconnect it. Who has waited for a child of ours has told `ended` so."""
+        for link in [link for link, (of, *_) in self._links.items() if of == sandbox]:
+            del self._links[link]
+            os.kill(link, signal.SIGKILL)
+
+    def ended(self, link: int, status: int) -> dict[str, Any] | None:
+        """A child of ours has ended with this wait status; what there is to tell of it."""
+        if link not in self._links:
+            return None
+        sandbox, nameserver, began = self._links.pop(link)
+        if not _lives(sandbox):  # they end with the network that they are the way to
+            return None
+        again = time.monotonic() - began > _FLEETING_SECONDS
+        if again:
+            self.start(sandbox, nameserver)
+        code = os.waitstatus_to_exitcode(status)
+        how = (
+            f"pasta ended with status {code}" if code >= 0 else f"pasta was ended by signal {-code}"
+        )
+        return {"unlinked": sandbox, "why": how, "again": again}
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has not ended, be it waited for or not."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        return not select.select([process], [], [], 0)[0]
+    finally:
+        os.close(process)
 
 
 def run(pid: int, nameserver: str) -> None:

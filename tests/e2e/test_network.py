@@ -292,6 +292,35 @@ def _uplinks(kernel: Kernel) -> list[int]:
     return found
 
 
+def test_a_lost_way_out_is_replaced_and_told(full: Kernel, server: Server) -> None:
+    held = full.ok("globalThis.x = 1;" + connect(server))
+    assert "lost" not in full.ok("%status").shown
+    assert eventually(lambda: len(_uplinks(full)) == 2, 10)  # the present, and the spare
+    time.sleep(3)  # one that ends at once is not replaced
+    for pid in _uplinks(full):
+        os.kill(pid, signal.SIGKILL)
+    full.messages_until(held, "stream", "way to the network was lost: pasta was ended by signal 9")
+    assert eventually(lambda: len(_uplinks(full)) == 2, 10)
+    assert full.value(get(server)) == "hello"
+    full.ok("sock.write('there?'); 0")
+    assert full.until("failed") == "ECONNRESET"
+    assert "full, last lost: pasta was ended by signal 9" in full.ok("%status").shown
+    full.rewind(held.count)  # into a spare that has lost its own
+    assert full.value(get(server)) == "hello"
+
+
+def test_one_that_ends_at_once_is_not_replaced_but_told(full: Kernel, server: Server) -> None:
+    full.ok("%reset")
+    deadline = time.monotonic() + 10
+    while not (result := full.ok("1")).stderr and time.monotonic() < deadline:
+        for pid in _uplinks(full):
+            os.kill(pid, signal.SIGKILL)
+    assert "; %reset makes another" in result.stderr
+    full.fails(f"await {get(server)}")
+    full.ok("%reset")
+    assert full.value(get(server)) == "hello"
+
+
 def test_nothing_of_it_outlives_a_sandbox_or_the_kernel(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path / "kernel.log", "--CRKernel.network=full")
     try:

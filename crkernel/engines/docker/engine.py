@@ -53,7 +53,6 @@ class DockerEngine(NestEngine):
         self._token = secrets.token_hex(8)  # what all our gates say
         self._parking: asyncio.Future[tuple[str, Stream]] | None = None
         self._uplinks: Uplinks | None = None  # of the sandboxes of this nest
-        self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
         self._chores: set[asyncio.Task[Any]] = set()
 
     # -- life
@@ -186,7 +185,9 @@ class DockerEngine(NestEngine):
         self._machine = list(hello["machine"])
         self._nest.connect(lambda request, _: stream.writer.write(wire.pack(request)))
         self._listener = asyncio.create_task(self._listen(frames))
-        self._uplinks = Uplinks(self._beside(), self._nest_lives, lambda text: self.tell(text))
+        self._uplinks = Uplinks(
+            self._beside(), self._nest_lives, self._on_unlinked, self._lose_network
+        )
         return hello
 
     async def _listen(self, frames: Frames) -> None:
@@ -288,7 +289,7 @@ class DockerEngine(NestEngine):
             with contextlib.suppress(EngineError):  # the nest is gone, and with it the sandbox
                 await self._nest.ask("end", pid=pid)
 
-        sandbox = Sandbox(stream, stream.writer, end, self._why)
+        sandbox = Sandbox(stream, stream.writer, end, self._why, pid)
         self._sandboxes.add(sandbox)
         return sandbox, answer
 

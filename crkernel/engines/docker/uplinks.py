@@ -11,6 +11,8 @@ from crkernel.engines.docker import container
 from crkernel.engines.docker.annex import Annex, Neighbour
 from crkernel.engines.docker.complaints import DOCTOR
 from crkernel.engines.docker.stream import Frames
+from crkernel.engines.nest_engine import ANOTHER_WAY
+from crkernel.engines.requests import Json
 from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
 from crkernel.guest import wire
 
@@ -20,18 +22,21 @@ _FLEETING_SECONDS = 2.0  # an annex that was lost so soon has no successor by it
 
 
 class Uplinks:
-    """Of the sandboxes beside one nest. When their annex is lost another one takes over: `tell` is
-    told, in words for the user, unless the nest is gone too, which `nest_lives` knows."""
+    """Of the sandboxes beside one nest. `on_unlinked` takes what the annex says of one. When their
+    annex is lost another one takes over: `on_lost` is told why and what then, in words for the
+    user, unless the nest is gone too, which `nest_lives` knows."""
 
     def __init__(
         self,
         beside: Neighbour,
         nest_lives: Callable[[], Awaitable[bool]],
-        tell: Callable[[str], None],
+        on_unlinked: Callable[[Json], None],
+        on_lost: Callable[[str, str], None],
     ) -> None:
         self._beside = beside
         self._nest_lives = nest_lives
-        self._tell = tell
+        self._on_unlinked = on_unlinked
+        self._on_lost = on_lost
         self._pids: set[int] = set()  # PID 1 of each sandbox that has one
         self._starting = asyncio.Lock()
         self._annex: Annex | None = None
@@ -98,26 +103,26 @@ class Uplinks:
         return annex, frames
 
     async def _listen(self, annex: Annex, frames: Frames) -> None:
-        """It says nothing more but by its end."""
+        """Pass on what it says, until its end."""
         began = time.monotonic()
         with contextlib.suppress(EngineError):
-            await frames.next()
+            while (said := await frames.next()) is not None:
+                self._on_unlinked(said)
         why = await annex.why()
         await annex.end()
         self._annex = None
         if not await self._nest_lives():
             return  # which others tell
-        lost = f"the guest's way to the network was lost: {why}"
         if time.monotonic() - began < _FLEETING_SECONDS:
-            self._tell(f"{lost}; %reset makes another")
+            self._on_lost(why, "%reset makes another")
             return
         try:
             await self.start()
         except EngineError as error:
             remedy = f" ({error.hint})" if error.hint else ""
-            self._tell(f"{lost}; there is no other: {error}{remedy}")
+            self._on_lost(why, f"there is no other: {error}{remedy}")
         else:
-            self._tell(f"{lost}; it has another one, connections out of it are reset")
+            self._on_lost(why, ANOTHER_WAY)
 
 
 def _no_network(why: str) -> EngineUnavailable:
