@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import containers
 import pytest
 
 from crkernel.engines import Engine, Sandbox
@@ -168,23 +166,3 @@ async def test_buffers_that_shrink_and_grow_read_as_zeros(engine: Engine) -> Non
         bytes.fill(5); found"""
     for _ in range(2):
         assert await run(twin, again) == "[ true, -1 ]"
-
-
-@pytest.mark.parametrize("heap", ["0", HEAP], ids=["arrays", "objects"])
-async def test_clones_share_their_memory(engine: Engine, heap: str) -> None:  # noqa: F811
-    live = await boot(engine)
-    await run(live, f"{heap}; globalThis.more = new Uint8Array(40e6).fill(1); 0")
-    await run(live, COLLECT)  # or each does that for itself
-    await mapped(engine, live)
-    before = _shares(engine)
-    for _ in range(4):
-        clone = await restored(engine, "a")
-        assert await run(clone, "more[0]++") == "1"
-    assert before > 8 * MB
-    assert _shares(engine) - before < 4 * 15 * MB
-
-
-def _shares(engine: Engine) -> int:  # noqa: F811
-    """Bytes that all guests take together."""
-    found = containers.nest_of(engine).children(recursive=True)
-    return sum(p.memory_full_info().pss for p in found if "node" in Path(p.exe()).name)

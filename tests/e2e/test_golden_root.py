@@ -8,8 +8,9 @@ from pathlib import Path
 
 import containers
 import driver
+import psutil
 import pytest
-from _driver import eventually
+from _driver import eventually, guest_of
 from driver import Kernel
 
 from crkernel import golden_root, image
@@ -55,6 +56,18 @@ def _garble(path: Path) -> None:
 def _cut(path: Path) -> None:
     path.chmod(0o644)
     os.truncate(path, path.stat().st_size // 2)
+
+
+def test_the_guest_of_one_kernel_more_adds_little(start_kernel: Callable[..., Kernel]) -> None:
+    """By PSS: the share that each guest has of what they hold together."""
+    kernels: list[Kernel] = []
+    held = []
+    for _ in range(2):
+        kernels.append(start_kernel())
+        kernels[-1].ok("globalThis.x = 1")
+        guests = map(psutil.Process, map(guest_of, kernels))
+        held.append(sum(guest.memory_full_info().pss for guest in guests))
+    assert 0 < held[1] - held[0] <= 8e6
 
 
 @pytest.mark.parametrize("damage", [_garble, _cut])
