@@ -8,6 +8,7 @@ each cell without changing what the program could see, so they do not count.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,17 @@ def strays(known: Collection[int]) -> list[str]:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
             found.append(f"{file.read().strip()} ({pid})")
     return found
+
+
+def uses_system_v() -> bool:
+    """Whether there is any of System V's IPC: it is the sandbox's and ends with it, and no process
+    needs to hold it."""
+    for kind in ("shm", "sem", "msg"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/sysvipc/{kind}") as file:
+            file.readline()  # the names of the columns
+            if file.readline():
+                return True
+    return False
 
 
 def _waits(pid: int, thread: int) -> int:

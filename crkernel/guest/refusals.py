@@ -10,8 +10,15 @@ STAGING_FULL = (
     "and start it with a higher limit)"
 )
 
+SYSTEM_V = (
+    "System V shared memory, semaphores or message queues are there, which a checkpoint cannot "
+    "hold; end what uses them, and remove what is left: ipcrm --all"
+)
+
 _REASONS: tuple[tuple[str, str], ...] = (
     (r"No space left on device", STAGING_FULL),
+    (r"SysVIPC", SYSTEM_V),
+    (r"pidfd pid", "a descriptor stands for a process outside of the guest; close it"),
     (
         r"Can't dump half of stream unix connection|External socket",
         "a Unix socket is connected to something outside of the guest",
@@ -46,7 +53,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ),
     (r"Can't lookup mount|mnt_id", "a descriptor lies on a file system that is not the sandbox's"),
     (r"nested|namespace", "a process made namespaces of its own; end it"),
-    (r"ptrace|PTRACE|[Ss]eize|is traced", "a process is being traced by a debugger; detach it"),
+    (r"ptrace|PTRACE|[Ss]eiz|is traced", "a process is being traced by a debugger; detach it"),
     (r"in-flight|in flight", "a message is still in flight between sockets; run the next cell"),
     (r"ENOMEM|Cannot allocate memory", "there is not enough memory"),
 )

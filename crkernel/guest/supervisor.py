@@ -24,7 +24,7 @@ from .criu import Criu, CriuError
 from .link import Channel
 from .mapped import mapped
 from .process import Guest, GuestEnded
-from .refusals import STAGING_FULL
+from .refusals import STAGING_FULL, SYSTEM_V
 from .rest import Rest
 from .restore import Restore
 from .tree import Tree
@@ -182,6 +182,8 @@ class Supervisor:
         def when_frozen() -> None:
             if strays := activity.strays((guest.pid, *self._criu.processes)):
                 raise CriuError(f"{', '.join(strays)} left the guest's process tree; end it")
+            if activity.uses_system_v():
+                raise CriuError(SYSTEM_V)
             guest.drain()
             shared, files = mapped(self._criu.processes)
             snapshot = self._tree.snapshot(name, shared)

@@ -52,6 +52,11 @@ _REFUSED = {
         "call(435, 435, struct.pack('11Q', 0x10000000, *[0]*3, 17, *[0]*6), 88)",
         "ENOSPC EPERM EUSERS",
     ),
+    "clone3 mount": (
+        "call(435, 435, struct.pack('11Q', 0x20000, *[0]*3, 17, *[0]*6), 88)",
+        "EPERM",
+    ),
+    "setns of a process": ("call(308, 268, call(434, 434, 1, 0), 0x7E020000)", "EPERM"),
     "setns": ("call(308, 268, os.open('/proc/self/ns/net', os.O_RDONLY), 0)", "EPERM"),
     "mount tmpfs": ("call(165, 40, b'none', b'/tmp', b'tmpfs', 0, 0)", "EPERM"),
     "mount proc": ("call(165, 40, b'none', b'/tmp', b'proc', 0, 0)", "EPERM"),
@@ -59,6 +64,7 @@ _REFUSED = {
     "umount /tmp": ("call(166, 39, b'/tmp', 2)", "EPERM"),
     "umount /proc": ("call(166, 39, b'/proc', 2)", "EPERM"),
     "open_tree": ("call(428, 428, -100, b'/', 1)", "EPERM"),
+    "open_tree_attr": ("call(467, 467, -100, b'/', 1, bytes(32), 32)", "EPERM"),
     "fsopen": ("call(430, 430, b'tmpfs', 0)", "EPERM"),
     "move_mount": ("call(429, 429, -100, b'/tmp', -100, b'/mnt', 0)", "EPERM"),
     "mount_setattr": ("call(442, 442, -100, b'/', 0, bytes(32), 32)", "EPERM"),
@@ -73,6 +79,16 @@ _REFUSED = {
         "(ctypes.addressof(ctypes.create_string_buffer(8)))",
         "EPERM",
     ),
+    "process_vm_writev 1": (
+        "(lambda b: call(311, 271, 1, struct.pack('QQ', b, 8), 1, struct.pack('QQ', b, 8), 1, 0))"
+        "(ctypes.addressof(ctypes.create_string_buffer(8)))",
+        "EPERM",
+    ),
+    "process_madvise 1": (
+        "call(440, 440, call(434, 434, 1, 0), bytes(16), 1, 4, 0)",
+        "EACCES EPERM",
+    ),
+    "pagemap of 1": ("open('/proc/1/pagemap', 'rb').read(8)", "EACCES EPERM"),
     "pidfd_getfd 1": ("call(438, 438, call(434, 434, 1, 0), 3, 0)", "EPERM"),
     "kcmp 1": ("call(312, 272, 1, os.getpid(), 0, 3, 3)", "EPERM"),
     "prlimit 1": ("call(302, 261, 1, 7, struct.pack('QQ', 0, 0), 0)", "EPERM"),
@@ -94,6 +110,12 @@ _REFUSED = {
     "userfaultfd": ("call(323, 282, 0)", "EPERM"),
     "io_uring_setup": ("call(425, 425, 1, bytes(120))", "ENOSYS"),
     "io_uring_enter": ("call(426, 426, 1, 0, 0, 0, 0, 0)", "ENOSYS"),
+    "quotactl_fd": ("call(443, 443, os.open('/tmp', 0), 0x80000700, 0, bytes(64))", "EPERM"),
+    "memfd_secret": ("call(447, 447, 0)", "ENOSYS"),
+    "mq_open": ("call(240, 180, b'q', os.O_CREAT | os.O_RDWR, 0o600, 0)", "ENOSYS"),
+    "landlock": ("call(444, 444, struct.pack('Q', 1), 8, 0)", "ENOSYS"),
+    "real time": ("os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", "EPERM"),
+    "a better priority": ("os.setpriority(os.PRIO_PROCESS, 0, -5)", "EACCES EPERM"),
     "x32 table": ("alone(lambda: call(0x40000027, -1))", "ENOSYS SIGSYS"),
     "init_module": ("call(175, 105, b'x', 1, b'')", "EPERM"),
     "kexec_load": ("call(246, 104, 0, 0, 0, 0)", "EPERM"),
@@ -128,6 +150,11 @@ _REFUSED = {
     "packet": ("socket.socket(17, socket.SOCK_RAW)", "EAFNOSUPPORT"),
     "alg": ("socket.socket(38, socket.SOCK_SEQPACKET)", "EAFNOSUPPORT"),
     "tipc pair": ("call(53, 199, 30, 5, 0, bytes(8))", "EAFNOSUPPORT"),
+    "raw by inet": ("socket.socket(socket.AF_INET, socket.SOCK_RAW, 255)", "EPROTONOSUPPORT"),
+    "sctp": ("socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)", "EPROTONOSUPPORT"),
+    "mptcp": ("socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262)", "EPROTONOSUPPORT"),
+    "xfrm": ("socket.socket(16, socket.SOCK_RAW, 6)", "EPROTONOSUPPORT"),
+    "netfilter": ("socket.socket(16, socket.SOCK_RAW, 12)", "EPROTONOSUPPORT"),
     "raw": ("socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)", "EPERM"),
     "the internet": (
         "socket.create_connection(('192.0.2.1', 80), 2)",
@@ -487,6 +514,47 @@ os.wait()  # nobody can take this session's leader over, so a restore loses its 
     kernel.rewind(count)
     kernel.ok("3")
     assert "left the guest's process tree" in kernel.run("4").stderr
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "call(29, 194, 0, 1 << 20, 0o1600)",
+        "call(64, 190, 0, 1, 0o1600)",
+        "call(68, 186, 0, 0o1600)",
+    ],
+    ids=["memory", "semaphores", "messages"],
+)
+def test_what_no_process_needs_to_hold_is_noticed(fresh_kernel: Kernel, make: str) -> None:
+    """System V's IPC stays when its maker ends, and a restore would lack it."""
+    kernel = fresh_kernel
+    assert isinstance(python(kernel, f"found = {make}"), int)
+    assert "System V" in kernel.run("2").stderr
+    kernel.ok("require('node:child_process').execSync('ipcrm --all')")
+    count = kernel.ok("let here = 4").count
+    kernel.ok("here = 5")
+    kernel.rewind(count)
+    assert kernel.value("here") == 4
+
+
+def test_a_process_that_is_traced_is_named(kernel: Kernel) -> None:
+    program = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+if os.fork() == 0:
+    libc.ptrace(0, 0, 0, 0)
+    os.kill(os.getpid(), 19)
+os.wait3(os.WUNTRACED)
+print(flush=True)
+os.read(0, 1)
+"""
+    kernel.ok(
+        f"const tracer = require('node:child_process').spawn('python3', ['-c', `{program}`]);"
+        " await new Promise((r) => tracer.stdout.once('data', r))"
+    )
+    assert "is being traced" in kernel.run("2").stderr
+    kernel.ok("tracer.stdin.end(); await new Promise((r) => tracer.once('exit', r))")
+    assert kernel.run("3").stderr == ""
 
 
 def test_a_hostile_tree_of_files_is_taken_as_it_is(kernel: Kernel) -> None:
