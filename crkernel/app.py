@@ -1,5 +1,6 @@
 """ipykernel's application, with our kernel in it."""
 
+import atexit
 from typing import Any
 
 from ipykernel.kernelapp import IPKernelApp
@@ -15,6 +16,12 @@ class App(IPKernelApp):
         """Where the base class makes that thread."""
         super().init_control(context)  # type: ignore[no-untyped-call]
         self.shell_channel_thread = None
+
+    def init_iopub(self, context: Any) -> None:
+        """The base class has IOPub's thread stopped before `close`. What the control thread then still
+        had to say, it would hand to nobody, for ever, and `close` would wait for it."""
+        super().init_iopub(context)  # type: ignore[no-untyped-call]
+        atexit.unregister(self.iopub_thread.stop)
 
     def close(self) -> None:
         """The control thread ends first: its last word, after a shutdown, goes out on IOPub."""

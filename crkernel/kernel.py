@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
+import sys
 from functools import partial
 from typing import Any
 
@@ -26,6 +28,8 @@ from crkernel.stdin import Stdin
 
 _INTERRUPT_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
+_EXIT_SECONDS = 3.0
+"""How long threads may take to end after that."""
 _LOOKUPS = (b'"complete_request"', b'"inspect_request"', b'"is_complete_request"')
 
 
@@ -97,13 +101,19 @@ class CRKernel(Settings, Kernel):
         await asyncio.shield(self._started)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
-        """Called on the control thread; the session lives on the main one."""
+        """Called on the control thread; the session lives on the main one. Whatever goes wrong, the
+        process ends; if it hangs, where it does is in the log."""
         assert self._loop is not None
+        if sys.stderr is not None:
+            faulthandler.dump_traceback_later(_CLOSE_SECONDS + _EXIT_SECONDS, exit=True)
         closing = asyncio.run_coroutine_threadsafe(self._close(restart), self._loop)
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_SECONDS)
-        except TimeoutError:
+        end = asyncio.wrap_future(closing)
+        if not (await asyncio.wait([end], timeout=_CLOSE_SECONDS))[0]:
+            end.cancel()
             self.log.warning("the sandboxes took too long to end; they end with this process")
+        elif end.cancelled() or end.exception() is not None:
+            error = None if end.cancelled() else end.exception()
+            self.log.error("the session did not end as it should", exc_info=error)
         return {"status": "ok", "restart": restart}
 
     async def _close(self, restart: bool) -> None:
