@@ -18,8 +18,8 @@ class App(IPKernelApp):
         self.shell_channel_thread = None
 
     def init_iopub(self, context: Any) -> None:
-        """The base class has IOPub's thread stopped before `close`. What the control thread then still
-        had to say, it would hand to nobody, for ever, and `close` would wait for it."""
+        """The base class has IOPub's thread stopped before `close`. What the control thread then
+        still had to say, it would hand to nobody, for ever, and `close` would wait for it."""
         super().init_iopub(context)  # type: ignore[no-untyped-call]
         atexit.unregister(self.iopub_thread.stop)
 
