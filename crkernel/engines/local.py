@@ -204,15 +204,16 @@ class LocalEngine(NestEngine):
     def golden(self, key: str) -> str | None:
         """They lie where sandboxes see them as part of the image's tree. One that was asked for is
         held until `close`: checkpoints of guests that started from it need its memory."""
+        self._root = f"{golden.PREFIX}{key}"
         if key in self._spoiled:
             return None
         if key in self._golden:
-            return f"{golden.PREFIX}{key}"
+            return self._root
         descriptor = golden_store.hold(str(self._golden_folder), key)
         if descriptor is None:
             return None
         self._golden[key] = descriptor
-        return f"{golden.PREFIX}{key}"
+        return self._root
 
     def inherit_golden(self, key: str) -> None:
         """As `golden`, but that a damaged one stays."""

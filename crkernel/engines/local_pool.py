@@ -20,7 +20,7 @@ from pathlib import Path
 from crkernel import image
 from crkernel.engines import nest_process, outside
 from crkernel.engines.limits import Limits
-from crkernel.engines.pool import PATIENCE, Pool, Waiting
+from crkernel.engines.pool import PATIENCE, TENDING, Pool, Waiting
 from crkernel.engines.requests import Json
 from crkernel.errors import EngineUnavailable
 from crkernel.guest.enter import UNPRIVILEGED_IDS
@@ -49,7 +49,8 @@ class LocalPool(Pool):
         wanted: Callable[[], Json | None],
     ) -> None:
         identity = (str(path), path.stat().st_ino, image.code_digest())
-        super().__init__((identity, limits, network), size, wanted)
+        nameserver = outside.nameserver() if network == "full" else None
+        super().__init__((identity, limits, network, nameserver), size, wanted)
         self._path = path
         self._staging = limits.staging_size
 
@@ -95,7 +96,8 @@ class LocalPool(Pool):
                 if name in _names(folder):
                     return
                 listener.bind(_address(folder, name))
-            more = {"patience": PATIENCE, "warm": wanted, "by_root": os.geteuid() == 0}
+            more = {"patience": PATIENCE, "tending": TENDING, "warm": wanted}
+            more["by_root"] = os.geteuid() == 0
             command = nest_process.command(self._path, self._staging, listener.fileno(), **more)
             quiet = subprocess.DEVNULL
             starter = subprocess.Popen(

@@ -44,7 +44,7 @@ class NestEngine(Engine):
         self._sandboxes: set[Sandbox] = set()  # or the collector takes one that works alone
         self._pool: Pool | None = None
         self._filling: asyncio.Task[None] | None = None
-        self._root: str | None = None  # the golden root that kernels like this one start from
+        self._root: str | None = None  # what kernels like this one start from, once it is there
         self._beginning = "cold"
 
     # -- the start, and that of kernels to come
@@ -63,7 +63,6 @@ class NestEngine(Engine):
 
     async def start_from(self, name: str) -> tuple[Sandbox, Restored]:
         """The first one may have waited in the nest, guest and all."""
-        self._root = name
         sandbox, answer = await self._ask_for(self._request(name))
         if (guest := answer.get("guest")) is None:
             return sandbox, await restored(sandbox, name)

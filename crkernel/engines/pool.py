@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 3600.0
 """Seconds that one waits for a kernel."""
+TENDING = 30.0
+"""Seconds between two looks of one that waits at its guest."""
 _DELAY = 1.0  # seconds before it is filled, so as not to slow down the first cell
 _PERIOD = 300.0  # and until it is looked at again
 _LENGTH = 12

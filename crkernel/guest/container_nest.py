@@ -14,7 +14,8 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from . import golden_store, linger, processor, wire
 from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD
@@ -28,9 +29,8 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     furnish()
     nest = ContainerNest(socket.socket(fileno=CONTROL_FD))
-    if config["warm"] is not None:
-        nest.warm_up(config["warm"])
-    if nest.await_first(float(config["patience"])):
+    tend = partial(nest.tend, config["warm"])
+    if nest.await_first(float(config["patience"]), tend, float(config["tending"])):
         nest.serve()
 
 
@@ -46,12 +46,17 @@ class ContainerNest(Nest):
         self._held: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
         self._selector.register(listener, selectors.EVENT_READ, self._on_arrival)
 
-    def await_first(self, seconds: float) -> bool:
-        """Whether a kernel has come within so many seconds."""
+    def await_first(self, seconds: float, tend: Callable[[], None], every: float) -> bool:
+        """Whether a kernel has come within so many seconds. Meanwhile it does `tend`, which takes a
+        moment, at once and after every so many in which nothing happens."""
         deadline = time.monotonic() + seconds
+        tend()
         while self._link is None and (left := deadline - time.monotonic()) > 0:
-            for key, _ in self._selector.select(left):
+            ready = self._selector.select(min(left, every))
+            for key, _ in ready:
                 key.data()
+            if not ready:
+                tend()
         return self._link is not None
 
     def _on_arrival(self) -> bool:

@@ -99,6 +99,7 @@ class Nest:
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
         self._working: dict[int, Json] = {}  # process id of a child of ours -> what it was asked
         self._warm: Warm | None = None  # a sandbox with a guest that waits for the kernel
+        self._no_guest = ""  # why there is none, as was last told
         self._selector = selectors.DefaultSelector()
         self._wakeup, wakeup = socket.socketpair()
         wakeup.setblocking(False)
@@ -234,25 +235,38 @@ class Nest:
         """Give a sandbox its way to the network, on which questions for names are sent there."""
         self._uplinks.start(pid, nameserver)
 
-    def warm_up(self, request: Json) -> None:
-        """Make the sandbox for which this request will come, and have a guest in it. If that cannot
-        be, it is made when it is asked for."""
+    def tend(self, wanted: Json | None) -> None:
+        """While no kernel has come: have the sandbox ready for which it will send this request, if
+        that is known, with a guest in it. One that has become of no use is replaced; if there can
+        be none now, there may be later, or it is made when it is asked for."""
+        self._reap()
+        if self._warm is not None and self._warm.is_stale():
+            self._cool_down()
+        if wanted is None or self._warm is not None:
+            return
         try:
-            self._warm = Warm(request, self._sandbox)
+            self._warm = Warm(wanted, self._sandbox)
         except (OSError, ValueError, LookupError) as error:
-            print(f"no guest waits for a kernel: {error}", file=sys.stderr, flush=True)
             for pid in list(self._sandboxes):
                 self._end(pid, -1)
+            if str(error) != self._no_guest:
+                self._no_guest = str(error)
+                print(f"no guest waits for a kernel: {error}", file=sys.stderr, flush=True)
+
+    def _cool_down(self) -> None:
+        warm, self._warm = self._warm, None
+        assert warm is not None
+        warm.drop()
+        self._end(warm.pid, -1)
 
     def _take_warm(self, channel: Channel, request: Json) -> Json | None:
         """The sandbox that waits, if it is what is asked for. There is no second request for it."""
-        warm, self._warm = self._warm, None
-        if warm is None:
+        if self._warm is None:
             return None
-        moved = warm.move(channel) if warm.suits(request) else None
+        moved = self._warm.move(channel) if self._warm.suits(request) else None
         if moved is None:
-            warm.drop()
-            self._end(warm.pid, -1)
+            self._cool_down()
+        self._warm = None
         return moved
 
     def leave(self) -> None:

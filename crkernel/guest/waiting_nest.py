@@ -12,6 +12,8 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from . import wire
 from .enter import CONTROL_FD
@@ -20,7 +22,6 @@ from .link import SocketLink
 from .nest import Nest, furnish
 
 _SECONDS = 1.0  # for who has come to say so
-_LOOK_SECONDS = 30.0
 _RECORD = "/etc/crkernel-image.json"
 """A file of the image: while that is there, the image is."""
 
@@ -30,9 +31,8 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     furnish()
     nest = WaitingNest(socket.socket(fileno=CONTROL_FD), by_root=config["by_root"])
-    if config["warm"] is not None:
-        nest.warm_up(config["warm"])
-    if nest.await_kernel(float(config["patience"])):
+    tend = partial(nest.tend, config["warm"])
+    if nest.await_kernel(float(config["patience"]), tend, float(config["tending"])):
         nest.serve()
 
 
@@ -45,18 +45,23 @@ class WaitingNest(Nest):
         self._listener = listener
         self._user = _overflow_uid() if by_root else 0  # as this user namespace sees it
 
-    def await_kernel(self, seconds: float) -> bool:
-        """Whether one has come within so many seconds. An image that goes ends the wait."""
+    def await_kernel(self, seconds: float, tend: Callable[[], None], every: float) -> bool:
+        """Whether one has come within so many seconds. An image that goes ends the wait. Meanwhile
+        it does `tend`, which takes a moment, at once and after every so many, or when somebody has
+        looked."""
         deadline = time.monotonic() + seconds
+        tend()
         self._listener.listen()  # who finds no room takes this for one that has ended
         with self._listener:
             while self._link is None and os.path.exists(_RECORD):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                self._listener.settimeout(min(left, _LOOK_SECONDS))
+                self._listener.settimeout(min(left, every))
                 with contextlib.suppress(OSError):  # timed out, or somebody left again
                     self._take(self._listener.accept()[0])
+                if self._link is None:
+                    tend()
         return self._link is not None
 
     def _take(self, control: socket.socket) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,23 +49,34 @@ class Warm:
     def suits(self, request: Json) -> bool:
         """Whether it is what is asked for, and its golden root the one that is there."""
         known = {name: value for name, value in request.items() if name in self._request}
+        return known == self._request and self._is_of_the_root_that_is_there()
+
+    def is_stale(self) -> bool:
+        """Whether it is of no use by now: its guest has ended, or done something by itself, or
+        kernels start from another golden root."""
+        return self._has_moved() or not self._is_of_the_root_that_is_there()
+
+    def _has_moved(self) -> bool:
+        """Whether the supervisor has anything to say."""
+        return bool(select.select([self._link], [], [], 0)[0])
+
+    def _is_of_the_root_that_is_there(self) -> bool:
+        name = self._request["golden"]
+        if golden_store.is_spoiled(golden.FOLDER, name.removeprefix(golden.PREFIX)):
+            return False
         with contextlib.suppress(OSError):
-            there = os.stat(golden.folder(self._request["golden"]))
-            return known == self._request and os.path.samestat(there, os.fstat(self._golden))
+            return os.path.samestat(os.stat(golden.folder(name)), os.fstat(self._golden))
         return False
 
     def move(self, channel: Channel) -> Json | None:
         """Let it speak by `channel` from here on. Its process id and what its guest said of itself;
         None if it is of no use: the guest has ended, or done something by itself."""
-        self._link.setblocking(False)
+        if self._has_moved():
+            return None
         with contextlib.suppress(OSError, ValueError):
-            try:
-                self._link.recv(1)
-            except BlockingIOError:
-                self._link.settimeout(_SECONDS)
-                self._ask({"op": "move"}, [_STDERR, *channel.descriptors])
-                self._link.close()  # the golden root stays held: the guest needs its memory
-                return {"pid": self.pid, "guest": self._guest}
+            self._ask({"op": "move"}, [_STDERR, *channel.descriptors])
+            self._link.close()  # the golden root stays held: the guest needs its memory
+            return {"pid": self.pid, "guest": self._guest}
         return None
 
     def drop(self) -> None:

@@ -10,6 +10,7 @@ import socket
 from importlib.resources import files
 from typing import Any
 
+from crkernel.engines import pool
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.limits import Limits
 from crkernel.guest.enter import UNPRIVILEGED_IDS
@@ -99,6 +100,7 @@ def body(
         "staging": limits.staging_size,
         "golden": GOLDEN,
         "patience": patience,
+        "tending": pool.TENDING,
         "warm": warm,
     }
     said = _security_of(info)

@@ -340,7 +340,8 @@ class DockerEngine(NestEngine):
 
     def golden(self, key: str) -> str | None:
         """The nest holds all that were there when it started."""
-        return f"{golden.PREFIX}{key}" if key in self._golden else None
+        self._root = f"{golden.PREFIX}{key}"
+        return self._root if key in self._golden else None
 
     def inherit_golden(self, key: str) -> None:
         """The nest holds what has come since it started, too."""
