@@ -45,6 +45,8 @@ class Present:
         self.spare = Spare(engine, background)
         self.revived: str | None = None
         """Where a death between cells led, until a cell runs."""
+        self.is_left = False
+        """For good: nothing takes the place of a guest that is gone."""
         self._engine = engine
         self._language = language
         self._past = past
@@ -167,6 +169,8 @@ class Present:
 
     async def recover(self, key: str | None) -> str:
         """Restore the newest state from `key` upward that can be had, and say which one it is."""
+        if self.is_left:
+            return "this is the session's end"
         if self._engine.lost:
             self.spare.drop()
             self._past.lose_all("it was lost together with all sandboxes")

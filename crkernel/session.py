@@ -130,6 +130,7 @@ class Session:
             await self._finish()
         else:  # a checkpoint may have to tell why it is refused
             await self._cells.settled(_LAST_SECONDS)
+        self._present.is_left = True
         if self._present.live is not None:
             self._present.live.silence()
         await self._background.cancel()

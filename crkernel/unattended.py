@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shlex
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
     )
     _make_room(output)
     progress = _Progress(content, say)
-    client = NotebookClient(
+    client = _Client(
         content,
         timeout=None,
         kernel_name=name,
@@ -42,7 +45,7 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
         on_cell_executed=progress.executed,
     )
     try:
-        client.execute()
+        asyncio.run(_execute(client))
     except CellExecutionError as error:
         say(f"cell {progress.number} failed: {error.ename}: {error.evalue}")
         return False
@@ -54,6 +57,52 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
         _write(content, output)
         say(f"wrote {output}")
     return True
+
+
+class _Client(NotebookClient):
+    """nbclient's answer to a signal is to end the kernel under whatever waits for it, which then
+    fails with anything. Here what waits is cancelled, and then the kernel is shut down."""
+
+    def create_kernel_manager(self) -> Any:
+        manager = super().create_kernel_manager()
+        if manager.has_trait("transport_encryption"):  # jupyter_client 8.9; our kernel knows how
+            manager.transport_encryption = "auto"
+        return manager
+
+    @asynccontextmanager
+    async def async_setup_kernel(self, **kwargs: Any) -> AsyncIterator[None]:
+        manager = self.km = self.create_kernel_manager()
+        try:
+            await self.async_start_new_kernel(**kwargs)
+            await self.async_start_new_kernel_client()
+            yield
+        finally:
+            if self.kc is not None:
+                self.kc.stop_channels()
+            if manager.has_kernel:
+                await manager.shutdown_kernel()
+
+
+async def _execute(client: NotebookClient) -> None:
+    """All cells; Ctrl-C and SIGTERM end it as they end other programs, when the kernel is gone."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    came: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        came.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a script
+            loop.add_signal_handler(number, stop, number)
+    try:
+        await client.async_execute()
+    except (asyncio.CancelledError, DeadKernelError) as error:  # nbclient makes the latter of it
+        if not came:
+            raise
+        end = KeyboardInterrupt() if came[0] == signal.SIGINT else SystemExit(128 + came[0])
+        raise end from error
 
 
 class _Progress:
@@ -107,8 +156,22 @@ def _make_room(output: Path) -> None:
 
 
 def _write(content: Any, output: Path) -> None:
+    """Whole or not at all, unless it is no file that another one could take the place of."""
+    text = nbformat.writes(content) + "\n"
+    target = output.resolve()
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    replaceable = target.is_file() or not target.exists()
     try:
-        nbformat.write(content, output)
+        if not (replaceable and os.access(target.parent, os.W_OK)):
+            target.write_text(text, encoding="utf-8")
+            return
+        try:
+            beside.write_text(text, encoding="utf-8")
+            if target.exists():
+                beside.chmod(target.stat().st_mode & 0o777)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(output, error) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import nbformat
 import pexpect
 import pytest
+from _driver import descendants, eventually, statuses
 from driver import kernel_name
 from nbclient import NotebookClient
 from scenario import SCENARIO
@@ -112,6 +114,31 @@ def test_crkernel_run_on_what_is_no_notebook(tmp_path: Path, name: str) -> None:
     assert ended.returncode == 2
     assert name in ended.stderr
     assert len(ended.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "crkernel: stopped\n"), (signal.SIGTERM, 143, "")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_crkernel_run_can_be_stopped(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
+    """In the middle of a cell: what was executed is written, and no kernel is left."""
+    nbformat.write(notebook("1", "await new Promise(() => {})"), tmp_path / "long.ipynb")
+    command = [BIN / "crkernel", "run", "long.ipynb"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("[1/2]")
+        time.sleep(0.5)
+        below = descendants(process.pid)
+        assert below
+        process.send_signal(number)
+        assert process.stderr.read() == f"wrote long.executed.ipynb\n{said}"
+    assert process.returncode == code
+    assert eventually(lambda: not statuses(below), 5)
+    done = nbformat.read(tmp_path / "long.executed.ipynb", as_version=4)
+    assert texts(done.cells[0]) == ["1"]
 
 
 def test_nbclient_goes_on_after_errors() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -341,7 +342,7 @@ class FakeClient:
         self.options = options
         FakeClient.used = str(options["kernel_name"])
 
-    def execute(self) -> None:
+    async def async_execute(self) -> None:
         for cell in self.content.cells:  # type: ignore[attr-defined]
             self.options["on_cell_start"](cell=cell, cell_index=0)  # type: ignore[operator]
         if self.failure:
@@ -353,7 +354,7 @@ class FakeClient:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
-    monkeypatch.setattr(unattended, "NotebookClient", FakeClient)
+    monkeypatch.setattr(unattended, "_Client", FakeClient)
     monkeypatch.setattr(FakeClient, "failure", None)
     return FakeClient
 
@@ -431,20 +432,48 @@ def test_run_leaves_an_older_result_as_it_is_until_the_end(tmp_path: Path) -> No
 
 
 def test_a_result_that_cannot_be_written_after_all_is_an_error(
-    tmp_path: Path,
-    client: type[FakeClient],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    client: type[FakeClient], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     registration.register(user=True)
     path = notebook(tmp_path / "a.ipynb", "crkernel")
-    monkeypatch.setattr(nbformat, "write", full)
-    assert call("run", str(path)) == 3
+    assert call("run", str(path), "-o", "/dev/full") == 3
     assert client.used == "crkernel"
     assert "No space left on device\n  hint: free" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("client")
+def test_a_full_disk_costs_no_older_result(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands for the disk: who ignores its signal gets an error."""
+    registration.register(user=True)
+    path = notebook(tmp_path / "a.ipynb", "crkernel")
+    path.write_text(path.read_text().replace("words", "words " * 100_000))
+    (tmp_path / "a.executed.ipynb").write_text("older")
+    number, before = resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(number, (100_000, before[1]))
+        code = call("run", str(path))
+    finally:
+        resource.setrlimit(number, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 2
+    assert {file.name: file.stat().st_size for file in tmp_path.glob("*a*ipynb*")} == {
+        "a.ipynb": path.stat().st_size,
+        "a.executed.ipynb": len("older"),
+    }
+
+
+@pytest.mark.usefixtures("client")
+def test_a_result_goes_where_a_link_leads_and_keeps_its_mode(tmp_path: Path) -> None:
+    registration.register(user=True)
+    real, link = tmp_path / "real.ipynb", tmp_path / "link.ipynb"
+    real.write_text("older")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    assert call("run", str(notebook(tmp_path / "a.ipynb", "crkernel")), "-o", str(link)) == 0
+    assert link.is_symlink()
+    assert real.read_text() != "older"
+    assert real.stat().st_mode & 0o777 == 0o600
 
 
 def test_run_refuses_other_languages(
