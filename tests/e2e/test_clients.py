@@ -118,7 +118,7 @@ def test_crkernel_run_on_what_is_no_notebook(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, "crkernel: stopped\n"), (signal.SIGTERM, 143, "")],
+    [(signal.SIGINT, 130, "\ncrkernel: stopped\n"), (signal.SIGTERM, 143, "")],
     ids=["Ctrl-C", "SIGTERM"],
 )
 def test_crkernel_run_can_be_stopped(
