@@ -273,13 +273,13 @@ def test_room_for_pipes_is_left_to_guests(full: Kernel) -> None:
     """Linux counts it by user; what is used up a restore cannot have."""
     here = full.ok("globalThis.x = 1").count
     time.sleep(2)  # it fills its pool after it has come up
-    uplinks = _uplinks(full)
+    uplinks = uplinks_of(full)
     assert uplinks
     assert all(_pipes(pid) < 4 << 20 for pid in uplinks)
     full.rewind(here)
 
 
-def _uplinks(kernel: Kernel) -> list[int]:
+def uplinks_of(kernel: Kernel) -> list[int]:
     """In Docker below the first process of a container that is not the one of the sandboxes."""
     tops = [kernel.pid]
     if driver.engine == "docker":
@@ -295,12 +295,12 @@ def _uplinks(kernel: Kernel) -> list[int]:
 def test_a_lost_way_out_is_replaced_and_told(full: Kernel, server: Server) -> None:
     held = full.ok("globalThis.x = 1;" + connect(server))
     assert "lost" not in full.ok("%status").shown
-    assert eventually(lambda: len(_uplinks(full)) == 2, 10)  # the present, and the spare
+    assert eventually(lambda: len(uplinks_of(full)) == 2, 10)  # the present, and the spare
     time.sleep(3)  # one that ends at once is not replaced
-    for pid in _uplinks(full):
+    for pid in uplinks_of(full):
         os.kill(pid, signal.SIGKILL)
     full.messages_until(held, "stream", "way to the network was lost: pasta was ended by signal 9")
-    assert eventually(lambda: len(_uplinks(full)) == 2, 10)
+    assert eventually(lambda: len(uplinks_of(full)) == 2, 10)
     assert full.value(get(server)) == "hello"
     full.ok("sock.write('there?'); 0")
     assert full.until("failed") == "ECONNRESET"
@@ -313,7 +313,7 @@ def test_one_that_ends_at_once_is_not_replaced_but_told(full: Kernel, server: Se
     full.ok("%reset")
     deadline = time.monotonic() + 10
     while not (result := full.ok("1")).stderr and time.monotonic() < deadline:
-        for pid in _uplinks(full):
+        for pid in uplinks_of(full):
             os.kill(pid, signal.SIGKILL)
     assert "; %reset makes another" in result.stderr
     full.fails(f"await {get(server)}")
@@ -327,8 +327,8 @@ def test_nothing_of_it_outlives_a_sandbox_or_the_kernel(tmp_path: Path) -> None:
         here = kernel.ok("globalThis.x = 1").count
         for _ in range(3):
             kernel.rewind(here)
-        assert eventually(lambda: len(_uplinks(kernel)) == 2, 10)  # the present, and the spare
-        uplinks = _uplinks(kernel)
+        assert eventually(lambda: len(uplinks_of(kernel)) == 2, 10)  # the present, and the spare
+        uplinks = uplinks_of(kernel)
         os.kill(kernel.pid, signal.SIGKILL)
         assert eventually(lambda: not any(map(psutil.pid_exists, uplinks)), 10)
     finally:
