@@ -28,7 +28,7 @@ PROGRAMS := cc:gcc git:git mmdebstrap:mmdebstrap newuidmap:uidmap setpriv:util-l
 # only tests look at notebooks, and have programs with allocators of their own
 TESTED := chromium:chromium /usr/include/mimalloc.h:libmimalloc-dev \
 	/usr/include/jemalloc/jemalloc.h:libjemalloc-dev
-DAEMON := dockerd:docker.io openssl:openssl
+DAEMON := dockerd:docker.io openssl:openssl docker-registry:docker-registry
 
 .PHONY: demo test test-docker torture check bench setup image packages ci-packages browser tun compose clean
 

@@ -197,12 +197,13 @@ def check_network() -> str:
 def check_pool() -> str:
     """Never fails: one that is of no use leaves starts cold."""
     from crkernel.engines import local_pool
+    from crkernel.engines.pool import told
 
     try:
         count = len(asyncio.run(local_pool.listed()))
     except (CRKernelError, OSError) as error:
         return f"starts are cold, whatever is set: {error}"
-    return f"{count} nests wait for kernels (crkernel pool)" if count else "empty, starts are cold"
+    return told(count, "nest")
 
 
 def check_kernelspec(engine: str = "local") -> str:

@@ -39,6 +39,14 @@ class Waiting:
     age: float
 
 
+def told(count: int, what: str) -> str:
+    """How full it is, in words."""
+    if not count:
+        return "empty, starts are cold"
+    subject = f"1 {what} waits" if count == 1 else f"{count} {what}s wait"
+    return f"{subject} for kernels (crkernel pool)"
+
+
 class Pool(ABC):
     """The part of it that is of use to one kernel: `size` places of its `kind`. What `wanted` tells
     is the request with which such a kernel will ask for its first sandbox, if it is known."""

@@ -424,7 +424,7 @@ async def test_the_command_lists_and_ends_them(folder: Path) -> None:
     await put()
     listed = await asyncio.to_thread(CliRunner().invoke, cli.cli, ["pool", "--engine", "local"])
     said = await asyncio.to_thread(doctor.check_pool)
-    assert said == "1 nests wait for kernels (crkernel pool)"
+    assert said == "1 nest waits for kernels (crkernel pool)"
     (line,) = listed.stdout.splitlines()
     assert line.split()[:2] == [pool_of(1).name(0), image.require_image().name]
     empty = ["pool", "--engine", "local", "--empty"]

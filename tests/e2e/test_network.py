@@ -30,6 +30,7 @@ class Server:
     def __init__(self, address: str) -> None:
         self.accepted = 0
         self.open = 0
+        self.peers: set[str] = set()
         self._listener = socket.create_server((address, 0))
         self.address, self.port = self._listener.getsockname()[:2]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -37,10 +38,11 @@ class Server:
     def _serve(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, (peer, _) = self._listener.accept()
             except OSError:
                 return
             self.accepted += 1
+            self.peers.add(peer)
             self.open += 1
             threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
 

@@ -9,7 +9,9 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from crkernel.engines.docker import images, pool
+from crkernel.engines import pool
+from crkernel.engines.docker import images
+from crkernel.engines.docker import pool as docker_pool
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.errors import EngineUnavailable
 
@@ -68,9 +70,8 @@ async def _check_image() -> str:
 
 def check_pool() -> str:
     """Nothing is wrong with it; it takes memory."""
-    count = len(asyncio.run(pool.listed()))
-    waiting = f"{count} containers wait for kernels (crkernel pool)"
-    return waiting if count else "empty, starts are cold"
+    count = len(asyncio.run(docker_pool.listed()))
+    return pool.told(count, "container")
 
 
 CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (

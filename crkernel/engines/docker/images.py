@@ -82,7 +82,10 @@ async def listed(daemon: Daemon) -> list[DockerImage]:
     """All of ours, newest first."""
     found = [
         DockerImage(
-            tag, int(entry["Size"]), float(entry["Created"]), tag in (base_tag(), code_tag())
+            tag,
+            int(entry["Size"]),
+            float(entry["Created"]),
+            current=tag.rpartition("/")[2] in (base_tag(), code_tag()),  # a registry's too
         )
         for entry in await daemon.ask("images", filters={"label": LABEL})
         for tag in map(short, entry["RepoTags"] or [])
@@ -102,10 +105,10 @@ async def remove(tag: str | None) -> list[str]:
         raise UserError(f"there is no image {tag} in Docker", hint=hint)
     for name in doomed:
         await release(daemon, name)
-        await _unless_used(name, daemon.ask("remove_image", name))
+        await _unless_used(f"image {name}", daemon.ask("remove_image", name))
     cache = npm_volume()
     if doomed and not await listed(daemon) and await daemon.find("inspect_volume", cache):
-        await _unless_used(cache, daemon.ask("remove_volume", cache))
+        await _unless_used(f"npm's cache {cache}", daemon.ask("remove_volume", cache))
         doomed.append(cache)
     return doomed
 
@@ -116,17 +119,17 @@ async def release(daemon: Daemon, tag: str) -> None:
     for one in await pool.waiting(daemon):
         if one.image == tag:
             await pool.dismiss(daemon, one)
-    await _unless_used(tag, daemon.find("remove_volume", golden_volume(tag)))
+    await _unless_used(f"image {tag}", daemon.find("remove_volume", golden_volume(tag)))
 
 
-async def _unless_used(tag: str, removal: Awaitable[object]) -> None:
+async def _unless_used(what: str, removal: Awaitable[object]) -> None:
     try:
         await removal
     except DaemonRefused as error:
         if error.status != 409:
             raise
-        hint = "shut down the kernels that run from it first"
-        raise UserError(f"image {tag} is in use", hint=hint) from error
+        hint = "shut down the kernels that use it first"
+        raise UserError(f"{what} is in use", hint=hint) from error
 
 
 async def sweep(daemon: Daemon, label: str) -> bool:
