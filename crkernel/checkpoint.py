@@ -26,7 +26,7 @@ SEE = "%timeline shows all checkpoints"
 """The hint of errors about references."""
 
 KEY = re.compile(r"(?:(r[1-9][0-9]{0,8})\.)?(0|[1-9][0-9]{0,8})(?:\+([1-9][0-9]{0,8}))?")
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,8 @@ def check_label(name: str) -> None:
         )
     if not _LABEL.fullmatch(name) or ".." in name or name.endswith("."):
         raise BadMagic(
-            f"{name!r} cannot be a label",
-            hint="a letter or _ comes first, then letters, digits, _, - or single dots",
+            f"{name[:60]!r} cannot be a label",
+            hint="a letter or _ comes first, then letters, digits, _, - or single dots; at most 40",
         )
 
 

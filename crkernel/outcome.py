@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from crkernel.checkpoint import Checkpoint
 from crkernel.engines.limits import Limits
 from crkernel.guest.wire import LONG
 
@@ -90,7 +89,7 @@ class Sink(Protocol):
     def comm(self, kind: str, content: Json, metadata: Json, buffers: Sequence[bytes]) -> None:
         """A message of a comm: comm_open, comm_msg or comm_close."""
 
-    def begin(self, count: int, source: Checkpoint) -> None:
+    def begin(self, count: int, key: str, code: str) -> None:
         """A cell is run again, as execution `count`."""
 
     def result(self, count: int, result: Json) -> None:

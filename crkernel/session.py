@@ -280,8 +280,8 @@ class Session:
             await self._go(self.timeline.before(cells[0].key))
         for position, cell in enumerate(cells):
             count = counts()
-            sink.begin(count, cell)
             code = body if body is not None and position == 0 else cell.code or ""
+            sink.begin(count, cell.key, code)
             result = await (again or run)(code, count)
             if result.status != "ok":
                 break

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from ipykernel.kernelbase import Kernel
 
-from crkernel.checkpoint import Checkpoint
 from crkernel.errors import UserError
 from crkernel.outcome import Audience
 
@@ -141,11 +140,11 @@ class IOPubSink:
                 buffers=list(buffers),
             )
 
-    def begin(self, count: int, source: Checkpoint) -> None:
+    def begin(self, count: int, key: str, code: str) -> None:
         """The heading over the output of a cell that is run again."""
-        line = (source.code or "").strip().split("\n")[0]
+        line = code.strip().split("\n")[0]
         self.flush()
-        text = f"In [{count}] ← {source.key}: {line}"
+        text = f"In [{count}] ← {key}: {line}"
         self._send("display_data", {"data": {"text/plain": text}, "metadata": {}, "transient": {}})
 
     def _send(self, kind: str, content: Json | bytes) -> None:

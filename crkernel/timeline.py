@@ -295,7 +295,7 @@ class Timeline:
         """The keys on the path from `first` to `last`, both included. Raises UserError."""
         path = self.path(last)
         if self.get(first).key not in path:
-            raise _apart(first, last)
+            raise self._apart(first, last)
         return path[path.index(first) :]
 
     def between(self, first: str, last: str) -> list[Checkpoint]:
@@ -312,11 +312,18 @@ class Timeline:
             if checkpoint.key == first:
                 break
         else:
-            raise _apart(first, last)
+            raise self._apart(first, last)
         if not cells:
             raise UserError(f"no cell ran from {first} to {last}", hint=SEE)
         cells.reverse()
         return cells
+
+    def _apart(self, first: str, last: str) -> UserError:
+        if last in self.path(first):
+            return UserError(f"{last} comes before {first}", hint=f"turn it round: {last}..{first}")
+        return UserError(
+            f"{first} does not lead to {last}: they lie on different branches", hint=SEE
+        )
 
     def _back(self, n: int) -> str:
         cells = [c for c in self._upward(self.head) if not c.is_later]
@@ -374,7 +381,3 @@ def _too_few(verb: str, there: int, side: str) -> UserError:
     if there < 1:
         return UserError(f"nothing to {verb}: no cell lies {side} the head", hint=SEE)
     return UserError(f"%{verb} can go 1 to {there} here: {_count(there)} {side} the head", hint=SEE)
-
-
-def _apart(first: str, last: str) -> UserError:
-    return UserError(f"{first} does not lead to {last}: they lie on different branches", hint=SEE)

@@ -141,6 +141,7 @@ def test_rerun_with_another_body(kernel: Kernel) -> None:
     kernel.ok("globalThis.double = base * 2; double")
     result = kernel.ok(f"%%rerun {start}\n// changed\nglobalThis.base = 21")
     assert [data["text/plain"] for data in result.results][-1] == "42"
+    assert f"In [{result.count - 1}] ← {start}: // changed\n" in result.shown
     kernel.ok(f"%recall {result.count - 1}")
     recalled = kernel.ok(f"%recall {result.count - 1}").reply["payload"][0]["text"]
     assert recalled == "// changed\nglobalThis.base = 21", "the branch records what really ran"
