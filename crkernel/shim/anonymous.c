@@ -16,6 +16,10 @@
  * libc's own calls do not come by here; it clears what it hands out as zeroed. A program whose
  * machine code makes the system call itself is not served.
  *
+ * Which parts are of memory files is in /proc/self/maps. A process that has no descriptor left to
+ * open it has a child do the work, which shares its memory and not its descriptors. If that cannot
+ * be either, nothing is given back or grown: memory is never another than it should be.
+ *
  * The other matter: V8 asks for each page of its heap at a random address, and each is a mapping of
  * its own then, of which CRIU reads, writes and restores every one by itself. Here the kernel finds
  * the place, next to the one before, and a heap is a handful of mappings however large it is. What
@@ -36,7 +40,11 @@ extern unsigned long getauxval(unsigned long type);
 #define AT_FDCWD (-100)
 #define AT_PHDR 3
 #define AT_PHNUM 5
+#define CLONE_VM 0x100
+#define CLONE_VFORK 0x4000
+#define EAGAIN 11
 #define EINVAL 22
+#define ENOMEM 12
 #define MADV_DONTNEED 4
 #define MADV_FREE 8
 #define MADV_NOHUGEPAGE 15
@@ -50,12 +58,26 @@ extern unsigned long getauxval(unsigned long type);
 #define PAGE 4096
 #define PT_LOAD 1
 #define PT_PHDR 6
+#define SIG_SETMASK 2
+#define SIGNALS 8 /* bytes of a set of them */
+#define WCLONE 0x80000000
 
 #if defined(__x86_64__)
 
-enum { SYS_read = 0, SYS_close = 3, SYS_mmap = 9, SYS_mremap = 25, SYS_madvise = 28, SYS_openat = 257 };
+enum {
+	SYS_read = 0,
+	SYS_close = 3,
+	SYS_mmap = 9,
+	SYS_rt_sigprocmask = 14,
+	SYS_mremap = 25,
+	SYS_madvise = 28,
+	SYS_clone = 56,
+	SYS_exit = 60,
+	SYS_wait4 = 61,
+	SYS_openat = 257,
+};
 
-static long call(long number, long a, long b, long c, long d, long e, long f)
+static inline __attribute__((always_inline)) long call(long number, long a, long b, long c, long d, long e, long f)
 {
 	register long fourth __asm__("r10") = d;
 	register long fifth __asm__("r8") = e;
@@ -71,9 +93,20 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
 
 #elif defined(__aarch64__)
 
-enum { SYS_read = 63, SYS_close = 57, SYS_mmap = 222, SYS_mremap = 216, SYS_madvise = 233, SYS_openat = 56 };
+enum {
+	SYS_openat = 56,
+	SYS_close = 57,
+	SYS_read = 63,
+	SYS_exit = 93,
+	SYS_rt_sigprocmask = 135,
+	SYS_mremap = 216,
+	SYS_clone = 220,
+	SYS_mmap = 222,
+	SYS_madvise = 233,
+	SYS_wait4 = 260,
+};
 
-static long call(long number, long a, long b, long c, long d, long e, long f)
+static inline __attribute__((always_inline)) long call(long number, long a, long b, long c, long d, long e, long f)
 {
 	register long x8 __asm__("x8") = number;
 	register long x0 __asm__("x0") = a;
@@ -187,19 +220,26 @@ static long advise_part(struct mapping part, size_t start, size_t end, int advic
 	return call(SYS_madvise, (long)start, (long)(end - start), advice, 0, 0, 0);
 }
 
-/* The same for a range that may hold parts of memory files. What maps says of a part that comes
+/* What is asked of memory that may be of memory files, and the answer. */
+struct request {
+	long (*serve)(struct request *, long maps);
+	size_t start, end;
+	int advice;
+	size_t address, old_size, size, to; /* to be grown */
+	int flags;
+	long result;
+};
+
+/* madvise() of a range that may hold parts of memory files. What maps says of a part that comes
  * later stays true: only what has been read is changed. */
-static long advise(size_t start, size_t end, int advice)
+static long advise(struct request *request, long maps)
 {
 	char line[320]; /* of longer ones the rest of the path */
 	char text[4096];
 	size_t length = 0;
 	long got, result = 0;
-	long fd = call(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_CLOEXEC, 0, 0, 0);
 
-	if (fd < 0)
-		return fd;
-	while ((got = call(SYS_read, fd, (long)text, sizeof(text), 0, 0, 0)) > 0) {
+	while ((got = call(SYS_read, maps, (long)text, sizeof(text), 0, 0, 0)) > 0) {
 		for (long i = 0; i < got; i++) {
 			if (text[i] != '\n') {
 				if (length < sizeof(line) - 1)
@@ -208,43 +248,100 @@ static long advise(size_t start, size_t end, int advice)
 			}
 			line[length] = 0;
 			length = 0;
-			long answer = advise_part(parse(line), start, end, advice);
+			long answer = advise_part(parse(line), request->start, request->end, request->advice);
 			if (answer < 0 && answer > -4096)
 				result = answer;
 		}
 	}
-	call(SYS_close, fd, 0, 0, 0, 0, 0);
 	return got < 0 ? got : result;
 }
 
 /* Whether a range holds something that is no anonymous memory; the contents of the rest are given
  * up. The kernel's answer to MADV_FREE tells, and costs less than a look into maps. */
-static int has_files(void *address, size_t length)
+static int has_files(size_t start, size_t end)
 {
-	return call(SYS_madvise, (long)address, (long)length, MADV_FREE, 0, 0, 0) == -EINVAL;
+	return call(SYS_madvise, (long)start, (long)(end - start), MADV_FREE, 0, 0, 0) == -EINVAL;
+}
+
+static size_t page_end(size_t size)
+{
+	return (size + PAGE - 1) & -(size_t)PAGE;
+}
+
+/* mremap() that makes a mapping larger. */
+static long grow(struct request *request, long maps)
+{
+	long moved = call(SYS_mremap, (long)request->address, (long)request->old_size,
+			  (long)request->size, request->flags, (long)request->to, 0);
+
+	request->start = (size_t)moved + page_end(request->old_size);
+	request->end = (size_t)moved + page_end(request->size);
+	request->advice = MADV_DONTNEED;
+	if ((moved >= 0 || moved < -4095) && has_files(request->start, request->end))
+		advise(request, maps);
+	return moved;
+}
+
+/* Whether it was served: maps may not be to be opened. */
+static __attribute__((noinline)) int serve(struct request *request)
+{
+	long maps = call(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_CLOEXEC, 0, 0, 0);
+
+	if (maps < 0)
+		return 0;
+	request->result = request->serve(request, maps);
+	call(SYS_close, maps, 0, 0, 0, 0, 0);
+	return 1;
+}
+
+/* The same in a child that shares this memory, but has descriptors of its own, of which one can go.
+ * This thread waits meanwhile, so it can use the same stack; it hears no signal, and nobody hears
+ * of its end. */
+static __attribute__((noinline)) int serve_in_child(struct request *request)
+{
+	unsigned long all = ~0UL, before;
+	volatile int served = 0;
+	long child;
+
+	call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&before, SIGNALS, 0, 0);
+	child = call(SYS_clone, CLONE_VM | CLONE_VFORK, 0, 0, 0, 0, 0);
+	if (child == 0) {
+		call(SYS_close, 0, 0, 0, 0, 0, 0);
+		served = serve(request);
+		for (;;)
+			call(SYS_exit, 0, 0, 0, 0, 0, 0);
+	}
+	if (child > 0)
+		call(SYS_wait4, child, 0, WCLONE, 0, 0, 0);
+	call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, SIGNALS, 0, 0);
+	return served;
+}
+
+static long answer(struct request *request, long otherwise)
+{
+	return failed(serve(request) || serve_in_child(request) ? request->result : otherwise);
 }
 
 int madvise(void *address, size_t length, int advice)
 {
-	size_t start = (size_t)address;
-	size_t end = (start + length + PAGE - 1) & -(size_t)PAGE;
+	size_t start = (size_t)address, end = page_end(start + length);
+	struct request request = {.serve = advise, .start = start, .end = end, .advice = advice};
 
 	if ((advice == MADV_DONTNEED || advice == MADV_FREE) && start % PAGE == 0 && end > start &&
-	    has_files(address, length))
-		return (int)failed(advise(start, end, advice));
+	    has_files(start, end)) /* what may go may stay as well */
+		return (int)answer(&request, advice == MADV_FREE ? 0 : -EAGAIN);
 	return (int)failed(call(SYS_madvise, (long)address, (long)length, advice, 0, 0, 0));
 }
 
 void *mremap(void *address, size_t old_size, size_t size, int flags, void *to)
 {
-	long moved = call(SYS_mremap, (long)address, (long)old_size, (long)size, flags, (long)to, 0);
-	size_t tail = (old_size + PAGE - 1) & -(size_t)PAGE;
-	size_t end = (size + PAGE - 1) & -(size_t)PAGE;
+	struct request request = {.serve = grow, .address = (size_t)address, .old_size = old_size,
+				  .size = size, .to = (size_t)to, .flags = flags};
 
-	if ((moved >= 0 || moved < -4095) && old_size && end > tail &&
-	    has_files((char *)moved + tail, end - tail))
-		advise((size_t)moved + tail, (size_t)moved + end, MADV_DONTNEED);
-	return (void *)failed(moved);
+	if (old_size && page_end(size) > page_end(old_size))
+		return (void *)answer(&request, -ENOMEM);
+	return (void *)failed(call(SYS_mremap, (long)address, (long)old_size, (long)size, flags,
+				   (long)to, 0));
 }
 
 static void *map(const void *caller, void *address, size_t length, int protection, int flags, int fd,

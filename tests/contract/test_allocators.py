@@ -219,6 +219,11 @@ __attribute__((visibility("default"))) handle napi_register_module_v1(handle env
 """
 
 
+EXHAUST = """globalThis.held = [];
+    try { for (;;) held.push(require("fs").openSync("/dev/null")); } catch (error) { error.code }"""
+"""No file can be opened any more, /proc/self/maps neither."""
+
+
 async def test_given_back_and_grown_memory_reads_as_zeros(
     engine: Engine,  # noqa: F811
     tmp_path: Path,
@@ -239,7 +244,38 @@ async def test_given_back_and_grown_memory_reads_as_zeros(
         twin = await restored(engine, "a")
         assert float(await run(twin, "step()")) in (0, 0.5)
         await twin.end()
+    twin = await restored(engine, "a")
+    await run(twin, EXHAUST)
+    assert float(await run(twin, "step()")) in (0, 0.5)
     assert float(await run(live, "step()")) in (0, 0.5)  # without a memory file
+
+
+async def test_garbage_is_collected_without_a_descriptor_left(
+    engine: Engine,  # noqa: F811
+) -> None:
+    collect = """globalThis.gc ??= (require("v8").setFlagsFromString("--expose-gc"),
+            require("vm").runInNewContext("gc"));
+        for (let round = 0; round < 5; round++) {
+            for (let i = 0; i < heap.length; i += 3) heap[i] = Array.from(heap[i], (x) => x + 1);
+            for (const x of resized) { x.resize(1000); x.resize(3e6); }
+            gc();
+        }
+        const zero = resized.every((x) => new Uint8Array(x, 1000).every((byte) => byte === 0));
+        for (const x of resized) new Uint8Array(x).fill(5);
+        [zero, heap.reduce((sum, x) => sum + x[0] + x.at(-1), 0)]"""
+    control, guest = await boot(engine), await boot(engine)
+    for sandbox in (control, guest):
+        await run(
+            sandbox,
+            """globalThis.heap = Array.from({ length: 3000 }, (_, i) => Array(2000).fill(i + 0.5));
+            globalThis.resized = Array.from({ length: 8 },
+                () => new ArrayBuffer(3e6, { maxByteLength: 4e6 }));
+            for (const x of resized) new Uint8Array(x).fill(5); 0""",
+        )
+    guest = await mapped(engine, guest)
+    assert await run(guest, EXHAUST) == "'EMFILE'"
+    for _ in range(2):
+        assert await run(guest, collect) == await run(control, collect)
 
 
 GROWING = r"""
