@@ -75,6 +75,18 @@ function language() {
   return require('./language.js');
 }
 
+/** Has the main thread run what was made of a cell, whichever way earlier cells declared its names. */
+async function run(request) {
+  const answer = await askMain(request);
+  if (answer.error?.name !== 'SyntaxError') return answer;
+  const { mayBeRefused, reconcile } = require('./redeclaring.js');
+  const other = mayBeRefused(answer) ? await reconcile(request.code, post) : null;
+  if (other?.hint) answer.error.traceback.push(other.hint);
+  if (other?.code === undefined) return answer;
+  const layers = [...(request.layers ?? []), other.layer];
+  return askMain({ ...request, code: other.code, layers, again: true });
+}
+
 async function execute(given) {
   const request = given.measure ? require('./timed.js').prepare(given) : given;
   if (running) {
@@ -86,7 +98,7 @@ async function execute(given) {
     const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
     if (code.includes('/**')) require('./jsdoc.js').collect(code);
     const first = AMBIGUOUS.test(code) ? under(language().reread(code)) : null;
-    const answer = await askMain({ ...request, ...first, typed });
+    const answer = await run({ ...request, ...first, typed });
     if (answer.error?.name !== 'SyntaxError') return answer;
     const other = language().translate(code);
     if (other?.complaint) {
@@ -94,7 +106,7 @@ async function execute(given) {
       return refused(typed, request.cell, { ...other.complaint, ...at });
     }
     if (other?.code === undefined) return answer;
-    return await askMain({ ...request, ...under(other), typed, again: true });
+    return await run({ ...request, ...under(other), typed, again: true });
   } finally {
     if (running === request) running = null;
   }

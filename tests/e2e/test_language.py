@@ -93,3 +93,12 @@ def test_an_output_that_no_message_can_hold_is_an_error(kernel: Kernel) -> None:
     assert failed.reply["ename"] == "RangeError"
     assert "the limit is 128 MiB" in failed.reply["evalue"]
     assert kernel.value("kept") == 1, "the guest lives"
+
+
+def test_a_name_declared_in_another_way_goes_back_with_a_rewind(kernel: Kernel) -> None:
+    before = kernel.ok("let way = 1").count
+    kernel.ok("const way: number = 2")
+    kernel.ok("function way() {}")
+    kernel.rewind(before)
+    kernel.ok("import way from 'node:os'")
+    assert kernel.ok("typeof way.cpus").text == "'function'"

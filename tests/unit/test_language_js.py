@@ -46,6 +46,60 @@ def test_results_of_long_ago_are_forgotten(guest: Guest) -> None:
     assert guest.value(seen) == "[ 'undefined', 'object', false, false, true ]"
 
 
+_WAYS = {
+    "let": "let {n} = 'let', {n}_ = 1",
+    "const": "const {n} = 'const'",
+    "var": "var {n} = 'var'",
+    "function": "function {n}() {{}}",
+    "class": "class {n} {{}}",
+    "import": "import {n} from 'node:os'",
+    "pattern": "const {{ a: [{n}], ...{n}_ }} = {{ a: ['pattern'] }}",
+    "enum": "enum {n} {{ A }}",
+    "TypeScript": "let {n}: string = 'TypeScript'",
+}
+_CONSTANT = ("const", "import", "pattern")
+_KINDS = {"function": "function", "class": "function", "import": "object", "enum": "object"}
+
+
+@pytest.mark.parametrize("before", _WAYS)
+def test_names_can_be_declared_again_in_another_way(guest: Guest, before: str) -> None:
+    for after, code in _WAYS.items():
+        if before in _CONSTANT and after in ("let", "var", "enum", "TypeScript"):
+            continue
+        n = f"{before}_{after}"
+        guest.value(_WAYS[before].format(n=n))
+        guest.value(code.format(n=n))
+        shown = guest.value(f"typeof {n} === 'string' ? {n} : typeof {n}")
+        assert shown == f"'{_KINDS.get(after, after)}'", n
+        if before not in _CONSTANT:
+            assert guest.value(f"{n} = 5") == "5"
+
+
+def test_what_was_constant_stays_constant(guest: Guest) -> None:
+    guest.value("const fixed = 1")
+    for code in ("console.log('begun'); let fixed = 2", "var fixed = 2", "let fixed: number = 2"):
+        error = guest.error(code)
+        assert error["message"] == "Identifier 'fixed' has already been declared"
+        assert error["traceback"][-1].startswith("hint: fixed is a const of an earlier cell")
+    assert guest.value("fixed") == "1"
+    assert guest.texts() == []
+
+
+def test_a_declaration_that_is_rewritten_keeps_its_places(guest: Guest) -> None:
+    guest.value("let one = 1; var two = 2; const four = 4")
+    error = guest.error("const one = 10,\n  two = 20, three = 30,\n  four = 40; null.x", cell="9")
+    assert error["traceback"][0] == "cell 9:3:19"
+    assert guest.value("[one, two, three, four]") == "[ 10, 20, 30, 40 ]"
+
+
+def test_a_cell_that_says_the_same_is_not_run_twice(guest: Guest) -> None:
+    guest.value("let runs = 0; let name = 1")
+    message = "Identifier 'name' has already been declared"
+    code = f"runs += 1; let name = 2; throw new SyntaxError(`{message}`)"
+    assert guest.error(code)["message"] == message
+    assert guest.value("runs") == "1"
+
+
 @pytest.mark.parametrize("code", ["_ = 'mine'", "var _ = 'mine'", "const _ = 'mine'"])
 def test_names_of_results_can_be_taken_over(guest: Guest, code: str) -> None:
     guest.value(code)

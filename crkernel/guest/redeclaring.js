@@ -1,0 +1,121 @@
+'use strict';
+// Names that a cell declares in another way than an earlier cell did: V8 takes `let` after `let`, but
+// neither `const` after `let` nor `let` after `var`. Such a declaration is rewritten to what V8 takes.
+// In the worker; loaded with the first cell that V8 refuses for this reason.
+
+const { parse } = require('./parser.js');
+const { edit } = require('./mappings.js');
+
+const REFUSED = /^Identifier '.*' has already been declared$/s;
+const FIXED = 'is a const of an earlier cell, which V8 never lets go: choose another name, '
+  + 'or %rewind to before that cell';
+
+/** Whether V8's answer to a cell may be that of a name. */
+function mayBeRefused({ error }) {
+  return error?.name === 'SyntaxError' && REFUSED.test(error.message);
+}
+
+/** The names that a pattern binds. */
+function boundBy(pattern) {
+  switch (pattern?.type) {
+    case 'Identifier': return [pattern.name];
+    case 'ObjectPattern': return pattern.properties.flatMap((p) => boundBy(p.value ?? p.argument));
+    case 'ArrayPattern': return pattern.elements.flatMap(boundBy);
+    case 'AssignmentPattern': return boundBy(pattern.left);
+    case 'RestElement': return boundBy(pattern.argument);
+    default: return [];
+  }
+}
+
+/** What the top of a cell declares: {names, how, node, statement}, `how` as in V8's scopes. */
+function declarations({ body }) {
+  return body.flatMap((statement) => {
+    const { type, id, kind } = statement;
+    if (type === 'FunctionDeclaration') return [{ names: [id.name], how: 'var', statement }];
+    if (type === 'ClassDeclaration') return [{ names: [id.name], how: 'let', statement }];
+    if (type !== 'VariableDeclaration' || !/^(?:let|const|var)$/.test(kind)) return [];
+    return statement.declarations.map((node) => {
+      return { names: boundBy(node.id), how: kind, node, statement };
+    });
+  });
+}
+
+/** How names are declared by now: let, const or var; those that anything can declare are left out. */
+async function declaredBefore(names, post) {
+  const evaluate = async (expression, params) => {
+    const answer = await post('Runtime.evaluate', { expression, silent: true, ...params });
+    return { value: answer.result.value, thrown: answer.exceptionDetails?.exception?.className };
+  };
+  const lexical = new Set((await post('Runtime.globalLexicalScopeNames')).names);
+  const found = new Map();
+  for (const name of names) {
+    if (lexical.has(name)) {
+      const { thrown } = await evaluate(`${name} = ${name}`); // changes nothing
+      found.set(name, thrown === 'TypeError' ? 'const' : 'let');
+      continue;
+    }
+    const { value } = await evaluate(
+      `(({ configurable, writable }) => !configurable && writable)(`
+        + `Object.getOwnPropertyDescriptor(globalThis, ${JSON.stringify(name)}) ?? {})`,
+      { throwOnSideEffect: true },
+    );
+    if (value === true) found.set(name, 'var');
+  }
+  return found;
+}
+
+/** In which way each declaration has to be made: [{…declaration, as}]; {fixed} is a name that cannot. */
+function settled(declared, before) {
+  const all = [];
+  for (const one of declared) {
+    const ways = new Set(one.names.map((name) => before.get(name)).filter(Boolean));
+    const [as = one.how] = ways;
+    const keeps = one.how === 'const' || one.statement.id; // is hardly ever assigned to
+    const fixed = one.names.find((name) => before.get(name) === 'const');
+    if (ways.size > 1 || (as === 'const' && !keeps)) return { fixed };
+    all.push({ ...one, as });
+  }
+  return { all };
+}
+
+/** Edits of a statement, whose declarations these are. */
+function editsOf({ type, id, kind, start, end }, own) {
+  if (id) {
+    const [{ as, how }] = own;
+    if (as === how) return [];
+    const stop = { start: end, end, text: ';' };
+    return [{ start, end: start, text: `${as} ${id.name} = ` }, stop];
+  }
+  return own.flatMap(({ as, node }, i) => {
+    if (!i) return [{ start, end: start + kind.length, text: as }];
+    const before = own[i - 1];
+    return as === before.as ? []
+      : [{ start: before.node.end, end: node.start, text: `; ${as} ` }];
+  });
+}
+
+/**
+ * A cell in place of one that V8 has refused to begin: {code, layer}; {hint} if there is none; null
+ * if it did begin, for then all that it declares has been declared as it says.
+ */
+async function reconcile(code, post) {
+  let tree;
+  try {
+    tree = parse(code);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return null; // the name is declared twice in this cell
+  }
+  const declared = declarations(tree);
+  const before = await declaredBefore(new Set(declared.flatMap(({ names }) => names)), post);
+  const { all, fixed } = settled(declared, before);
+  if (fixed) return { hint: `hint: ${fixed} ${FIXED}` };
+  if (!all?.some(({ as, how }) => as !== how)) return null;
+  const edits = tree.body.flatMap((statement) => {
+    const own = all.filter((one) => one.statement === statement);
+    return own.some(({ as, how }) => as !== how) ? editsOf(statement, own) : [];
+  });
+  return edit(code, edits);
+}
+
+module.exports = { mayBeRefused, reconcile };
