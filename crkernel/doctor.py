@@ -131,6 +131,7 @@ def check_namespaces() -> str:
     if result.returncode == 0:
         return "user, mount, PID, network, IPC, UTS, time"
     failed = result.stdout.strip() or result.stderr.strip() or f"exit {result.returncode}"
+    failed = failed.replace("No space left on device", "no more of them are allowed")  # ENOSPC
     raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl))
 
 

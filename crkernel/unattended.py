@@ -48,6 +48,9 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
         asyncio.run(_execute(client))
     except CellExecutionError as error:
         say(f"cell {progress.number} failed: {error.ename}: {error.evalue}")
+        for line in error.traceback.splitlines():
+            if line.startswith("hint: "):
+                say(f"  {line}")
         return False
     except DeadKernelError as error:
         raise SandboxDied(

@@ -151,8 +151,11 @@ def _read_folder(folder: str) -> dict[str, bytes]:
 
 
 def _cache(path: str | None) -> int | None:
-    """A detached mount of npm's cache, if there is one."""
-    return sc.clone_tree(path) if path else None
+    """A detached mount of npm's cache, if one can be had: a root without CAP_SYS_ADMIN, as in a
+    container, can take nothing along, and npm can do without."""
+    with contextlib.suppress(PermissionError):
+        return sc.clone_tree(path) if path else None
+    return None
 
 
 def _mounts(code: dict[str, bytes], staging: int, cache: int | None, golden: str | None) -> None:

@@ -1,0 +1,101 @@
+"""The doctor where something really is missing; and what a kernel says there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from crkernel import image
+
+pytestmark = [pytest.mark.e2e, pytest.mark.local_only("of the engine local")]
+
+_CRKERNEL = str(Path(sys.executable).with_name("crkernel"))
+_AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to forbid it")
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=120, env=os.environ | environment
+    )
+
+
+def failures(ended: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """What the doctor finds wrong, by the name of the check. The proof is not tried then."""
+    assert ended.stderr == ""
+    assert ended.returncode == 1
+    lines = [line.removeprefix("FAIL ") for line in ended.stdout.splitlines() if line[:2] != "ok"]
+    found = dict(line.split(": ", 1) for line in lines)
+    assert found.pop("dump and restore").startswith("not tried, since a check above failed")
+    return found
+
+
+def without_namespaces(command: str) -> list[str]:
+    """Words that run a command where no user namespace may be made: in one that allows none."""
+    forbid = "echo 0 > /proc/sys/user/max_user_namespaces"
+    return ["unshare", "--user", "--map-root-user", "sh", "-c", f"{forbid}; exec {command}"]
+
+
+def test_without_user_namespaces() -> None:
+    (found,) = failures(run(*without_namespaces(f"{_CRKERNEL} doctor"))).items()
+    assert found == (
+        "namespaces",
+        "user namespace: no more of them are allowed \N{EM DASH} fix: "
+        "sudo sysctl -w user.max_user_namespaces=15000",
+    )
+
+
+def test_a_notebook_without_user_namespaces(tmp_path: Path) -> None:
+    new = nbformat.v4
+    nbformat.write(new.new_notebook(cells=[new.new_code_cell("1")]), tmp_path / "a.ipynb")
+    ended = run(*without_namespaces(f"{_CRKERNEL} run {tmp_path}/a.ipynb"))
+    assert ended.returncode == 1
+    failed, hint = ended.stderr.splitlines()[1:3]
+    assert failed.startswith("cell 1 failed: EngineUnavailable: no sandbox can be made here: ")
+    assert hint == "  hint: run: crkernel doctor"
+
+
+def test_without_an_image(tmp_path: Path) -> None:
+    found = failures(run(_CRKERNEL, "doctor", CRKERNEL_DATA=str(tmp_path)))
+    assert list(found) == ["image"]
+    assert found["image"].endswith("\N{EM DASH} fix: crkernel image build")
+
+
+@_AS_ROOT
+def test_a_criu_that_is_too_old(tmp_path: Path) -> None:
+    old = tmp_path / "criu"
+    old.write_text("#!/bin/sh\necho Version: 4.1.1\n")
+    old.chmod(0o755)
+    place = image.require_image() / "usr/sbin/criu"
+    seen = f"mount --bind {old} {place} && exec {_CRKERNEL} doctor"
+    found = failures(run("unshare", "--mount", "sh", "-c", seen))
+    assert found == {
+        "CRIU": "CRIU 4.1.1 is older than 4.2 \N{EM DASH} fix: crkernel image build --force"
+    }
+
+
+def test_a_registration_whose_python_is_gone(tmp_path: Path) -> None:
+    spec = tmp_path / "kernels/crkernel"
+    spec.mkdir(parents=True)
+    argv = [f"{tmp_path}/python", "-m", "crkernel", "-f", "{connection_file}"]
+    shown = {"argv": argv, "display_name": "x", "language": "javascript"}
+    (spec / "kernel.json").write_text(json.dumps(shown))
+    found = failures(run(_CRKERNEL, "doctor", JUPYTER_PATH=str(tmp_path)))
+    assert found == {
+        "kernelspec": f"{spec} names a Python that is gone: {argv[0]} "
+        "\N{EM DASH} fix: crkernel install"
+    }
+
+
+@_AS_ROOT
+def test_a_root_that_may_not_mount_needs_nothing(tmp_path: Path) -> None:
+    """As in most containers: npm's cache cannot be taken along, which is no reason to fail."""
+    dropped = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    (tmp_path / "crkernel/npm").mkdir(parents=True)
+    ended = run(*dropped, _CRKERNEL, "doctor", XDG_CACHE_HOME=str(tmp_path))
+    assert ended.returncode == 0, ended.stdout
