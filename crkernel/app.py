@@ -1,16 +1,20 @@
 """ipykernel's application, with our kernel in it."""
 
-import atexit
 from typing import Any
 
+import zmq
 from ipykernel.kernelapp import IPKernelApp
 
+from crkernel.iopub import IOPub
 from crkernel.kernel import CRKernel
+
+_LINGER_MS = 1000
+"""What IOPub has left to send when the kernel ends may take so long; as in the base class."""
 
 
 class App(IPKernelApp):
-    """ipykernel's application without its thread for the shell channel, which is there for
-    subshells: each message would go through it on its way in and out."""
+    """ipykernel's application without its threads for two channels: for the shell channel, which is
+    there for subshells, and for IOPub. Each message would have to change threads."""
 
     def init_control(self, context: Any) -> None:
         """Where the base class makes that thread."""
@@ -18,16 +22,21 @@ class App(IPKernelApp):
         self.shell_channel_thread = None
 
     def init_iopub(self, context: Any) -> None:
-        """The base class has IOPub's thread stopped before `close`. What the control thread then
-        still had to say, it would hand to nobody, for ever, and `close` would wait for it."""
-        super().init_iopub(context)  # type: ignore[no-untyped-call]
-        atexit.unregister(self.iopub_thread.stop)
+        """As the base class does, but that the main thread keeps the socket."""
+        socket = context.socket(zmq.XPUB)
+        socket.linger = _LINGER_MS
+        self._apply_curve_server_options(socket)
+        self.iopub_port = self._bind_socket(socket, self.iopub_port)  # type: ignore[no-untyped-call]
+        self.configure_tornado_logger()  # type: ignore[no-untyped-call]
+        self.iopub_socket = IOPub(socket, self.session)
 
     def close(self) -> None:
         """The control thread ends first: its last word, after a shutdown, goes out on IOPub."""
         if self.control_thread and self.control_thread.is_alive():
             self.control_thread.stop()
             self.control_thread.join()
+        if self.iopub_socket:
+            self.iopub_socket.close()
         super().close()  # type: ignore[no-untyped-call]
 
 

@@ -70,6 +70,7 @@ class CRKernel(Settings, Kernel):
         assert self.shell_stream is not None
         self.shell_stream.on_recv(partial(self.shell_main, None), copy=False)
         self._loop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self.iopub_socket.serve(self._loop)
         self._started = self._loop.create_task(self._start())
 
     def _open_engine(self) -> Engine:
@@ -177,6 +178,11 @@ class CRKernel(Settings, Kernel):
         """See `pre_handler_hook`."""
 
     # -- cells
+
+    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """The reply goes out at once; the stream would keep it until the loop comes round."""
+        await super().execute_request(stream, ident, parent)  # type: ignore[no-untyped-call]
+        stream.flush(zmq.POLLOUT)
 
     async def do_execute(
         self,

@@ -1,0 +1,69 @@
+"""The IOPub channel, on the loop of the main thread.
+
+ipykernel has a thread for it, because cells in Python keep the main one busy. Ours run elsewhere,
+and of two threads that take turns with Python's lock each waits for the other with every message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import zmq
+from jupyter_client.session import Session
+
+
+class IOPub:
+    """Stands in for its XPUB socket where messages are sent. The socket is the main thread's, which
+    makes this: what others send is handed over."""
+
+    def __init__(self, socket: zmq.Socket[bytes], session: Session) -> None:
+        self._socket = socket
+        self._session = session
+        self._thread = threading.get_ident()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handed: deque[Callable[[], None]] = deque()
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Welcome who subscribes, and send what is handed over, from now on."""
+        self._loop = loop
+        loop.add_reader(self._socket.FD, self._welcome)
+        self._send_handed()
+        self._welcome()
+
+    def send_multipart(self, parts: list[Any], **options: Any) -> None:
+        """As a socket does; called by `Session.send`."""
+        if threading.get_ident() == self._thread:
+            self._send(parts, **options)
+            return
+        self._handed.append(partial(self._send, parts, **options))
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._send_handed)
+
+    def close(self) -> None:
+        """Called on the main thread when all others have ended: their last words go out."""
+        self._send_handed()
+        self._socket.close()
+
+    def _send_handed(self) -> None:
+        while self._handed:
+            self._handed.popleft()()
+
+    def _send(self, parts: list[Any], **options: Any) -> None:
+        self._welcome()  # what somebody gets first is the welcome
+        self._socket.send_multipart(parts, **options)
+        self._welcome()  # to send may have taken the sign that more have subscribed
+
+    def _welcome(self) -> None:
+        """Greet, by a message of its own, each subscription that has come."""
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            frame = self._socket.recv(zmq.NOBLOCK)
+            if frame.startswith(b"\1"):
+                topic = frame[1:]
+                content = {"subscription": topic.decode(errors="replace")}
+                message = self._session.msg("iopub_welcome", content)
+                self._socket.send_multipart(self._session.serialize(message, topic or None))
