@@ -6,6 +6,7 @@ machine does not allow that, what podman said is why the tests are skipped.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pwd
@@ -22,11 +23,13 @@ import docker
 import psutil
 import pytest
 from _driver import eventually, open_up, travels
+from click.testing import CliRunner
 from driver import SECONDS, Kernel
 from registry import Registry
 from test_network import Server, connect, get, own_address
 
 import crkernel
+from crkernel import cli
 from crkernel.doctor import examine
 from crkernel.engines.docker import build
 from crkernel.guest import linger
@@ -195,6 +198,33 @@ def test_a_lost_container_ends_the_cell_and_no_more(
     lost.kill()
     assert "its container was killed" in kernel.finish(running).error
     assert kernel.ok("typeof x").text == "'undefined'"
+
+
+@pytest.mark.slow
+def test_a_pool_waits_there_too(podman: str, start_kernel: Callable[..., Kernel]) -> None:
+    client = docker.DockerClient(base_url=podman)
+
+    def waiting() -> set[str]:
+        found = client.containers.list(ignore_removed=True)
+        return {one.id for one in found if one.name.startswith("crkernel-pool-")}
+
+    asyncio.run(cli._make_golden_root("docker"))
+    start_kernel("--CRKernel.pool=1").ok("1")
+    assert eventually(waiting, SECONDS)
+    before = waiting()
+    kernel = start_kernel("--CRKernel.pool=1")
+    kernel.ok("globalThis.x = 1")
+    shown = kernel.ok("%status").shown
+    assert "warm: a nest with a guest had waited" in shown
+    assert re.search(r"container (\w{12})", shown)[1] in {one[:12] for one in before}
+    kernel.ok("x = 2")
+    kernel.ok("%undo")
+    assert kernel.value("x") == 1
+    assert eventually(lambda: waiting() and not waiting() & before, SECONDS), "it is full again"
+    ended = CliRunner().invoke(cli.cli, ["pool", "--engine", "docker", "--empty"]).stdout
+    assert ended.split()[-1] == "ended"
+    assert not waiting()
+    client.close()
 
 
 def test_the_doctor_names_it(podman: str) -> None:
