@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +16,9 @@ import pytest
 from driver import Kernel
 from xdist.scheduler import LoadGroupScheduling
 
+from crkernel import image
 from crkernel.engines import Limits
+from crkernel.guest import golden_store
 
 _CELLS = 60
 """A shared kernel is replaced after so many cells, so that its checkpoints stay small in memory."""
@@ -128,6 +133,32 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module")
+def own_golden_root() -> Iterator[None]:
+    """One that the module may damage while others start from theirs, in an image of links to the
+    files of the real one. The containers of a Docker daemon have but one: there it is alone."""
+    if driver.engine != "local":
+        yield
+        return
+    real = image.require_image()
+    where = image.data_home().parent  # where links can be made
+    with (
+        tempfile.TemporaryDirectory(prefix="crkernel-tests-", dir=where) as home,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("CRKERNEL_DATA", home)
+        Path(home).chmod(0o755)  # nests of root's are other users
+        own = image.images_dir() / real.name
+        own.parent.mkdir()
+        subprocess.run(["cp", "--archive", "--link", real, own], check=True)
+        shutil.rmtree(own / "golden")
+        for root in (real / "golden").iterdir():
+            files = sorted(root.iterdir())
+            opened = [os.open(file, os.O_RDONLY) for file in files]
+            golden_store.store(str(own / "golden"), root.name, [f.name for f in files], opened)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -282,7 +282,7 @@ def test_nothing_outlives_a_killed_kernel(
     assert _listing(temporary) == set()
 
 
-@pytest.mark.alone
+@pytest.mark.usefixtures("own_golden_root")
 @pytest.mark.local_only("in Docker golden roots lie in a volume")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kernel_that_was_killed_as_it_made_the_golden_root(
