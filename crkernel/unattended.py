@@ -145,9 +145,9 @@ def _read(notebook: Path) -> Any:
 
 def _make_room(output: Path) -> None:
     """Make sure, before anything runs, that the result can be written; `UserError` if not."""
-    if output.is_dir():
-        raise UserError(f"{output} is a folder", hint=f"give a file: -o {output / 'out.ipynb'}")
     try:
+        if output.is_dir():
+            raise UserError(f"{output} is a folder", hint=f"give a file: -o {output / 'out.ipynb'}")
         output.parent.mkdir(parents=True, exist_ok=True)
         if not os.path.lexists(output):
             output.open("xb").close()
@@ -161,10 +161,10 @@ def _make_room(output: Path) -> None:
 def _write(content: Any, output: Path) -> None:
     """Whole or not at all, unless it is no file that another one could take the place of."""
     text = nbformat.writes(content) + "\n"
-    target = output.resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    replaceable = target.is_file() or not target.exists()
     try:
+        target = output.resolve()
+        beside = target.with_name(f".{os.getpid()}.crkernel")
+        replaceable = target.is_file() or not target.exists()
         if not (replaceable and os.access(target.parent, os.W_OK)):
             target.write_text(text, encoding="utf-8")
             return

@@ -67,6 +67,8 @@ class Pool(ABC):
                     return
                 await self.fill()
             except (EngineError, OSError) as error:
+                if not self._size:
+                    return  # nobody has asked for one
                 log.warning("the pool cannot be filled: %s", error)
             pause = _PERIOD
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from crkernel import cli
-from crkernel.engines import outside
+from crkernel.engines import Limits, outside, pool
+from crkernel.engines.local_pool import LocalPool
 from crkernel.errors import EngineUnavailable
 
 
@@ -39,3 +41,19 @@ def test_what_is_no_folder_is_named_with_the_remedy(
         f"{tmp_path}/crkernel is no folder where nests can be kept: Not a directory"
     )
     assert str(tmp_path) in str(error.hint)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_only_who_wants_a_pool_is_told_that_there_can_be_none(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(pool, "_DELAY", 0.01)
+    (tmp_path / "crkernel").touch()
+    nests = LocalPool(tmp_path, Limits.default(), "none", size, lambda: None)
+    filling = asyncio.ensure_future(nests.keep_full())
+    await asyncio.wait([filling], timeout=0.5)
+    assert filling.done() == (size == 0)
+    assert len(caplog.messages) == size
+    nests.end()
+    await filling
