@@ -32,7 +32,8 @@ def drop(staging: str, names: Collection[str]) -> int:
     folders = [n for n in os.listdir(staging) if "." not in n and os.path.isdir(f"{staging}/{n}")]
     marked = {name for name in folders if os.path.exists(f"{staging}/{name}/{DROPPED}")}
     dropped = marked | set(names)
-    living = [record.at(f"{staging}/{name}") for name in folders if _lives(staging, name, dropped)]
+    alive = (f"{staging}/{name}" for name in folders if _lives(staging, name, dropped))
+    living = [meta for meta in map(record.found, alive) if meta is not None]
     bases = dropped & {str(found.get("base")) for found in living}
     needed = bases | {file for found in living for file in found["memory"]}
     contents = _contents(staging, living)
@@ -71,7 +72,8 @@ def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:
                 if not entry.is_dir():
                     contents[name] += entry.stat().st_size
                 elif not suffix and not os.path.exists(f"{entry.path}/{DROPPED}"):
-                    needs[name] = _needs(staging, record.at(entry.path))
+                    meta = record.found(entry.path)
+                    needs[name] = _needs(staging, meta) if meta else []
     users = Counter(path for paths in needs.values() for path in paths)
     found = {}
     for name in needs.keys() & set(names):

@@ -110,7 +110,8 @@ def _records(staging: str) -> Iterator[tuple[str, wire.Message]]:
     for name in os.listdir(staging):
         if os.path.exists(f"{staging}/{name}/{record.NAME}"):
             with contextlib.suppress(FileNotFoundError):  # the old form has just gone
-                yield name, record.at(f"{staging}/{name}")
+                if (meta := record.found(f"{staging}/{name}")) is not None:
+                    yield name, meta
 
 
 def _verify_images(path: str, meta: wire.Message) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -40,10 +41,11 @@ def opened(path: str, within: int | None = None) -> Iterator[int]:
 
 
 def write(directory: int, record: wire.Message) -> None:
-    """Put it under its name only when it is whole."""
+    """Put it under its name only when it is whole; its check sum is the last line."""
+    text = json.dumps(record).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(f"{NAME}.new", flags, 0o600, dir_fd=directory), "w") as file:
-        json.dump(record, file)
+    with open(os.open(f"{NAME}.new", flags, 0o600, dir_fd=directory), "wb") as file:
+        file.write(b"%s\n%08x\n" % (text, zlib.crc32(text)))
     os.rename(f"{NAME}.new", NAME, src_dir_fd=directory, dst_dir_fd=directory)
 
 
@@ -62,8 +64,19 @@ def at(path: str) -> wire.Message:
 
 def read(directory: int) -> wire.Message:
     """Raises FileNotFoundError where there is no checkpoint, ValueError for a damaged record."""
-    with open(os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)) as file:
-        return wire.parse(file.read().encode())
+    with open(os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:
+        text, _, rest = file.read().partition(b"\n")
+    if rest != b"%08x\n" % zlib.crc32(text):
+        raise ValueError("its record has other contents than it had")
+    return wire.parse(text)
+
+
+def found(path: str) -> wire.Message | None:
+    """As `at`; None for a damaged one: no way leads to that checkpoint, so it needs nothing."""
+    try:
+        return at(path)
+    except ValueError:
+        return None
 
 
 def checked(found: wire.Message) -> wire.Message:

@@ -25,18 +25,35 @@ FLIP = """
     file.close()
     os.utime(PATH, ns=(status.st_atime_ns, status.st_mtime_ns))
 """
+HEAD = """
+    import os
+    status, file = os.stat(PATH), open(PATH, "r+b")
+    byte = file.read(1)[0]
+    file.seek(0)
+    file.write(bytes([byte ^ 1]))
+    file.close()
+    os.utime(PATH, ns=(status.st_atime_ns, status.st_mtime_ns))
+"""
+DIGIT = """
+    import re
+    text = open(PATH).read()
+    place = re.search("[1-8]", text).start()
+    open(PATH, "w").write(text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1:])
+"""
+"""What was a number is another one."""
 CUT = "import os; os.truncate(PATH, os.stat(PATH).st_size - 100)"
 REPLACE = "import os; assert not os.system('cp -p {0} {0}x && mv {0}x {0}'.format(PATH))"
 DELETE = "import os; os.unlink(PATH)"
 UNSEEN = """
-    import glob, json, os
+    import glob, json, os, zlib
     for path in glob.glob("/run/staging/*/crkernel.json"):
-        record, folder = json.load(open(path)), os.path.dirname(path)
+        record, folder = json.loads(open(path).readline()), os.path.dirname(path)
         for kind, where in (("images", folder), ("memory", "/memory")):
             for name in record[kind]:
                 status = os.stat(f"{where}/{name}")
                 record[kind][name] = [status.st_size, status.st_ino, status.st_ctime_ns]
-        json.dump(record, open(path, "w"))
+        text = json.dumps(record)
+        open(path, "w").write(f"{text}\\n{zlib.crc32(text.encode()):08x}\\n")
 """
 """Makes the fingerprints fit, as if memory itself had failed."""
 
@@ -47,7 +64,9 @@ def damage(engine: Engine, how: str, path: str) -> None:  # noqa: F811
     inside(engine, f'exec python3 -c "{script}"')
 
 
-@pytest.mark.parametrize("how", [FLIP, CUT, REPLACE, DELETE], ids=["flip", "cut", "other", "none"])
+@pytest.mark.parametrize(
+    "how", [FLIP, HEAD, CUT, REPLACE, DELETE], ids=["flip", "head", "cut", "other", "none"]
+)
 @pytest.mark.parametrize("file", ["/memory/a", "pages-1.img", "core-5000.img"])
 async def test_what_is_damaged_is_not_restored(
     engine: Engine,  # noqa: F811
@@ -61,6 +80,57 @@ async def test_what_is_damaged_is_not_restored(
     if file[0] == "/":  # and who lives on it takes no checkpoint that says it was well
         with pytest.raises(DumpRefused, match=r"memory file|/memory/a|mapped"):
             await twin.dump("b")
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        *((file, how) for file in ("/memory/a.seal", "a/images.seal") for how in (HEAD, CUT)),
+        *(("a/crkernel.json", how) for how in (HEAD, CUT, DIGIT)),
+    ],
+    ids=["memory-head", "memory-cut", "images-head", "images-cut", "head", "cut", "digit"],
+)
+async def test_what_says_how_it_was_may_be_damaged(
+    engine: Engine,  # noqa: F811
+    file: str,
+    how: str,
+) -> None:
+    live = await boot(engine)
+    await live.dump("root")
+    twin = await mapped(engine, "a")
+    await engine.verify("/memory/a")
+    damage(engine, how, file if file[0] == "/" else f"/run/staging/{file}")
+    with pytest.raises(RestoreFailed):
+        await restored(engine, "a")
+    assert await run(twin, "heap[5][5]") == "5"
+    await restored(engine, "root")  # all else goes on
+    await live.dump("b")
+    assert await engine.drop(["b"]) > 0
+
+
+async def test_memory_files_that_changed_places_are_not_restored(
+    engine: Engine,  # noqa: F811
+) -> None:
+    twin = await mapped(engine, "a")
+    await run(twin, "for (const x of heap) x.fill(7); 0")
+    await twin.dump("b")
+    await engine.rebase("b", None)
+    inside(engine, "cd /memory && truncate -r a b && mv a o && mv b a && mv o b")
+    for name in ("a", "b"):
+        with pytest.raises(RestoreFailed, match=r"the memory file . is another"):
+            await restored(engine, name)
+
+
+async def test_a_memory_file_that_changes_after_it_was_looked_at(
+    engine: Engine,  # noqa: F811
+) -> None:
+    """What has been got ready is looked at again when it comes up."""
+    await mapped(engine, "a")
+    sandbox = await engine.sandbox()
+    await sandbox.prepare("a")
+    damage(engine, FLIP, "/memory/a")
+    with pytest.raises(RestoreFailed, match="memory file"):
+        await sandbox.restore("a")
 
 
 async def test_a_difference_to_a_damaged_base_is_not_restored(
