@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from crkernel.background import Background
@@ -96,13 +96,12 @@ class Cells:
     def checkpoint(
         self, live: Sandbox, code: str, count: int, duration: float, status: str = "ok"
     ) -> None:
-        """Begin to take the one of a cell that has just run, before its reply goes out: the next
-        cell may be there already. `settled` waits for it."""
+        """Have the one of a cell that has just run taken as soon as its reply is out: who waits for
+        that would have to share the processors with a dump. `settled` waits for it."""
         state: Status = "ok" if status == "ok" else "error"
         head = self._past.timeline.head
         draft = Checkpoint(str(count), head, code, time.time(), duration, state)
-        taking = self._past.take(draft, live)
-        self._checkpointing = self._background.start(self._take(draft, live, taking))
+        self._checkpointing = self._background.start(self._take(draft, live))
 
     async def settled(self, timeout: float | None = None) -> None:
         """Wait for the checkpoint under way, so many seconds at most. Who gives up waiting does not
@@ -110,9 +109,9 @@ class Cells:
         if self._checkpointing is not None:
             await asyncio.wait([self._checkpointing], timeout=timeout)
 
-    async def _take(self, draft: Checkpoint, live: Sandbox, taking: Awaitable[None]) -> None:
+    async def _take(self, draft: Checkpoint, live: Sandbox) -> None:
         try:
-            await taking
+            await self._past.take(draft, live)
         except SandboxDied as death:
             self._past.lose(draft, str(death))
         else:
