@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 from dataclasses import replace
 
 import containers
+import psutil
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox
@@ -270,6 +272,33 @@ async def test_a_process_that_is_ended_at_it_leaves_nothing(
     with pytest.raises(EngineError, match=f"{op}: its process was ended"):
         await work
     assert (await engine.status())["staging used"] <= used
+    assert await run(await restored(engine, "a"), DIGEST) == digest
+
+
+@pytest.mark.parametrize("heap", [SPARSE, BIG], ids=["copied", "renamed"])
+async def test_whenever_a_rebase_is_ended_the_checkpoint_is_whole(
+    engine: Engine,  # noqa: F811
+    heap: str,
+) -> None:
+    live = await boot(engine)
+    await run(live, f"globalThis.heap = {heap}; 0")
+    digest = await run(live, DIGEST)
+    await live.dump("a")
+    nest = containers.nest_of(engine)
+    for seconds in (0, 0.01, 0.03, 0.06, 0.1):
+        before = {child.pid for child in nest.children()}
+        work = asyncio.create_task(engine.rebase("a", None))
+        while not (found := [c for c in nest.children() if c.pid not in before]):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[0].kill()
+        await asyncio.wait([work])
+        if work.exception() is None:  # it was faster
+            break
+        guest = await restored(engine, "a")
+        assert await run(guest, DIGEST) == digest, seconds
+        await guest.end()
     assert await run(await restored(engine, "a"), DIGEST) == digest
 
 
