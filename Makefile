@@ -34,7 +34,8 @@ DAEMON := dockerd:docker.io openssl:openssl docker-registry:docker-registry
 
 demo: setup
 	@mkdir -p build
-	$(BIN)/jupyter nbconvert --execute --to notebook --output-dir build notebooks/tour.ipynb
+	$(BIN)/jupyter nbconvert --KernelManager.transport_encryption=auto \
+		--execute --to notebook --output-dir build notebooks/tour.ipynb
 	$(BIN)/jupyter nbconvert --to html --log-level WARN build/tour.ipynb
 	echo "see build/tour.ipynb and build/tour.html"
 
