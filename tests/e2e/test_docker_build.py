@@ -3,7 +3,9 @@ place of a registry's, since tests reach none; and what is left when such a buil
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -112,6 +114,39 @@ def test_it_has_the_files_of_the_local_image(tmp_path: Path) -> None:
         built, local = files(one), files(other)
     assert len(local) > 5000
     assert built.items() ^ local.items() == set()
+
+
+@pytest.mark.usefixtures("debian")
+def test_buildkit_makes_it_of_the_context(start_kernel: Callable[..., Kernel]) -> None:
+    """By Debian's client, which has it built in; a newer one takes buildx."""
+    docker = next(path for path in ("/usr/bin/docker", "docker") if shutil.which(path))
+    written = subprocess.run(["crkernel", "image", "context"], capture_output=True, check=True)
+    name = re.search(rb"for docker build --tag (\S+) -", written.stderr)
+    assert name is not None
+    assert name[1].decode() == images.base_tag()
+    for tag in (images.code_tag(), images.base_tag()):
+        containers.client().images.remove(tag)
+    try:
+        built = subprocess.run(
+            [docker, "build", "--network", "host", "--tag", images.base_tag(), "-"],
+            input=written.stdout,
+            env=os.environ | {"DOCKER_BUILDKIT": "1"},
+            capture_output=True,
+            timeout=MINUTES,
+            check=False,
+        )
+        if b"buildx component is missing" in built.stderr:
+            pytest.skip("takes Docker's client 20.10, or buildx")
+        assert built.returncode == 0, built.stderr.decode()
+        made = containers.client().images.get(images.base_tag())
+        assert made.labels[images.LABEL] == image.recipe_digest()
+        kernel = start_kernel()
+        kernel.ok("let x = 1")
+        kernel.ok("x = 2")
+        kernel.rewind(1)
+        assert kernel.ok("x").text == "1"
+    finally:
+        build.build(print, from_tree=True)  # what is not there
 
 
 def test_an_image_that_kernels_run_from_is_not_replaced(
