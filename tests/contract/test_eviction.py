@@ -158,3 +158,22 @@ async def test_what_takes_more_than_its_budget_can_be_dropped() -> None:
         assert await small.drop(["b"]) > 0
         assert await _used(small) > 96
         assert await run(await restored(small, "a"), "1 + 1") == "2"
+
+
+async def test_without_any_room_nothing_is_lost() -> None:
+    async with started(replace(Limits.default(), staging_size=96 * MB)) as small:
+        live = await boot(small)
+        await live.dump("a")
+        await run(live, "globalThis.x = 5")
+        await live.dump("b")
+        inside(small, "cat /dev/zero > /run/staging/other 2>/dev/null || true")
+        for work in (small.rebase("b", None), small.thin("b", "a")):
+            with pytest.raises(EngineError, match="No space left|no room"):
+                await work
+        with pytest.raises(DumpRefused, match="staging is full"):
+            await live.dump("c")
+        inside(small, "rm /run/staging/other")
+        assert await run(live, "x") == "5"
+        assert await run(await restored(small, "b"), "x") == "5"
+        await live.dump("c")
+        assert await run(await restored(small, "c"), "x") == "5"
