@@ -168,7 +168,7 @@ async def test_without_any_room_nothing_is_lost() -> None:
         await live.dump("b")
         inside(small, "cat /dev/zero > /run/staging/other 2>/dev/null || true")
         for work in (small.rebase("b", None), small.thin("b", "a")):
-            with pytest.raises(EngineError, match="No space left|no room"):
+            with pytest.raises(EngineError, match=r"No space left|no room"):
                 await work
         with pytest.raises(DumpRefused, match="staging is full"):
             await live.dump("c")
