@@ -62,7 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
+    marker = item.get_closest_marker("alone")
+    return marker is not None and driver.engine in (marker.args or (driver.engine,))
 
 
 class _ByModule(LoadGroupScheduling):

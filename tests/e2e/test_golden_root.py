@@ -20,9 +20,11 @@ from crkernel.engines.docker import container, images
 from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("own_golden_root")]
-if driver.engine == "docker":
-    pytestmark.append(pytest.mark.alone)  # all containers of a daemon start from one
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.usefixtures("own_golden_root"),
+    pytest.mark.alone("docker"),  # all containers of a daemon start from one
+]
 
 DRAW = """(() => { const c = require("crypto");
     return [Math.random(), c.randomUUID(), c.randomBytes(8).toString("hex")]; })()"""
