@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from driver import kernel_title
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 SECONDS = 30.0
 """How long a test waits for anything that a person would see at once."""
@@ -122,6 +122,34 @@ def connecting(page: Page) -> Iterator[None]:
     while not answered:
         assert time.monotonic() < deadline, "the page has no kernel"
         page.wait_for_timeout(20)
+
+
+class Held:
+    """A page whose kernels do not start until `release`, and what it sends to them."""
+
+    def __init__(self, page: Page) -> None:
+        self.requests: list[Route] = []
+        self._frames: list[bytes] = []
+        page.route(re.compile(r"/api/sessions\b"), self._take)
+        page.on("websocket", lambda socket: socket.on("framesent", self._note))
+
+    def _take(self, route: Route) -> None:
+        if route.request.method == "POST":
+            self.requests.append(route)
+        else:
+            route.continue_()
+
+    def _note(self, frame: str | bytes) -> None:
+        self._frames.append(frame.encode() if isinstance(frame, str) else frame)
+
+    def sent(self, kind: str) -> bool:
+        """Whether the page has sent a message of that type."""
+        return any(f'"{kind}"'.encode() in frame for frame in self._frames)
+
+    def release(self) -> None:
+        """Let what is held start."""
+        for route in self.requests:
+            route.continue_()
 
 
 class Notebook:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import nbformat
 import pytest
-from browser import Notebook, Server, chromium, connecting, launcher_card, server
+from browser import SCREENSHOTS, Held, Notebook, Server, chromium, connecting, launcher_card, server
 from driver import kernel_name, kernel_title
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 from scenario import SCENARIO
@@ -192,3 +192,34 @@ def test_an_input_is_answered(lab: Notebook) -> None:
     lab.screenshot("input")
     field.press("Enter")
     shows(cell, "'ADA'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [kernel_name(), "python3"])
+@pytest.mark.parametrize("path", ["lab/tree", "notebooks"])
+def test_a_cell_that_is_run_before_any_kernel_starts(
+    browser: BrowserContext, jupyter: Server, kernel: str, path: str
+) -> None:
+    """Front ends drop it, whatever the kernel: they never send it. See docs/frontend.md."""
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    content.metadata.kernelspec = {"name": kernel, "display_name": kernel}
+    name = f"early-{kernel}-{path[:3]}.ipynb"
+    nbformat.write(content, jupyter.folder / name)
+    page = browser.new_page()
+    held = Held(page)
+    page.goto(jupyter.url(f"{path}/{name}"))
+    early = Notebook(page).cells.first
+    early.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_timeout(500)
+    with connecting(page):
+        held.release()
+    page.wait_for_timeout(2000)
+    page.screenshot(path=SCREENSHOTS / f"early-{kernel}-{path[:3]}.png")
+    assert not held.sent("execute_request")
+    expect(early.locator(".jp-InputPrompt")).to_have_text("[ ]:")
+    early.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    shows(early, "2")
+    assert held.sent("execute_request")
+    page.close()
