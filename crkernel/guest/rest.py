@@ -21,7 +21,8 @@ class Rest:
 
     def __init__(self, not_the_guest: Callable[[], Collection[int]]) -> None:
         self._not_the_guest = not_the_guest
-        self._activity = Activity(0, 0)
+        self._guest = (0, 0)
+        self._known: Activity | None = None
         self._began: Reading | None = None
         self._begins_at: float | None = None
         self._latest = 0.0
@@ -30,8 +31,15 @@ class Rest:
 
     def of(self, pid: int, worker: int) -> None:
         """The guest `pid` has come up, whose thread `worker` speaks with the supervisor."""
-        self._activity = Activity(pid, worker)
+        self._guest, self._known = (pid, worker), None
         self.begin_soon()
+
+    @property
+    def _activity(self) -> Activity:
+        """Made when it is needed: a restore would wait for it, and its loop is looked for."""
+        if self._known is None:
+            self._known = Activity(*self._guest)
+        return self._known
 
     def begin(self) -> None:
         """The guest is still frozen for a checkpoint."""

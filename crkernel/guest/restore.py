@@ -1,8 +1,8 @@
-"""Brings a checkpoint back in two steps: what can be done before anybody waits, and the rest.
+"""Brings a checkpoint back in steps: what can be done before anybody waits, and the rest.
 
-The first puts its files in place and has CRIU read its images. No process of the guest is there
-before the second, for its clock runs from then on: one that was got ready an hour ago comes up as
-if it had not been.
+A CRIU is started before it is known for what. Then files are put in place and CRIU reads the
+images. No process of the guest is there before the last step, for its clock runs from then on: one
+that was got ready an hour ago comes up as if it had not been.
 """
 
 from __future__ import annotations
@@ -22,30 +22,91 @@ _SHARE = 8
 """While nobody waits for them, files may take one in so many bytes of the memory that is free."""
 
 
+class Restores:
+    """Into a sandbox without a guest: holds what is ready of the next one. Raises as `Restore`."""
+
+    def __init__(self, staging: int, work: int, tree: Tree, criu: Criu) -> None:
+        self._staging = staging
+        self._work = work
+        self._tree = tree
+        self._criu = criu
+        self._start: Start | None = None
+        self._ready: Restore | None = None
+
+    def warm(self) -> None:
+        """Have ready what they all begin with."""
+        if self._start is None and self._ready is None:
+            self._start = Start(self._criu)
+
+    def prepare(self, name: str) -> bool:
+        """Do all that can be done before somebody waits for it, if there is room for that."""
+        restore = self.take(name)
+        if not restore.has_room():
+            restore.drop()
+            return False
+        restore.place_files()
+        self._ready = restore
+        return True
+
+    def take(self, name: str) -> Restore:
+        """The one that is ready if it is of this checkpoint, else one that has just begun."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            if ready.name == name and ready.stands:
+                return ready
+            ready.drop()
+        start, self._start = self._start, None
+        if start is not None and start.criu.has_ended:
+            start.drop()
+            start = None
+        return Restore(name, self._staging, self._work, self._tree, start or Start(self._criu))
+
+    def drop(self) -> None:
+        """There will be none."""
+        if self._start is not None:
+            self._start.drop()
+        if self._ready is not None:
+            self._ready.drop()
+        self._start = self._ready = None
+
+
+class Start:
+    """What every restore begins with, whatever it is of: a CRIU that waits, and the guest's pipes.
+    Raises OSError."""
+
+    def __init__(self, criu: Criu) -> None:
+        self.pipes = Pipes.make()
+        try:
+            process.set_next_pid(_FIRST_PID)  # not that of one of the guest's, however often
+            self.criu = criu.restore(list(self.pipes.theirs.values()))
+        except BaseException:
+            self.pipes.close()
+            raise
+
+    def drop(self) -> None:
+        """It is not wanted any more."""
+        self.criu.end()
+        self.pipes.close()
+
+
 class Restore:
     """Of checkpoint `name` in `staging`, into a sandbox without a guest; CRIU's log goes to `work`.
     Raises CriuError or OSError; for a damaged record KeyError, TypeError or ValueError."""
 
-    def __init__(self, name: str, staging: int, work: int, tree: Tree, criu: Criu) -> None:
+    def __init__(self, name: str, staging: int, work: int, tree: Tree, start: Start) -> None:
         self.name = name
         self._staging = staging
         self._tree = tree
-        self._images = _open(staging, name)
-        self._pipes = Pipes.make()
+        self._start = start
+        self._images = -1
         try:
-            process.set_next_pid(_FIRST_PID)  # not that of one of the guest's, however often
-            self._criu = criu.restore(list(self._pipes.theirs.values()))
-            try:  # CRIU starts meanwhile
-                self._record = golden.read(name, self._images)
-                self._check()
-                inodes = self._record["pipes"]
-                there = [inodes[str(number)] for number in self._pipes.theirs]
-                self._criu.begin(self._images, work, there)
-            except BaseException:
-                self._criu.end()
-                raise
+            self._images = _open(staging, name)
+            self._record = golden.read(name, self._images)
+            inodes = self._record["pipes"]
+            there = [inodes[str(number)] for number in start.pipes.theirs]
+            start.criu.begin(self._images, work, there)
         except BaseException:
-            self._close()
+            self.drop()
             raise
 
     @property
@@ -70,7 +131,7 @@ class Restore:
             return False
         same = os.path.sameopenfile(there, self._images)
         os.close(there)
-        return same and not self._criu.has_ended
+        return same and not self._start.criu.has_ended
 
     def has_room(self) -> bool:
         """Whether its files can be put in place long before somebody needs them."""
@@ -89,31 +150,29 @@ class Restore:
         """The guest, which runs; `forward` takes what it says, `clock` is set for it. If this
         fails, the sandbox is of no more use."""
         then, last_pid = self._record["monotonic"], int(self._record["last_pid"])
+        pipes = self._start.pipes
         try:
-            self._check()  # it may have been a while
+            self._check()  # CRIU reads the images meanwhile
             self.place_files()
-            pid = self._criu.finish(lambda criu: clock.set(criu, then, goes_on=twin))
+            pid = self._start.criu.finish(lambda criu: clock.set(criu, then, goes_on=twin))
         except BaseException:
             self.drop()
             raise
         os.close(self._images)
-        self._pipes.hand_over()
+        pipes.hand_over()
         process.set_next_pid(last_pid + 1)
-        return Guest(pid, self._pipes, forward, self._record["leftovers"])
+        return Guest(pid, pipes, forward, self._record["leftovers"])
 
     def drop(self) -> None:
         """It is not wanted any more."""
-        self._criu.end()
-        self._close()
+        self._start.drop()
+        if self._images >= 0:
+            os.close(self._images)
 
     def _check(self) -> None:
         """CRIU would wait for ever for what is missing of an image."""
         if found := integrity.damage(self._staging, self._images, self._record):
             raise CriuError(f"the checkpoint is damaged: {found}")
-
-    def _close(self) -> None:
-        os.close(self._images)
-        self._pipes.close()
 
 
 def _open(staging: int, name: str) -> int:

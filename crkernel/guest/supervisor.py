@@ -26,7 +26,7 @@ from .mapped import mapped
 from .process import Guest, GuestEnded
 from .refusals import STAGING_FULL, SYSTEM_V
 from .rest import Rest
-from .restore import Restore
+from .restore import Restores
 from .tree import Tree
 
 _HELLO_SECONDS = 20.0
@@ -70,11 +70,9 @@ class Supervisor:
         self._network = network
         self._requests = wire.Decoder()
         self._staging = staging
-        self._work = work
         self._tree = Tree(tree, staging)
         self._clock = Clock()
         self._guest: Guest | None = None
-        self._ready: Restore | None = None
         self._hello: wire.Message = {}
         self._memory: wire.Message = {}  # fingerprints of what the guest was restored with
         self._selector = selectors.DefaultSelector()
@@ -92,6 +90,7 @@ class Supervisor:
             "warm": self._warm,
         }
         self._criu = Criu(record.open_directory(staging, "runtime"))
+        self._restores = Restores(staging, work, self._tree, self._criu)
         self._rest = Rest(lambda: self._criu.processes)
 
     def serve(self) -> None:
@@ -137,14 +136,16 @@ class Supervisor:
         """Have CRIU find out what this machine can do before anybody waits for it."""
         with contextlib.suppress(CriuError):  # the dump that fails for it tells why
             self._criu.check()
+        if self._guest is None:
+            self._restores.warm()
         if self._network:
             uplink.is_up()
         return {}
 
     def _boot(self, request: wire.Message) -> wire.Message:
-        if self._guest:
-            raise Refused("EngineError", "the sandbox has a guest already")
+        self._expect_none()
         self._await_network()
+        self._restores.drop()
         self._clock.part()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
@@ -230,20 +231,16 @@ class Supervisor:
 
     def _prepare(self, request: wire.Message) -> wire.Message:
         """Do all of a restore that can be done before somebody waits for it."""
+        self._expect_none()
         with _restoring():
-            restore = self._restore_of(str(request["name"]))
-            if ready := restore.has_room():
-                restore.place_files()
-                self._ready = restore
-            else:
-                restore.drop()
-        return {"ready": ready}
+            return {"ready": self._restores.prepare(str(request["name"]))}
 
     def _restore(self, request: wire.Message) -> wire.Message:
         start = time.monotonic()
+        self._expect_none()
         self._await_network()
         with _restoring():
-            restore = self._restore_of(str(request["name"]))
+            restore = self._restores.take(str(request["name"]))
             guest = restore.finish(self._forward, self._clock, twin=request["twin"])
             seconds = time.monotonic() - start
             self._clock.share(guest.pid)
@@ -257,16 +254,9 @@ class Supervisor:
         self._rest.of(guest.pid, _worker(self._hello))
         return {"hello": self._hello, "seconds": seconds}
 
-    def _restore_of(self, name: str) -> Restore:
-        """The one that is ready if it is of this checkpoint, else one that has just begun."""
+    def _expect_none(self) -> None:
         if self._guest:
             raise Refused("EngineError", "the sandbox has a guest already")
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            if ready.name == name and ready.stands:
-                return ready
-            ready.drop()
-        return Restore(name, self._staging, self._work, self._tree, self._criu)
 
     def _await_network(self) -> None:
         if self._network and not uplink.is_up():
