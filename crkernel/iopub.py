@@ -37,11 +37,10 @@ class IOPub:
 
     def send_multipart(self, parts: list[Any], **options: Any) -> None:
         """As a socket does; called by `Session.send`."""
-        if threading.get_ident() == self._thread:
-            self._send(parts, **options)
-            return
         self._handed.append(partial(self._send, parts, **options))
-        if self._loop is not None:
+        if threading.get_ident() == self._thread:
+            self._send_handed()  # nothing overtakes what others have sent before
+        elif self._loop is not None:
             self._loop.call_soon_threadsafe(self._send_handed)
 
     def close(self) -> None:
@@ -59,7 +58,7 @@ class IOPub:
         self._welcome()  # to send may have taken the sign that more have subscribed
 
     def _welcome(self) -> None:
-        """Greet, by a message of its own, each subscription that has come."""
+        """Greet, by a message of its own, each subscription that nobody else has already."""
         while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             frame = self._socket.recv(zmq.NOBLOCK)
             if frame.startswith(b"\1"):
