@@ -25,10 +25,10 @@ class App(IPKernelApp):
         """As the base class does, but that the main thread keeps the socket."""
         socket = context.socket(zmq.XPUB)
         socket.linger = _LINGER_MS
+        self.iopub_socket = IOPub(socket, self.session)  # closed by `close`, or the end would hang
         self._apply_curve_server_options(socket)
         self.iopub_port = self._bind_socket(socket, self.iopub_port)  # type: ignore[no-untyped-call]
         self.configure_tornado_logger()  # type: ignore[no-untyped-call]
-        self.iopub_socket = IOPub(socket, self.session)
 
     def close(self) -> None:
         """The control thread ends first: its last word, after a shutdown, goes out on IOPub."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -98,3 +102,21 @@ def test_a_thread_that_hangs_is_told_in_the_log_and_ends_with_the_process(
     assert code == 1
     assert "the sandboxes took too long to end" in log
     assert "in hang" in log
+
+
+def test_a_kernel_whose_port_is_taken_ends(tmp_path: Path) -> None:
+    """Whoever has started it can see that, and take another port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = dict.fromkeys(("shell_port", "stdin_port", "hb_port", "control_port"), 0)
+        ports["iopub_port"] = taken.getsockname()[1]
+        where = {
+            "ip": "127.0.0.1",
+            "transport": "tcp",
+            "key": "",
+            "signature_scheme": "hmac-sha256",
+        }
+        (tmp_path / "connection.json").write_text(json.dumps(ports | where))
+        command = [sys.executable, "-m", "crkernel", "-f", str(tmp_path / "connection.json")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "Address already in use" in ended.stderr
