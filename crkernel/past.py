@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from crkernel.background import Background
 from crkernel.checkpoint import Checkpoint, Cost
@@ -60,18 +59,14 @@ class Past:
         """Leave no work half done that goes on with checkpoints."""
         await self._thinner.stop()
 
-    def take(self, draft: Checkpoint, sandbox: Sandbox) -> Coroutine[Any, Any, None]:
-        """Make a checkpoint of a guest, beginning at once, and record it when awaited: as `draft`
-        says, with what it cost or why it was refused. Raises SandboxDied, and nothing is
-        recorded."""
+    async def take(self, draft: Checkpoint, sandbox: Sandbox) -> None:
+        """Make a checkpoint of a guest and record it: as `draft` says, with what it cost or why it
+        was refused. Raises SandboxDied, and nothing is recorded."""
         self._taken += 1
         name = f"c{self._taken}"
-        return self._record(draft, name, sandbox.dump(name, self._damaged))
-
-    async def _record(self, draft: Checkpoint, name: str, dump: Awaitable[Dump]) -> None:
         cost, reason = None, None
         try:
-            cost = self._keep(draft.key, name, await dump)
+            cost = self._keep(draft.key, name, await sandbox.dump(name, self._damaged))
         except SandboxDied:
             raise
         except (CheckpointError, EngineError) as refusal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from crkernel.engines.answers import Dump, Restored, died
@@ -114,14 +114,10 @@ class Sandbox:
         """Whether the guest still is where its newest checkpoint left it."""
         return bool((await self._request("rested"))["rested"])
 
-    def dump(self, name: str, damaged: Iterable[str] = ()) -> Coroutine[Any, Any, Dump]:
-        """Take a checkpoint under a new name, beginning at once, awaited or not. Raises
-        DumpRefused, also where the guest runs on one of the memory files that are known to be
-        damaged; it runs on either way."""
-        return self._dumped(self._post("dump", name=name, damaged=sorted(damaged)))
-
-    async def _dumped(self, begun: asyncio.Future[Message]) -> Dump:
-        answer = await begun
+    async def dump(self, name: str, damaged: Iterable[str] = ()) -> Dump:
+        """Take a checkpoint under a new name. Raises DumpRefused, also where the guest runs on one
+        of the memory files that are known to be damaged; it runs on either way."""
+        answer = await self._request("dump", name=name, damaged=sorted(damaged))
         self.wear.add(int(answer["memory"]))
         return Dump(
             seconds=float(answer["seconds"]),
