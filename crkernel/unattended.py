@@ -163,20 +163,28 @@ def _write(content: Any, output: Path) -> None:
     text = nbformat.writes(content) + "\n"
     try:
         target = output.resolve()
-        beside = target.with_name(f".{os.getpid()}.crkernel")
         replaceable = target.is_file() or not target.exists()
-        if not (replaceable and os.access(target.parent, os.W_OK)):
+        if not (replaceable and os.access(target.parent, os.W_OK) and _replace(target, text)):
             target.write_text(text, encoding="utf-8")
-            return
-        try:
-            beside.write_text(text, encoding="utf-8")
-            if target.exists():
-                beside.chmod(target.stat().st_mode & 0o777)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(output, error) from error
+
+
+def _replace(target: Path, text: str) -> bool:
+    """By a file beside it; False for one that has to stay: a mount, another user's in /tmp."""
+    beside = target.with_name(f".{os.getpid()}.crkernel")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        if target.exists():
+            beside.chmod(target.stat().st_mode & 0o777)
+        beside.replace(target)
+    except OSError as error:
+        if error.errno in (errno.EBUSY, errno.EPERM):
+            return False
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+    return True
 
 
 def _unwritable(output: Path, error: OSError) -> NoSpace | UserError:

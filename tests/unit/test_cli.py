@@ -476,6 +476,23 @@ def test_a_result_goes_where_a_link_leads_and_keeps_its_mode(tmp_path: Path) -> 
     assert real.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.usefixtures("client")
+def test_a_result_goes_into_a_file_that_is_mounted(tmp_path: Path) -> None:
+    """As one file of the machine is in a container: no other can take its place."""
+    registration.register(user=True)
+    path, real, out = (tmp_path / name for name in ("a.ipynb", "real.ipynb", "out.ipynb"))
+    real.write_text("older")
+    out.touch()
+    if subprocess.run(["mount", "--bind", real, out], capture_output=True).returncode:
+        pytest.skip("takes root")
+    try:
+        assert call("run", str(notebook(path, "crkernel")), "-o", str(out)) == 0
+    finally:
+        subprocess.run(["umount", out], check=True)
+    assert nbformat.read(real, as_version=4).cells
+    assert not list(tmp_path.glob(".*.crkernel"))
+
+
 def test_run_refuses_other_languages(
     tmp_path: Path, client: type[FakeClient], capsys: pytest.CaptureFixture[str]
 ) -> None:
