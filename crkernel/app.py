@@ -10,6 +10,9 @@ from crkernel.kernel import CRKernel
 
 _LINGER_MS = 1000
 """What IOPub has left to send when the kernel ends may take so long; as in the base class."""
+_MOST_WAITING = 100_000
+"""Messages on IOPub for a client that is slow to take them. ZMQ drops what is more, and with its
+own 1000 a cell that shows many things at once would lose some of them, and its idle."""
 
 
 class App(IPKernelApp):
@@ -25,6 +28,7 @@ class App(IPKernelApp):
         """As the base class does, but that the main thread keeps the socket."""
         socket = context.socket(zmq.XPUB)
         socket.linger = _LINGER_MS
+        socket.sndhwm = _MOST_WAITING
         self.iopub_socket = IOPub(socket, self.session)  # closed by `close`, or the end would hang
         self._apply_curve_server_options(socket)
         self.iopub_port = self._bind_socket(socket, self.iopub_port)  # type: ignore[no-untyped-call]

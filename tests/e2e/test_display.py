@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from driver import Json, Kernel, Result
+from _driver import eventually
+from driver import SECONDS, Json, Kernel, Result
 
 
 def test_results_have_a_presentation_and_text(kernel: Kernel) -> None:
@@ -142,3 +143,12 @@ def test_a_flood_of_output_is_cut(kernel: Kernel) -> None:
     assert result.stderr.count("the rest of this cell's output is not shown") == 1
     assert kernel.ok("console.log('next')").stdout == "next\n"
     kernel.ok("%config output_size = 16M")
+
+
+def test_many_displays_all_come_to_a_client_that_is_slow(kernel: Kernel) -> None:
+    """ZMQ drops what it has no room for, also the end of the cell."""
+    count = 20_000
+    cell = kernel.submit(f"for (let i = 0; i < {count}; i++) display(String(i))")
+    assert eventually(kernel.client.shell_channel.msg_ready, SECONDS)  # and nothing taken till then
+    shown = kernel.finish(cell).contents("display_data")
+    assert [one["data"]["text/plain"] for one in shown] == [str(i) for i in range(count)]
