@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,9 +95,7 @@ def test_a_thread_that_hangs_is_told_in_the_log_and_ends_with_the_process(
         kernel._CLOSE_SECONDS = 0.2
         kernel._EXIT_SECONDS = 1.0
     """)
-    began = time.monotonic()
     code, log = shut_down(kernel)
-    assert time.monotonic() - began < 5
     assert code == 1
     assert "the sandboxes took too long to end" in log
     assert "in hang" in log
