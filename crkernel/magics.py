@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _RUNS = 7
 _NO_NAMES = "no cell has declared a name"
+_MOST_ROWS = 1000
+"""Of a table of names: the guest looks at each value by itself."""
 
 
 class Frontend(Protocol):
@@ -173,20 +175,25 @@ async def _stack(_command: Command, front: Frontend) -> None:
 
 
 async def _who(_command: Command, front: Frontend) -> None:
-    names = [row[0] for row in await _variables(front)]
+    names, _ = await _variables(front, 0)
     front.show("  ".join(names) or _NO_NAMES)
 
 
 async def _whos(_command: Command, front: Frontend) -> None:
-    if rows := await _variables(front):
-        front.show(measuring.table_text(rows), measuring.table_html(rows))
-    else:
+    names, rows = await _variables(front, _MOST_ROWS)
+    if not names:
         front.show(_NO_NAMES)
+        return
+    front.show(measuring.table_text(rows), measuring.table_html(rows))
+    if left := len(names) - len(rows):
+        front.show(f"{left:,} more: %who names them all")
 
 
-async def _variables(front: Frontend) -> list[tuple[str, ...]]:
+async def _variables(front: Frontend, described: int) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The user's names, and what is known of the first so many."""
     await front.session.settled()
-    return measuring.rows_of((await front.session.call("variables")).get("variables"))
+    answer = await front.session.call("variables", described=described)
+    return measuring.names_of(answer.get("names")), measuring.rows_of(answer.get("variables"))
 
 
 async def _lsmagic(_command: Command, front: Frontend) -> None:

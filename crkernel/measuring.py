@@ -39,8 +39,13 @@ def _timeit(measured: Json) -> str:
     return f"best {duration(min(times))}, mean {duration(mean)} ± {duration(spread)} ({runs})"
 
 
+def names_of(names: Any) -> list[str]:
+    """The user's names as the guest lists them."""
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 def rows_of(variables: Any) -> list[tuple[str, ...]]:
-    """The user's names as the guest lists them, a tuple of COLUMNS each."""
+    """What the guest knows of some of them, a tuple of COLUMNS each."""
     rows = (
         [row for row in variables if isinstance(row, dict)] if isinstance(variables, list) else []
     )

@@ -8,6 +8,7 @@ const { builtinModules } = require('node:module');
 
 const ENDINGS = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.json', '.wasm', '/index.js', '/index.mjs'];
 const LISTED = 5; // files of a folder that are named
+const NO_JSR = 'Node knows nothing of JSR: what is on npm, too, can be had by %npm install';
 
 const { apply } = Reflect;
 const { exec } = RegExp.prototype;
@@ -26,7 +27,9 @@ function packageOf(specifier) {
   return apply(exec, /^(?:@[^/]+\/)?[^/]+/, [specifier])?.[0] ?? specifier;
 }
 
-function ofPackage(specifier) {
+function ofPackage(given) {
+  if (apply(startsWith, given, ['jsr:'])) return NO_JSR;
+  const specifier = apply(replace, given, [/^npm:/, '']);
   const builtin = `node:${specifier}`;
   if (apply(includes, builtinModules, [builtin])) return `did you mean ${builtin}?`;
   const tried = [];
@@ -79,8 +82,9 @@ const HINTS = {
   ERR_UNKNOWN_FILE_EXTENSION: () => 'Node imports .js, .mjs, .cjs, .ts, .mts, .cts, .json and .wasm; '
     + 'read other files with fs.readFileSync()',
   ERR_UNSUPPORTED_ESM_URL_SCHEME: ({ message }) => {
-    const name = apply(exec, /'(?:npm|jsr):'/, [message]);
-    return name ? 'name the package without npm: in front, after a %npm install of it'
+    const scheme = apply(exec, /'(npm|jsr):'/, [message])?.[1];
+    return scheme === 'npm' ? 'name the package without npm: in front, after a %npm install of it'
+      : scheme ? NO_JSR
       : 'Node imports files and packages only: %npm install the package';
   },
 };

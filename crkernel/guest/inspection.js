@@ -8,11 +8,18 @@ const { commentOn } = require('./jsdoc.js');
 const typings = require('./typings.js');
 const ownGlobals = require('./globals.js');
 
+const REQUIRED = /\brequire\(\s*(["'])([^"'\n]+)\1\s*\)((?:\s*\??\.\s*[\w$]+)+)$/;
 const NATIVE = /\{\s*\[native code\]\s*\}$/;
 
 /** The operands that the cursor may ask about, the likeliest first. */
 function targets(code, cursor) {
-  const tokens = tokenize(code.slice(0, cursor + nameBehind(code, cursor)));
+  const text = code.slice(0, cursor + nameBehind(code, cursor));
+  const tokens = tokenize(text);
+  const [, , module, members] = REQUIRED.exec(text) ?? [];
+  if (module) {
+    const path = members.match(/[\w$]+/g).map((key) => ({ key }));
+    return [{ root: `require('${module}')`, path, module, tokens }];
+  }
   const found = [];
   const last = tokens.at(-1);
   if (last?.kind === 'name' && last.end >= cursor) found.push(operand(tokens, tokens.length - 1));
@@ -44,11 +51,11 @@ function previewOf(remote) {
   return `${description} { ${body} }`;
 }
 
-/** The name that a module or a member of one has in the typings, if this cell imports it. */
-function importedKey({ root, path, tokens }) {
+/** The name that a module or a member of one has in the typings, if this cell brings it. */
+function importedKey({ root, path, tokens, module: required }) {
   const declared = declarations(tokens).get(root);
-  const { module, member } = (declared?.from === undefined ? declared
-    : valueAt(tokens, declared.from)) ?? {};
+  const { module, member } = required ? { module: required }
+    : (declared?.from === undefined ? declared : valueAt(tokens, declared.from)) ?? {};
   if (!module) return null;
   const id = module.startsWith('node:') ? module : `node:${module}`;
   return [id, ...(member ? [member] : []), ...path.map(({ key }) => key)].join('.');
@@ -124,7 +131,8 @@ async function inspect(probe, { code, cursor = code.length, detail = 0 }) {
   for (const target of targets(code, cursor)) {
     const { path, literal } = target;
     const holder = path.length ? expressionOf({ ...target, path: path.slice(0, -1) }) : null;
-    const info = await probe('describe', expressionOf(target), holder, path.at(-1)?.key ?? '');
+    const info = target.module ? null // to look would be to call
+      : await probe('describe', expressionOf(target), holder, path.at(-1)?.key ?? '');
     // A literal's own value is not there to look at, only what all of its kind have.
     if (literal && info?.remote?.type !== 'function') delete info?.remote;
     const parts = partsOf(target, info, detail);

@@ -74,15 +74,19 @@ async function describe(post, name) {
   return { name, type: typeOf(result), size: await sizeOf(post, result), value: valueOf(result) };
 }
 
-/** The answer to variables: each one's name, type, size and value, in the order of their names. */
-async function list(post, builtins) {
+/**
+ * The answer to variables: all names in order, and of the first `described` of them also type, size
+ * and value, for which the inspector has to look at each.
+ */
+async function list(post, builtins, described) {
   try {
     const { names } = await post('Runtime.globalLexicalScopeNames', {});
     const all = new Set([...names, ...await globalNames(post, builtins)]);
     const identifiers = [...all].filter((name) => /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(name));
+    identifiers.sort();
     const variables = [];
-    for (const name of identifiers.sort()) variables.push(await describe(post, name));
-    return { variables };
+    for (const name of identifiers.slice(0, described)) variables.push(await describe(post, name));
+    return { names: identifiers, variables };
   } finally {
     post('Runtime.releaseObjectGroup', { objectGroup: GROUP }).catch(() => {});
   }

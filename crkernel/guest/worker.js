@@ -217,7 +217,7 @@ const operations = {
   complete: (request) => look(require('./completion.js'), request),
   inspect: (request) => look(require('./inspection.js'), request),
   stack: (request) => askMain(request),
-  variables: () => require('./variables.js').list(post, builtins),
+  variables: ({ described }) => require('./variables.js').list(post, builtins, described),
   is_complete: (request) => require('./completeness.js').isComplete(request.code),
 };
 

@@ -266,6 +266,14 @@ def test_whos_shows_types_sizes_and_values(kernel: Kernel) -> None:
     assert "&lt;i&gt;" in result.displays[0]["text/html"]
 
 
+def test_many_names_are_listed_and_some_of_them_shown(kernel: Kernel) -> None:
+    kernel.ok("for (let i = 0; i < 1e5; i++) globalThis[`n${i}`] = i")
+    assert len(kernel.ok("%who").shown.split("  ")) == 100_000
+    shown = kernel.ok("%whos").shown
+    assert "99,000 more: %who names them all" in shown
+    assert re.search(r"^n0 +number +0$", shown, re.M)
+
+
 def test_looking_runs_no_code_of_the_user(kernel: Kernel) -> None:
     kernel.ok(
         "let runs = 0; const o = { get x() { return runs++ }, [Symbol.toStringTag]: 'T' };"

@@ -217,6 +217,8 @@ def test_positions_are_those_that_were_typed(guest: Guest) -> None:
         ("import './other'", 8, "{0} holds b.mjs"),
         ("import './none/b.mjs'", 8, "there is no folder {0}/none"),
         ("import x from 'npm:lodash'", 15, "name the package without npm: in front"),
+        ("require('npm:left-pad')", 1, "%npm install left-pad (looked in "),
+        ("import x from 'jsr:@a/b'", 15, "Node knows nothing of JSR"),
         ("import x from 'https://esm.sh/x'", 15, "Node imports files and packages only"),
     ],
 )

@@ -308,6 +308,8 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         ("import os from 'node:os'; os.cpus", "cpus(): CpuInfo[]", "logical CPU core"),
         ("import { cpus as c } from 'os'; c(", "cpus(): CpuInfo[]", "logical CPU core"),
         ("const z = require('zlib'); z.gzipSync", "gzipSync(buf: InputType", "Compress a chunk"),
+        ("require('zlib').gzipSync", "gzipSync(buf: InputType", "Compress a chunk"),
+        ("new (require('node:events').EventEmitter", "", "EventEmitter"),
         ("display.html", "display.html(value: any", "Shows HTML"),
         ("input(", "input(prompt", "Asks the person"),
     ],
