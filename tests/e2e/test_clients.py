@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,16 @@ def test_crkernel_run_on_what_is_no_notebook(tmp_path: Path, name: str) -> None:
     assert len(ended.stderr.strip().splitlines()) <= 2
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT has an effect in processes that are started now; one that runs in the background of a
+    script would hand down that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "\ncrkernel: stopped\n"), (signal.SIGTERM, 143, "")],
