@@ -49,6 +49,7 @@ def pytest_report_header() -> str:
     return f"engine: {driver.engine}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is of another engine alone; `alone` come last, and all to one worker."""
     others = _OTHERS[driver.engine]
@@ -123,6 +124,7 @@ def _company(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
 def _alone(request: pytest.FixtureRequest, _company: BinaryIO | None) -> None:
     """Who has to be alone waits until the others have had their last test."""
     if _company is not None and _is_alone(request.node):
+        assert request.node.nodeid.endswith("@alone"), "xdist does not see the group"
         fcntl.flock(_company, fcntl.LOCK_EX)
 
 
