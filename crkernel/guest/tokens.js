@@ -16,15 +16,30 @@ const PATTERNS = {
 };
 const TEMPLATE = /(?:\\[^]|\$(?!\{)|[^`\\$])*(`|\$\{|\\?$)/yu;
 // After one of these a slash begins a regular expression, as it does after most punctuators.
-const OPERATOR_WORDS = new Set(('await case delete do else in instanceof new of return throw typeof '
-  + 'void yield').split(' '));
+const OPERATOR_WORDS = new Set(('await case delete do else for if in instanceof new of return throw '
+  + 'typeof void while with yield').split(' '));
+const HEADED = new Set(['for', 'if', 'while', 'with']); // their parentheses are followed by a statement
+const UNFINISHED = new Set([';', '=>', '>', '{', '}', ')']); // and then a brace is no object
 
-/** Whether a token ends an operand, so that a slash after it divides. */
-function endsOperand(token) {
-  if (!token) return false;
-  if (token.kind === 'name') return !OPERATOR_WORDS.has(token.text);
-  if (token.kind === 'template') return !token.text.endsWith('${');
-  return token.kind !== 'punctuator' || [')', ']', '}', '++', '--'].includes(token.text);
+/** Whether a token that follows `last` ends an operand; of a closing bracket its pair says `opened`. */
+function endsOperand({ kind, text }, last, opened) {
+  if (kind === 'name') return !OPERATOR_WORDS.has(text) || last?.text === '.' || last?.text === '?.';
+  if (kind === 'template') return !text.endsWith('${');
+  if (kind !== 'punctuator') return true;
+  return opened?.operand ?? [')', ']', '++', '--'].includes(text);
+}
+
+/**
+ * What an opening bracket behind `last` and within `around` says: {operand}, whether it and its pair
+ * are one, as an object is and neither a block nor the head of a statement.
+ */
+function bracket(text, last, around) {
+  const word = last?.kind === 'name' && !last.operand;
+  if (text === '(') return { operand: !(word && HEADED.has(last.text)) };
+  if (text === '[') return { operand: true };
+  if (word) return { operand: last.text !== 'do' && last.text !== 'else' };
+  if (last?.text === ':') return { operand: Boolean(around?.operand) }; // else that of a label
+  return { operand: Boolean(last) && !last.operand && !UNFINISHED.has(last.text) };
 }
 
 /** The kind of the token that begins at `at`, by its first characters. */
@@ -38,7 +53,7 @@ function kindAt(code, at, last) {
   const next = code[at + 1];
   if (first === '/') {
     if (next === '/' || next === '*') return 'comment';
-    return endsOperand(last) ? 'punctuator' : 'regex';
+    return last?.operand ? 'punctuator' : 'regex';
   }
   if (first === '#') return at === 0 && next === '!' ? 'comment' : 'name';
   return first < '\x7f' ? 'punctuator' : 'name';
@@ -50,18 +65,20 @@ function match(pattern, code, at) {
 }
 
 /**
- * The tokens of `code` without blanks: {kind, text, start, end, line, open}. Kinds are comment, name,
- * number, string, template (a piece between its braces), regex and punctuator; `line` is whether it
- * is the first of its line, `open` whether it goes on where the code ends.
+ * The tokens of `code` without blanks: {kind, text, start, end, line, open, operand}. Kinds are
+ * comment, name, number, string, template (a piece between its braces), regex and punctuator; `line`
+ * is whether it is the first of its line, `open` whether it goes on where the code ends, `operand`
+ * whether it ends an operand, so that a slash after it divides, as far as can be told.
  */
 function tokenize(code) {
   const tokens = [];
-  const braces = []; // of each open brace whether it belongs to a template
+  const brackets = []; // the open ones, see bracket()
   let last = null; // the newest token that is no comment
   let line = true;
   let at = 0;
-  const push = (kind, end, open = false) => {
+  const push = (kind, end, { open = false, opened } = {}) => {
     const token = { kind, text: code.slice(at, end), start: at, end, line, open };
+    token.operand = endsOperand(token, last, opened);
     line = false;
     tokens.push(token);
     if (kind !== 'comment') last = token;
@@ -69,14 +86,15 @@ function tokenize(code) {
   };
   const template = (from) => {
     const [text, stop] = match(TEMPLATE, code, from);
-    if (stop === '${') braces.push(true);
-    push('template', from + text.length, stop !== '`' && stop !== '${');
+    if (stop === '${') brackets.push({ template: true, operand: true });
+    push('template', from + text.length, { open: stop !== '`' && stop !== '${' });
   };
   const punctuator = (end) => {
     const text = code.slice(at, end);
-    if (text === '{') braces.push(false);
-    if (text === '}' && braces.pop()) template(at + 1);
-    else push('punctuator', end);
+    const opened = [')', ']', '}'].includes(text) ? brackets.pop() : undefined;
+    if (['(', '[', '{'].includes(text)) brackets.push(bracket(text, last, brackets.at(-1)));
+    if (opened?.template) template(at + 1);
+    else push('punctuator', end, { opened });
   };
   while (at < code.length) {
     const kind = kindAt(code, at, last);
@@ -89,7 +107,7 @@ function tokenize(code) {
       line ||= code.slice(at, end).includes('\n');
       at = end;
     } else if (kind === 'punctuator' || end === at) punctuator(Math.max(end, at + 1));
-    else push(kind, end, isOpen(kind, code, at, end));
+    else push(kind, end, { open: isOpen(kind, code, at, end) });
   }
   return tokens;
 }

@@ -86,6 +86,12 @@ def _complete(guest: Guest, code: str) -> dict[str, tuple[str, str]]:
         ("`a`.at", "at"),
         ("[1, 2].fl", "flatMap"),
         ("/x/.te", "test"),
+        ("const x = 1\nif (x) /a/.te", "test"),
+        ("function f() {}\n/`/.te", "test"),
+        ("if (/`/.test(x)) /`/.exec(x); thing.al", "alpha"),
+        ("let o1 = { a: 1 } / 2; thing.al", "alpha"),
+        ("(x) / 2; '/'; thing.al", "alpha"),
+        ("x.if(y) / 2; '/'; thing.al", "alpha"),
         ("import.meta.fi", "filename"),
         # names
         ("thi", "thing"),
