@@ -123,8 +123,11 @@ function makeStdin() {
   });
   stream.on('resume', () => later(stream.askAgain));
   stream.on('newListener', (name) => name === 'readable' && later(stream.askAgain));
+  // A pipe in Node is a socket, which does or does not keep the process alive: this guest always lives.
   return Object.assign(stream, {
     fd: 0,
+    ref: () => stream,
+    unref: () => stream,
     askAgain() {
       const read = stream.readableFlowing || stream.listenerCount('readable') > 0;
       if (!wants || asking || !open || !read || stream !== stdin || stream.destroyed) return;

@@ -214,6 +214,12 @@ def test_stdout_behaves_like_a_stream(guest: Guest) -> None:
     assert [text for _, text in guest.texts()] == ["a", "b", "c"]
 
 
+def test_stdin_can_be_asked_what_a_pipe_can(guest: Guest) -> None:
+    guest.value("const { stdin } = process; undefined")
+    shape = "[stdin.ref() === stdin, stdin.unref() === stdin, stdin.isTTY, stdin.setRawMode]"
+    assert guest.value(shape) == "[ true, true, undefined, undefined ]"
+
+
 def test_output_of_threads_and_children(guest: Guest) -> None:
     guest.value(
         "const { Worker } = require('worker_threads');"
