@@ -43,6 +43,7 @@ const consoles = require('./console.js');
 const displays = require('./display.js');
 const { present } = require('./presentation.js');
 const { makeProbe } = require('./probe.js');
+const { leaveLine } = require('./progress.js');
 
 const { apply } = Reflect;
 const { isPromise } = util.types;
@@ -249,6 +250,7 @@ function finish(run, reply) {
   if (run === running) {
     running = null;
     input.end();
+    leaveLine();
     answer({ ...reply, measured: run.measured });
   }
   ask(session, 'Runtime.releaseObjectGroup', { objectGroup: run.group });
@@ -285,10 +287,13 @@ const operations = {
     }
     answer({ id, ok: true });
   },
-  abandon: ({ run }) => {
-    if (running?.id !== run) return;
-    running = null;
-    input.end(true);
+  abandon: ({ id, run }) => {
+    if (running?.id === run) {
+      running = null;
+      input.end(true);
+      leaveLine();
+    }
+    answer({ id, ok: true });
   },
   comm: (request) => {
     const { id, delivery } = request;

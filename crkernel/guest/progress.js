@@ -16,6 +16,8 @@ const clock = performance;
 const setTimer = setTimeout;
 const clearTimer = clearTimeout;
 
+let open = null; // the progress whose line the cursor of a console is in
+
 const INTERVAL = 100; // ms between two states that are shown
 const WIDTH = 20; // characters of a bar of text
 
@@ -55,7 +57,7 @@ class Progress {
     if (this.#count === this.#total) return this.#end();
     const early = this.#shownAt + INTERVAL - apply(now, clock, []);
     if (early <= 0) this.#show();
-    else this.#timer ??= setTimer(() => this.#show(), early).unref();
+    else this.#timer ??= setTimer(() => this.#catchUp(), early).unref();
     return this;
   }
 
@@ -92,6 +94,20 @@ class Progress {
     return {};
   }
 
+  /** Leaves the line of a console to what comes next; later updates begin another one. */
+  leave() {
+    if (this.#timer) this.#show();
+    if (open === this) emitText('stdout', '\n');
+    open = null;
+    this.#width = 0;
+  }
+
+  /** Shows what came too early. At a console nobody writes into a line that was left. */
+  #catchUp() {
+    this.#timer = null;
+    if (audience.at !== 'console' || open === this) this.#show();
+  }
+
   #end() {
     if (!this.#ended) {
       this.#ended = true;
@@ -107,6 +123,7 @@ class Progress {
     const words = this.#words();
     const line = this.#label + this.#bar() + words;
     if (audience.at === 'console') {
+      open = this.#ended ? null : this;
       emitText('stdout', `\r${apply(padEnd, line, [this.#width])}${this.#ended ? '\n' : ''}`);
       this.#width = line.length;
       return;
@@ -176,6 +193,11 @@ function iterate(items, begin) {
   };
 }
 
+/** The cell is over: at a console a line that was not finished ends, so that its error has its own. */
+function leaveLine() {
+  open?.leave();
+}
+
 /** Makes progress(): of a total, or of something to iterate. */
 function makeProgress(place) {
   return function progress(what, { label, total } = {}) {
@@ -193,4 +215,4 @@ function makeProgress(place) {
   };
 }
 
-module.exports = { makeProgress };
+module.exports = { leaveLine, makeProgress };

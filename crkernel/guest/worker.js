@@ -118,19 +118,20 @@ function failure(name, message) {
 
 /**
  * Stops waiting for the running cell. Of the two functions that it returns the first ends that
- * cell as interrupted, the second waits for it again; a reply that has come meanwhile counts then.
+ * cell as interrupted, once the main thread has shown the rest of it; the second waits for it again,
+ * and a reply that has come meanwhile counts then.
  */
 function detach() {
   const { id } = running ?? {};
   const finish = waiting.get(id);
-  if (!finish) return [() => {}, () => {}];
+  if (!finish) return [async () => {}, () => {}];
   let late = null;
   waiting.set(id, (answer) => {
     late = answer;
   });
   const error = failure('Interrupted', 'the cell was interrupted');
-  const end = () => {
-    port.postMessage({ op: 'abandon', run: id });
+  const end = async () => {
+    await askMain({ id: `abandon ${id}`, op: 'abandon', run: id }, STOP_TIMEOUT);
     finish({ status: 'error', error: { ...error, interrupted: true } });
   };
   const attach = () => (late ? finish(late) : waiting.set(id, finish));
@@ -169,10 +170,10 @@ async function interrupt() {
   const stopped = idle || await stop();
   const tidy = () => {
     if (!idle) port.postMessage({ op: 'settle' });
-    end();
+    return end();
   };
   if (stopped) {
-    tidy();
+    await tidy();
   } else {
     // The termination stays ordered: it strikes when the system call returns.
     attach();

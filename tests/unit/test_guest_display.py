@@ -425,6 +425,30 @@ def test_progress_is_a_line_at_a_console(guest: Guest) -> None:
     assert "100% 3/3" in text.rpartition("\r")[2]
 
 
+@pytest.mark.parametrize("code", ["null.x", "1", "await 1", "foo(); import 'fs'"])
+def test_a_line_at_a_console_ends_with_its_cell(guest: Guest, code: str) -> None:
+    guest.run(f"var p = progress(9); p.tick(); p.update(5); {code};", audience="console")
+    text = "".join(event["text"] for event in guest.output())
+    assert "5/9" in text.rpartition("\r")[2], "it shows what it has come to"
+    assert text.endswith("\n")
+    guest.run("p.done(); undefined", audience="console")
+    text = "".join(event["text"] for event in guest.output())
+    assert (text[0], text[-1], text.count("\n")) == ("\r", "\n", 1)
+
+
+@pytest.mark.parametrize("wait", ["for (;;);", "await new Promise(() => {})"])
+def test_a_line_at_a_console_ends_with_an_interrupt(guest: Guest, wait: str) -> None:
+    code = f"for (const x of progress(9)) {{ if (x === 2) {{ console.log('!'); {wait} }} }}"
+    cell = guest.start(code, audience="console")
+    while guest.events.get(timeout=30)["text"] != "!\n":
+        pass
+    guest.interrupt()
+    assert guest.reply(cell)["error"]["interrupted"]
+    text = "".join(event["text"] for event in guest.output())
+    assert "2/9" in text.rpartition("\r")[2], "it shows what it has come to"
+    assert text.endswith("\n")
+
+
 def test_progress_is_text_when_it_runs_unattended(guest: Guest) -> None:
     events = progress_of(guest, SLOW, "unattended")
     assert all(list(event["data"]) == ["text/plain"] for event in events)
