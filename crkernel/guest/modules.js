@@ -6,8 +6,11 @@ const { parse, walk } = require('./parser.js');
 const { edit } = require('./mappings.js');
 
 const MODULAR = /\b(?:import|export)\b/;
+const DEFAULT = /^export(?:\s|\/\/[^\n]*\n|\/\*[^]*?\*\/)*default/;
 const META = 'import_meta'; // as long as what it stands for; main.js defines it
 const CHECK = 'crkernelImport'; // frames of it are ours
+
+const WRITTEN = /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*$/u; // a name in code
 
 const quote = JSON.stringify;
 
@@ -16,7 +19,7 @@ function nameOf(node) {
 }
 
 function isName(text) {
-  return /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*$/u.test(text) && text !== 'default';
+  return WRITTEN.test(text) && text !== 'default';
 }
 
 /** The expression that imports what a declaration names. */
@@ -56,35 +59,51 @@ function importStatement(node) {
   return binding(node, pairs, namespace);
 }
 
+/**
+ * The expression that declares all that a module exports but its default. By assignments, since a name
+ * may be that of an earlier `let`, which a property of the global object would not reach.
+ */
+function spread(module) {
+  return `(function ${CHECK}(m) { for (const k of Object.keys(m)) { `
+    + `if (k === 'default' || !${WRITTEN}.test(k)) continue; `
+    + `try { (0, eval)('(v) => { ' + k + ' = v }')(m[k]); } `
+    + `catch (cause) { throw new TypeError('export * cannot declare ' + k + ': ' + cause.message); } `
+    + `} })(${module})`;
+}
+
 /** `export … from`: what another module exports is declared here. */
 function reexportStatement(node) {
   if (node.type === 'ExportAllDeclaration') {
     const name = node.exported && nameOf(node.exported);
-    if (!name) return `void Object.assign(globalThis, ${imported(node)});`;
+    if (!name) return `void ${spread(imported(node))};`;
     return binding(node, [], isName(name) ? name : null);
   }
   const pairs = node.specifiers.map(({ local, exported }) => [nameOf(local), nameOf(exported)]);
   return binding(node, pairs.filter(([, name]) => isName(name)), null);
 }
 
-/** Edits that take `export` away; a default that has no name is what the cell evaluates to. */
-function exportEdits({ type, start, end, declaration }) {
-  if (!declaration) return [{ start, end, text: '' }];
+/**
+ * Edits that take `export` away; a default that has no name is what the cell evaluates to. What stands
+ * before and behind it stays other statements.
+ */
+function exportEdits(code, { type, start, end, declaration }) {
+  if (!declaration) return [{ start, end, text: ';' }];
   const keyword = { start, end: declaration.start, text: '' };
   if (type === 'ExportNamedDeclaration') return [keyword];
   const declares = /^(?:Function|Class)Declaration$/.test(declaration.type) && declaration.id;
   if (declares) return [keyword];
-  const close = { start: declaration.end, end: declaration.end, text: ')' };
-  return [{ ...keyword, text: '(' }, close];
+  const stop = code[end - 1] === ';' ? end - 1 : end;
+  const [head] = DEFAULT.exec(code.slice(start));
+  return [{ start, end: start + head.length, text: ';(' }, { start: stop, end: stop, text: ');' }];
 }
 
 /** Edits of statements. Imports happen where they stand, so that a cell can write what it imports. */
-function statementEdits({ body }) {
+function statementEdits(code, { body }) {
   return body.flatMap((node) => {
     const { type, start, end, source } = node;
     if (type === 'ImportDeclaration') return [{ start, end, text: importStatement(node) }];
     if (!/^Export/.test(type)) return [];
-    return source ? [{ start, end, text: reexportStatement(node) }] : exportEdits(node);
+    return source ? [{ start, end, text: reexportStatement(node) }] : exportEdits(code, node);
   });
 }
 
@@ -106,7 +125,7 @@ function metaEdits(code, tree) {
 function asScript(code) {
   if (!MODULAR.test(code)) return null;
   const tree = parse(code);
-  const edits = [...statementEdits(tree), ...metaEdits(code, tree)];
+  const edits = [...statementEdits(code, tree), ...metaEdits(code, tree)];
   edits.sort((a, b) => a.start - b.start || a.end - b.end);
   return edits.length ? edit(code, edits) : null;
 }
