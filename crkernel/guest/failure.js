@@ -9,6 +9,8 @@ const spots = require('./spots.js');
 const { HERE } = require('./stacks.js');
 
 const DEPTH = 10; // of causes that are shown in full
+// V8 notes for an Error where it was made, and for nothing where it was thrown.
+const NO_PLACE = 'hint: only an Error tells where it comes from: throw new Error(…)';
 const { apply } = Reflect;
 const { includes, split, trimEnd } = String.prototype;
 const { concat, filter } = Array.prototype;
@@ -59,11 +61,9 @@ function depthOf(value, left = DEPTH) {
 }
 
 /** The lines before a traceback that show where it arose; spots.js finds the place. */
-function spotOf(value, plain, { details, code, label }) {
+function spotOf(value, plain, { details, refused, code, label }) {
   const framed = apply(includes, plain, ['\n    at ']);
-  // What did not compile has a place but no stack, unlike what was thrown or rejected.
-  const compiled = details?.scriptId === undefined || details.stackTrace || framed;
-  if (!compiled && value.name === 'SyntaxError') return spots.ofSyntax(details, code, label);
+  if (refused) return spots.ofSyntax(details, code, label);
   const arrow = arrowSymbol && value[arrowSymbol];
   if (typeof arrow === 'string') return apply(split, apply(trimEnd, rename(arrow), []), ['\n']);
   if (framed) return spots.ofStack(plain);
@@ -81,7 +81,7 @@ function linesOf(shown) {
 }
 
 function tracebackOf(value, real, plain, shown, evaluation) {
-  if (!real) return apply(split, `Uncaught ${shown}`, ['\n']);
+  if (!real) return apply(concat, apply(split, `Uncaught ${shown}`, ['\n']), [NO_PLACE]);
   const before = guarded(() => spotOf(value, plain, evaluation), []);
   const hint = guarded(() => hintFor(value), null);
   return apply(concat, before, [linesOf(shown), hint ? [`hint: ${hint}`] : []]);
@@ -89,7 +89,8 @@ function tracebackOf(value, real, plain, shown, evaluation) {
 
 /**
  * The error shape of the wire for a thrown value. Of an evaluation that failed, `evaluation` holds
- * the inspector's exceptionDetails as `details`, the `code` that was typed and the cell's `label`.
+ * the inspector's exceptionDetails as `details`, whether V8 has `refused` to begin it, the `code`
+ * that was typed and the cell's `label`.
  */
 function describe(value, colors, evaluation = {}) {
   const real = isError(value);

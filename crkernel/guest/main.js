@@ -47,7 +47,8 @@ const { leaveLine } = require('./progress.js');
 
 const { apply } = Reflect;
 const { isPromise } = util.types;
-const { keys, defineProperty } = Object;
+const { keys, defineProperty, getPrototypeOf } = Object;
+const { prototype: SyntaxErrors } = SyntaxError;
 const { exec } = RegExp.prototype;
 const { chdir, cwd } = process;
 const later = setImmediate;
@@ -99,7 +100,19 @@ function failed(thrown, evaluation) {
   return failure.describe(thrown, audience.colorErrors, evaluation);
 }
 
-/** Runs code in the global scope under the name of its cell; `done` gets {value} or {error}. */
+/**
+ * Whether V8 refused to compile an evaluation, so that nothing of it has run. Then the inspector
+ * names a script without a stack; what is thrown comes as a rejection, with both or neither.
+ */
+function isRefused({ scriptId, stackTrace }, thrown) {
+  return scriptId !== undefined && stackTrace === undefined
+    && getPrototypeOf(thrown) === SyntaxErrors;
+}
+
+/**
+ * Runs code in the global scope under the name of its cell; `done` gets {value}, or {error}, what was
+ * `thrown`, and whether it was `refused` by V8.
+ */
 function evaluate({ code, typed = code, label, group }, done) {
   apply(post, session, ['Runtime.evaluate', {
     expression: `${code}\n//# sourceURL=${cells.scriptName(label)}`,
@@ -116,7 +129,8 @@ function evaluate({ code, typed = code, label, group }, done) {
       return;
     }
     const thrown = carrier.valueOf(details.exception ?? result);
-    done({ error: failed(thrown, { details, code: typed, label }), thrown });
+    const refused = isRefused(details, thrown);
+    done({ error: failed(thrown, { details, refused, code: typed, label }), thrown, refused });
   }]);
 }
 
@@ -177,7 +191,9 @@ function execute(request) {
   cells.remember(cell, typed, layers);
   const group = `cell ${id}`;
   const run = { id, group };
-  const fail = (error) => afterDisplays(() => finish(run, { id, status: 'error', error }));
+  const fail = (error, refused = false) => afterDisplays(() => {
+    finish(run, { id, status: 'error', error, refused });
+  });
   const succeed = (result) => afterDisplays(() => {
     evaluateAll(expressions, group, (table) => {
       finish(run, { id, status: 'ok', result, user_expressions: table });
@@ -192,11 +208,11 @@ function execute(request) {
     else succeed(keys(data).length ? { data, metadata } : null);
   });
   const measured = measure && measuring.begin();
-  evaluate({ code, typed, label: cell, group }, ({ error, thrown, value }) => {
+  evaluate({ code, typed, label: cell, group }, ({ error, thrown, refused, value }) => {
     run.measured = measured?.();
     if (error) {
       results.takeError(thrown);
-      fail(error);
+      fail(error, refused);
     } else if (measure?.kind === 'timeit') {
       repeat(value, run, measure, succeed, fail);
     } else if (value === undefined || silent) {

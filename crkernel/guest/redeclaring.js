@@ -10,7 +10,7 @@ const REFUSED = /^Identifier '.*' has already been declared$/s;
 const FIXED = 'is a const of an earlier cell, which V8 never lets go: choose another name, '
   + 'or %rewind to before that cell';
 
-/** Whether V8's answer to a cell may be that of a name. */
+/** Whether V8 has refused a cell for a name. */
 function mayBeRefused({ error }) {
   return error?.name === 'SyntaxError' && REFUSED.test(error.message);
 }

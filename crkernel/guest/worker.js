@@ -19,8 +19,10 @@ const STOP_TIMEOUT = 40; // ms given to each try to stop it
 const ATTEMPTS = 20; // terminations tried before an interrupt gives up
 
 // Code that means something else as a cell than as a script: braces that are an object, type
-// arguments that are two comparisons.
-const AMBIGUOUS = /^\s*\{|[\w$]<(?:[\w$.[\]'"]|, ?| ?[|&] ?(?![|&])|[<>](?!=)){1,100}>[(`]/;
+// arguments that are two comparisons. Of operators these have only what types have.
+const BRACES = /^(?:\s|\/\/[^\n]*\n|\/\*(?:[^*]|\*(?!\/))*\*\/)*\{/;
+const TYPE_ARGUMENTS = new RegExp(String.raw`[\w$)\]\x80-\uffff]<(?:[\w$.,:'"{}[\]\s\x80-\uffff]`
+  + String.raw`|\|(?!\|)|&(?!&)|[<>](?!=)|\([\w$.,:\s]*\)\s*=>){1,300}?>[(\x60]`);
 
 const { port, answers, arrived } = workerData;
 const session = new Session();
@@ -29,6 +31,7 @@ session.connectToMainThread();
 const waiting = new Map(); // id of a request to the main thread -> what takes its reply
 let running = null; // the execute request in flight
 let probes = 0;
+let silent = 0; // how many silent cells there were
 let builtins = new Set(); // names of the global object before anyone has used it
 let termination = null; // pending until something has been terminated
 let probe = null; // remote id of the main thread's function that looks at the user's values
@@ -78,7 +81,7 @@ function language() {
 /** Has the main thread run what was made of a cell, whichever way earlier cells declared its names. */
 async function run(request) {
   const answer = await askMain(request);
-  if (answer.error?.name !== 'SyntaxError') return answer;
+  if (!answer.refused) return answer;
   const { mayBeRefused, reconcile } = require('./redeclaring.js');
   const other = mayBeRefused(answer) ? await reconcile(request.code, post) : null;
   if (other?.hint) answer.error.traceback.push(other.hint);
@@ -87,26 +90,43 @@ async function run(request) {
   return askMain({ ...request, code: other.code, layers, again: true });
 }
 
+/**
+ * Runs a cell as what it is: as it stands if V8 takes it, else as what can be made of it. It runs
+ * once: only of what V8 refused to compile is another form tried.
+ */
+async function runAsCell(request) {
+  const { code, typed = code, layers = [] } = request;
+  const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
+  if (code.includes('/**')) require('./jsdoc.js').collect(code);
+  const generic = TYPE_ARGUMENTS.test(code);
+  const first = generic || BRACES.test(code) ? under(language().reread(code, generic)) : null;
+  const answer = await run({ ...request, ...first, typed });
+  if (first || !answer.refused) return answer;
+  const other = language().translate(code);
+  if (other?.complaint) {
+    const at = typedPosition(layers, other.complaint);
+    return refused(typed, request.cell, { ...other.complaint, ...at });
+  }
+  if (other?.code === undefined) return answer;
+  return run({ ...request, ...under(other), typed, again: true });
+}
+
+/** A silent cell has no number of its own, so its code must not pass for that of another one. */
+function labelled(request) {
+  if (!request.silent) return request;
+  silent += 1;
+  return { ...request, cell: `silent-${silent}` };
+}
+
 async function execute(given) {
-  const request = given.measure ? require('./timed.js').prepare(given) : given;
   if (running) {
     return { status: 'error', error: failure('Busy', 'another cell is still running') };
   }
+  const request = labelled(given.measure ? require('./timed.js').prepare(given) : given);
   running = request;
   try {
-    const { code, typed = code, layers = [] } = request;
-    const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
-    if (code.includes('/**')) require('./jsdoc.js').collect(code);
-    const first = AMBIGUOUS.test(code) ? under(language().reread(code)) : null;
-    const answer = await run({ ...request, ...first, typed });
-    if (answer.error?.name !== 'SyntaxError') return answer;
-    const other = language().translate(code);
-    if (other?.complaint) {
-      const at = typedPosition(layers, other.complaint);
-      return refused(typed, request.cell, { ...other.complaint, ...at });
-    }
-    if (other?.code === undefined) return answer;
-    return await run({ ...request, ...under(other), typed, again: true });
+    const { refused: _, ...answer } = await runAsCell(request);
+    return answer;
   } finally {
     if (running === request) running = null;
   }
