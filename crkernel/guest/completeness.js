@@ -9,9 +9,9 @@ const COMPLETE = { status: 'complete', indent: '' };
 const INVALID = { status: 'invalid', indent: '' };
 const HEADS = ['if', 'for', 'while', 'with', 'switch', 'await'];
 
-/** Whether TypeScript's parser did: it then has no place in the code to point at with a caret. */
-function typesEndTooEarly({ message, stack }) {
-  return /^Unterminated template/.test(message) || !/^\s*\^+\s*$/m.test(stack);
+/** Whether TypeScript's parser did. */
+function typesEndTooEarly({ message, atEnd }) {
+  return atEnd || /^Unterminated template/.test(message);
 }
 
 /** Whether acorn stopped because the code ended too early, judged as Node's REPL does. */

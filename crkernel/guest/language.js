@@ -3,24 +3,18 @@
 // into code that the inspector can evaluate. Loaded with the first cell that needs it.
 
 const vm = require('node:vm');
-const nodeModule = require('node:module');
 const { decodeMappings, edit, typedPosition } = require('./mappings.js');
+const { tokenize } = require('./tokens.js');
 
-const INLINE_MAP = /\n?\/\/# sourceMappingURL=data:application\/json;base64,([\w+/=]+)\s*$/;
-const LANGUAGE_ERROR = /^ERR_(INVALID|UNSUPPORTED)_TYPESCRIPT_SYNTAX$/;
 // What V8 says of modules, before it looks at the rest.
 const NO_SCRIPT = /outside a module|^Unexpected token 'export'/;
-const UNSUPPORTED = 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX';
-
-// Node warns that its TypeScript support is experimental; here nobody could act on that.
-process.removeAllListeners('warning');
 
 /** See parser.js, which is loaded with the first tree that is needed. */
 function parse(code) {
   return require('./parser.js').parse(code);
 }
 
-/** The SyntaxError with which V8 refuses code as a cell, else null: then it may have run. */
+/** The SyntaxError with which V8 refuses code as a cell; null if it is one. */
 function refusalOf(code) {
   try {
     new vm.Script(`async () => {\n${code.replace(/^#!/, '//')}\n}`, { lineOffset: -1 });
@@ -35,9 +29,8 @@ function parses(code) {
   return refusalOf(code) === null;
 }
 
-/** What a parser said and where, in the user's terms: {message, line, column}. */
-function complaint({ message, stack, loc, code }, layers) {
-  const unsupported = code === UNSUPPORTED;
+/** What V8 or acorn said and where, in the user's terms: {message, line, column}. */
+function complaint({ message, stack, loc }, layers) {
   if (loc) { // acorn's
     const at = { line: loc.line, column: loc.column + 1 };
     return { message: message.replace(/ \(\d+:\d+\)$/, ''), ...typedPosition(layers, at) };
@@ -46,7 +39,7 @@ function complaint({ message, stack, loc, code }, layers) {
   const caret = /^(\s*)\^+\s*$/m.exec(stack)?.[1];
   if (line === undefined || caret === undefined) return null;
   const at = { line: +line, column: caret.replace(/.*\n/s, '').length + 1 };
-  return { message, unsupported, ...typedPosition(layers, at) };
+  return { message, ...typedPosition(layers, at) };
 }
 
 /** Code as a cell: {code, layers}, or {complaints} when it cannot be one. */
@@ -68,13 +61,9 @@ function asCell(code, layers = []) {
   return { complaints };
 }
 
-function strip(code, options) {
-  try {
-    return { text: nodeModule.stripTypeScriptTypes(code, options) };
-  } catch (error) {
-    if (!LANGUAGE_ERROR.test(error.code)) throw error;
-    return { error };
-  }
+/** See typescript.js. */
+function strip(code, transforms) {
+  return require('./typescript.js').strip(code, transforms);
 }
 
 /** See merging.js; code that has no tree is refused later. */
@@ -89,21 +78,27 @@ function begunAnew(code) {
 
 /** TypeScript as a cell, its types blanked out, else transformed; {error} is its parser's. */
 function fromTypeScript(code, layers = []) {
-  const { text } = strip(code, { mode: 'strip' });
+  const { text } = strip(code);
   const stripped = text === undefined ? null : asCell(text, layers);
   if (stripped?.code !== undefined) return stripped;
-  const { text: made, error } = strip(code, { mode: 'transform', sourceMap: true });
-  if (error) return stripped ?? { error, complaints: [complaint(error, layers)] };
-  const map = INLINE_MAP.exec(made);
-  const { mappings } = JSON.parse(Buffer.from(map[1], 'base64').toString());
-  const anew = begunAnew(made.replace(INLINE_MAP, ''));
+  const { text: made, mappings, error } = strip(code, true);
+  if (error) {
+    return stripped ?? { error, complaints: [{ ...error, ...typedPosition(layers, error) }] };
+  }
+  const anew = begunAnew(made);
   const transformed = asCell(anew.code, [...layers, decodeMappings(mappings), anew.layer]);
   return transformed.code === undefined && stripped ? stripped : transformed;
 }
 
+/** Whether the last token of code is a semicolon, whatever comments follow. */
+function endsInSemicolon(code) {
+  return tokenize(code).findLast(({ kind }) => kind !== 'comment')?.text === ';';
+}
+
 /** Code in parentheses, if its braces may mean an object; else null. */
 function inParentheses(code) {
-  if (!/^\s*\{/.test(code) || /;\s*$/.test(code)) return null;
+  const first = tokenize(code).find(({ kind }) => kind !== 'comment');
+  if (first?.text !== '{' || endsInSemicolon(code)) return null;
   return edit(`${code}\n)`, [{ start: 0, end: 0, text: '(' }]);
 }
 
@@ -113,11 +108,27 @@ function asObject(code) {
   return wrapped && parses(wrapped.code) ? { code: wrapped.code, layers: [wrapped.layer] } : null;
 }
 
-/** The cell in place of code that means something else as it stands; null if it does not. */
-function reread(code) {
-  if (/^\s*\{/.test(code)) return asObject(code);
-  const cell = fromTypeScript(code);
-  return cell.code === undefined || cell.code === code ? null : cell;
+/**
+ * The cell in place of code that means something else as it stands; null if it does not. `generic` is
+ * whether it may have type arguments.
+ */
+function reread(code, generic) {
+  const object = asObject(code);
+  if (!generic) return object;
+  const plain = object ?? { code, layers: [] };
+  const typed = fromTypeScript(plain.code, plain.layers);
+  return typed.code === undefined || typed.code === plain.code ? object : typed;
+}
+
+/** Whether code is JavaScript as far as it goes. */
+function endsTooEarly(code) {
+  try {
+    parse(code);
+    return false;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return code.slice(error.pos).trim() === '';
+  }
 }
 
 /** The first of the complaints that came farthest into the code: it knows best what was meant. */
@@ -163,9 +174,9 @@ function explained(code, complaints) {
 }
 
 /**
- * For a cell that failed with a SyntaxError: another one {code, layers} in its place, or a better
- * {complaint}, or neither when V8's own is the best. Null when the error is not one of the language,
- * so that the cell may have run and must not run again.
+ * For a cell that V8 has refused: another one {code, layers} in its place, or a better {complaint}, or
+ * neither when V8's own is the best. Null when what was wrong is not the language, but what earlier
+ * cells have declared.
  */
 function translate(code) {
   if (parses(code)) return null;
@@ -178,9 +189,11 @@ function translate(code) {
   if (typed.code !== undefined) return typed;
   const complaints = [...plain.complaints, ...typed.complaints];
   const [first] = plain.complaints;
-  const blind = NO_SCRIPT.test(first?.message) ? [] : [first];
+  const blind = NO_SCRIPT.test(first?.message);
+  // Of JavaScript that only ends too early V8 says it best, though not where it ends.
+  const versed = typed.complaints.filter(({ atEnd }) => blind || !atEnd || !endsTooEarly(code));
   const best = explained(code, complaints)
-    ?? farthest([...blind, ...typed.complaints, ...plain.complaints]);
+    ?? farthest([...(blind ? [] : [first]), ...versed, ...plain.complaints]);
   return best === first ? {} : { complaint: best };
 }
 
@@ -203,7 +216,7 @@ function mutes(code) {
   const { tree, text, made } = treeOf(code) ?? {};
   const last = tree?.body.findLast(({ type }) => type !== 'EmptyStatement');
   if (last?.type !== 'ExpressionStatement') return false;
-  return made ? /;\s*$/.test(code) : text[last.end - 1] === ';';
+  return made ? endsInSemicolon(code) : text[last.end - 1] === ';';
 }
 
 module.exports = { mutes, reread, translate, parse, parses, fromTypeScript };

@@ -7,7 +7,8 @@ const { Session } = require('node:inspector');
 const { Carrier, nodeRequire } = require('./internals.js');
 
 const ACORN = 'internal/deps/acorn/';
-const OPTIONS = { ecmaVersion: 'latest', sourceType: 'module', allowHashBang: true };
+const MODULE = { ecmaVersion: 'latest', sourceType: 'module', allowHashBang: true };
+const SCRIPT = { ...MODULE, sourceType: 'script', allowAwaitOutsideFunction: true };
 
 const session = new Session();
 session.connect();
@@ -20,9 +21,20 @@ const Parser = acorn.Parser.extend((Base) => class extends Base {
 });
 const { simple: walk } = requireInternal(`${ACORN}acorn-walk/dist/walk`);
 
-/** The tree of a module, with positions; throws a SyntaxError with `pos` and `loc`. */
+/**
+ * The tree of a module, or of what only a script may say, as `delete name` and 010; with positions.
+ * Throws a SyntaxError with `pos` and `loc`.
+ */
 function parse(code) {
-  return Parser.parse(code, OPTIONS);
+  try {
+    return Parser.parse(code, MODULE);
+  } catch (error) {
+    try {
+      return Parser.parse(code, SCRIPT);
+    } catch {
+      throw error;
+    }
+  }
 }
 
 module.exports = { parse, walk };

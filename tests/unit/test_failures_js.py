@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ def test_a_syntax_error_in_a_file_shows_its_spot(guest: Guest, tmp_path: Path) -
 def test_anything_can_be_thrown(guest: Guest, code: str, name: str, message: str) -> None:
     error = guest.error(code)
     assert (error["name"], error["message"]) == (name, message)
+    wants_an_error = any("hint: only an Error tells" in line for line in error["traceback"])
+    assert wants_an_error == (name != "Error")
     assert guest.value("1 + 1") == "2"
 
 
@@ -168,6 +171,14 @@ def test_handlers_of_the_user_run_too(guest: Guest) -> None:
         ("class A {\n  accessor x: number = 1\n}", (2, 12), "accessor fields are not supported"),
         ("import defer * as f from 'fs'", (1, 14), "import defer is not supported by Node"),
         ("0\nimport source w from './w.wasm'", (2, 15), "import source is not supported"),
+        ("function f(a: number) {", (1, 24), "Expected '}', got '<eof>'"),
+        ("enum A { B", (1, 11), "Unexpected eof"),
+        ("interface A {\n  a: string\n\n", (2, 12), "Unexpected eof"),
+        ("let a: number = `abc\n${x}", (2, 4), "Unterminated template"),
+        ("\tlet a: '名名' = 1; foo bar", (1, 23), "Expected ';', '}' or <eof>"),
+        ("let a: '😀' = 1; foo bar", (1, 22), "Expected ';', '}' or <eof>"),
+        ("print('hello'", (1, 7), "missing ) after argument list"),
+        ("class X {", (1, 10), "Unexpected end of input"),
         ("module M { }", (1, 1), "`module` keyword is not supported. Use `namespace` instead."),
         ("function f() {\n  import x from 'fs'\n}", (2, 3), "'import', and 'export' cannot"),
     ],
@@ -182,7 +193,7 @@ def test_who_got_farthest_explains_a_syntax_error(
     assert error["traceback"] == [
         f"cell 7:{line}:{column}",
         code.split("\n")[line - 1],
-        " " * (column - 1) + "^",
+        re.sub(r"[^\t]", " ", code.split("\n")[line - 1][: column - 1]) + "^",
         f"SyntaxError: {error['message']}",
     ]
 

@@ -87,6 +87,7 @@ def test_what_was_constant_stays_constant(guest: Guest) -> None:
 
 def test_a_declaration_that_is_rewritten_keeps_its_places(guest: Guest) -> None:
     guest.value("let one = 1; var two = 2; const four = 4")
+    guest.value("const one = 1, sloppy = 010")
     error = guest.error("const one = 10,\n  two = 20, three = 30,\n  four = 40; null.x", cell="9")
     assert error["traceback"][0] == "cell 9:3:19"
     assert guest.value("[one, two, three, four]") == "[ 10, 20, 30, 40 ]"
@@ -119,8 +120,13 @@ def test_names_of_results_can_be_taken_over(guest: Guest, code: str) -> None:
         ("let o = { a: 5 }\no;\n\n", None),
         ("await 5;", None),
         ("5;;", None),
+        ("globalThis.gone = 1; delete gone;", None),
+        ("010;", None),
         ("let t: number = 5\nt as number;", None),
         ("enum M { A = 5 }\nM.A;", None),
+        ("enum M { A = 5 }\nM.A; // a note", None),
+        ("enum M { A = 5 }\nM.A // see foo;", "5"),
+        ("import path from 'node:path'; let t: number = 5; t; // c", None),
         ("import path from 'node:path'; path.sep;", None),
         ("5 // not this;", "5"),
         ("'a;'", "'a;'"),
