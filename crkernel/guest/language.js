@@ -108,13 +108,18 @@ function asObject(code) {
   return wrapped && parses(wrapped.code) ? { code: wrapped.code, layers: [wrapped.layer] } : null;
 }
 
+/** Whether something at these offsets is code, not a part of a string or comment. */
+function hasTokenAt(code, offsets) {
+  return offsets.length > 0 && tokenize(code).some(({ start }) => offsets.includes(start));
+}
+
 /**
- * The cell in place of code that means something else as it stands; null if it does not. `generic` is
- * whether it may have type arguments.
+ * The cell in place of code that means something else as it stands; null if it does not. At `angles`
+ * type arguments may begin.
  */
-function reread(code, generic) {
+function reread(code, angles) {
   const object = asObject(code);
-  if (!generic) return object;
+  if (!hasTokenAt(code, angles)) return object;
   const plain = object ?? { code, layers: [] };
   const typed = fromTypeScript(plain.code, plain.layers);
   return typed.code === undefined || typed.code === plain.code ? object : typed;

@@ -22,7 +22,7 @@ const ATTEMPTS = 20; // terminations tried before an interrupt gives up
 // arguments that are two comparisons. Of operators these have only what types have.
 const BRACES = /^(?:\s|\/\/[^\n]*\n|\/\*(?:[^*]|\*(?!\/))*\*\/)*\{/;
 const TYPE_ARGUMENTS = new RegExp(String.raw`[\w$)\]\x80-\uffff]<(?:[\w$.,:'"{}[\]\s\x80-\uffff]`
-  + String.raw`|\|(?!\|)|&(?!&)|[<>](?!=)|\([\w$.,:\s]*\)\s*=>){1,300}?>[(\x60]`);
+  + String.raw`|\|(?!\|)|&(?!&)|[<>](?!=)|\([\w$.,:\s]*\)\s*=>){1,300}?>[(\x60]`, 'g');
 
 const { port, answers, arrived } = workerData;
 const session = new Session();
@@ -98,8 +98,9 @@ async function runAsCell(request) {
   const { code, typed = code, layers = [] } = request;
   const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
   if (code.includes('/**')) require('./jsdoc.js').collect(code);
-  const generic = TYPE_ARGUMENTS.test(code);
-  const first = generic || BRACES.test(code) ? under(language().reread(code, generic)) : null;
+  const angles = Array.from(code.matchAll(TYPE_ARGUMENTS), ({ index }) => index + 1);
+  const doubtful = angles.length > 0 || BRACES.test(code);
+  const first = doubtful ? under(language().reread(code, angles)) : null;
   const answer = await run({ ...request, ...first, typed });
   if (first || !answer.refused) return answer;
   const other = language().translate(code);

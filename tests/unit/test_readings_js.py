@@ -83,6 +83,7 @@ def test_plain_javascript_loads_no_typescript(guest: Guest) -> None:
     // a comment { with braces }
     const less = (a, b) => { for (let i=0; i<b; i++) { if (a<b && b>(a)) return a<b }; return b>a }
     const o = { k: 1, list: [1, 2].map((n) => n < 3 ? { n } : { n: n>(2) }) };
+    const html = `<p>one<br>` + '<b>two<i>(three)'; // f<string>(x)
     [less(1, 2), o.k<2, o.k > (0)]
     """
 
