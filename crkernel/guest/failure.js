@@ -75,7 +75,7 @@ function spotOf(value, plain, { details, refused, code, label }) {
  * stack that the user's own Error.prepareStackTrace made may still show our frames.
  */
 function linesOf(shown) {
-  const bare = apply(exec, /^\[([^]*?)\]( \{\n[^]*)?$/, [shown]);
+  const bare = apply(exec, /^\[([^]*?)\]( \{\s[^]*)?$/, [shown]);
   const lines = apply(split, rename(bare ? bare[1] + (bare[2] ?? '') : shown), ['\n']);
   return apply(filter, lines, [(line) => !apply(includes, line, [HERE])]);
 }

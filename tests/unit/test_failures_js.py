@@ -36,6 +36,8 @@ def test_errors_with_codes_and_causes(guest: Guest) -> None:
     assert any("[cause]: Error: inner" in line for line in error["traceback"])
     error = guest.error("throw new AggregateError([new Error('one')], 'all')")
     assert any("Error: one" in line for line in error["traceback"])
+    lines = guest.error("await Promise.any([Promise.reject(1)])")["traceback"]
+    assert lines == ["AggregateError: All promises were rejected { [errors]: [ 1 ] }"]
 
 
 def test_errors_show_all_their_causes(guest: Guest) -> None:
