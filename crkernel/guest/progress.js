@@ -16,10 +16,11 @@ const clock = performance;
 const setTimer = setTimeout;
 const clearTimer = clearTimeout;
 
-let open = null; // the progress whose line the cursor of a console is in
-
 const INTERVAL = 100; // ms between two states that are shown
 const WIDTH = 20; // characters of a bar of text
+
+let open = null; // the progress whose line the cursor of a console is in
+let leaveLine; // called as a cell ends: what comes next has a line of its own
 
 /** Seconds as `7.2 s` or `2:05`. */
 function duration(seconds) {
@@ -40,6 +41,10 @@ class Progress {
   #timer = null;
   #ended = false;
   #width = 0; // of the line at a console
+
+  static {
+    leaveLine = () => open?.#leave();
+  }
 
   constructor(total, label, place) {
     this.#total = total;
@@ -95,7 +100,7 @@ class Progress {
   }
 
   /** Leaves the line of a console to what comes next; later updates begin another one. */
-  leave() {
+  #leave() {
     if (this.#timer) this.#show();
     if (open === this) emitText('stdout', '\n');
     open = null;
@@ -191,11 +196,6 @@ function iterate(items, begin) {
       }
     },
   };
-}
-
-/** The cell is over: at a console a line that was not finished ends, so that its error has its own. */
-function leaveLine() {
-  open?.leave();
 }
 
 /** Makes progress(): of a total, or of something to iterate. */

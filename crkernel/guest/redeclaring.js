@@ -12,7 +12,7 @@ const FIXED = 'is a const of an earlier cell, which V8 never lets go: choose ano
 
 /** Whether V8 has refused a cell for a name. */
 function mayBeRefused({ error }) {
-  return error?.name === 'SyntaxError' && REFUSED.test(error.message);
+  return REFUSED.test(error.message);
 }
 
 /** The names that a pattern binds. */

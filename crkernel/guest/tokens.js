@@ -19,7 +19,7 @@ const TEMPLATE = /(?:\\[^]|\$(?!\{)|[^`\\$])*(`|\$\{|\\?$)/yu;
 const OPERATOR_WORDS = new Set(('await case delete do else for if in instanceof new of return throw '
   + 'typeof void while with yield').split(' '));
 const HEADED = new Set(['for', 'if', 'while', 'with']); // their parentheses are followed by a statement
-const UNFINISHED = new Set([';', '=>', '>', '{', '}', ')']); // and then a brace is no object
+const BEFORE_BLOCK = new Set([';', '=>', '>', '{', '}', ')']); // a brace behind these is no object
 
 /** Whether a token that follows `last` ends an operand; of a closing bracket its pair says `opened`. */
 function endsOperand({ kind, text }, last, opened) {
@@ -39,7 +39,7 @@ function bracket(text, last, around) {
   if (text === '[') return { operand: true };
   if (word) return { operand: last.text !== 'do' && last.text !== 'else' };
   if (last?.text === ':') return { operand: Boolean(around?.operand) }; // else that of a label
-  return { operand: Boolean(last) && !last.operand && !UNFINISHED.has(last.text) };
+  return { operand: Boolean(last) && !last.operand && !BEFORE_BLOCK.has(last.text) };
 }
 
 /** The kind of the token that begins at `at`, by its first characters. */

@@ -8,7 +8,8 @@ const { Carrier } = require('./internals.js');
 
 const AMARO = 'internal/deps/amaro/dist/index';
 const TAB = 4; // columns, as the parser counts them
-const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
+const WIDE = new RegExp('[\\u1100-\\u115f\\u2e80-\\u303e\\u3041-\\ua4cf\\uac00-\\ud7a3\\uf900-\\ufaff'
+  + '\\ufe30-\\ufe6f\\uff01-\\uff60\\uffe0-\\uffe6\\u{1f300}-\\u{1faff}\\u{20000}-\\u{3fffd}]', 'u');
 
 const session = new Session();
 session.connect();
@@ -39,13 +40,14 @@ function complaint(code, { message, code: kind, startLine: line, startColumn }) 
   const column = unitAt(code.split('\n')[line - 1] ?? '', startColumn) + 1;
   const end = endOf(code);
   const atEnd = line > end.line || (line === end.line && column >= end.column);
-  return { message, line, column, ...(atEnd && end), unsupported: kind === 'UnsupportedSyntax', atEnd };
+  const place = atEnd ? end : { line, column };
+  return { message, ...place, unsupported: kind === 'UnsupportedSyntax', atEnd };
 }
 
 /** The same of code that was too much for the parser, which is loaded anew for what follows. */
-function failure({ message }) {
+function failure(error) {
   Object.assign(parser, { loaded: false, loading: false, exports: {} });
-  const text = `Node's TypeScript parser gave up (${message}): is this nested very deeply?`;
+  const text = `Node's TypeScript parser gave up (${error.message ?? error}): is this nested very deeply?`;
   return { message: text, line: 1, column: 1, unsupported: true, atEnd: false };
 }
 

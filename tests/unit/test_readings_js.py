@@ -36,6 +36,7 @@ def test_a_syntax_error_has_its_place_whatever_users_made_of_the_class(guest: Gu
     guest.value("SyntaxError.prototype.name = 'Oops'; undefined")
     assert guest.error("let a = 1\n  foo bar")["traceback"][0] == "cell 7:2:7"
     assert guest.value("let n: number = 6; n") == "6"
+    assert guest.value("const n = 7; n") == "7"
 
 
 @pytest.mark.parametrize(
