@@ -73,6 +73,7 @@ def make(source: str, target: str, key: str) -> dict[str, int]:
     """
     os.mkdir(target, 0o755)
     memory.rewrite(source, target, f"{target}/{_MEMORY}", f"{FOLDER}/{key}/{_MEMORY}")
+    integrity.expect(*os.path.split(source))
     with record.opened(target) as directory:
         sizes = record.images(directory, 1)  # it will be a copy
     record.carry(source, target, files=None, images=sizes)

@@ -58,6 +58,17 @@ def damage(staging: int, directory: int, meta: wire.Message) -> str | None:
     return found
 
 
+def expect(staging: str, *names: str) -> None:
+    """That checkpoints are what they were, as far as `damage` tells. Who makes something else of
+    them asks this when all has been read: what changes later has another fingerprint than the
+    record, which goes along. Raises OSError, ValueError."""
+    with record.opened(staging) as directory:
+        for name in names:
+            with record.opened(name, directory) as images:
+                if found := damage(directory, images, record.read(images)):
+                    raise ValueError(f"checkpoint {name} is damaged: {found}")
+
+
 def changed(known: wire.Message, now: wire.Message) -> str | None:
     """The first memory file that has another fingerprint than it had."""
     return next((name for name in sorted(known) if now.get(name, known[name]) != known[name]), None)

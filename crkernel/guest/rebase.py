@@ -7,16 +7,19 @@ full one afterwards, a base for those that come after it.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
 
-from . import memory, record
+from . import integrity, memory, record, wire
 from . import syscalls as sc
 from .mounts import MEMORY_IMAGES, STAGING
 from .places import enlarged
 
 _PAGE = 4096
+_TAKEN = "taken"
+"""A file in a checkpoint's old form that names the images which the new one has as memory files."""
 
 
 def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
@@ -29,65 +32,94 @@ def rebase(staging: str, name: str, near: str | None) -> tuple[int, int]:
     if os.path.lexists(f"{old}/parent"):
         raise ValueError("the checkpoint is a difference already")
     before = _pages(old)
+    if any(os.path.basename(f).partition(".")[0] == name for f in record.at(old)["memory"]):
+        return before, before  # in some of its own already
     taken, size = used()
-    os.mkdir(new, 0o700)
     try:
-        images_as = f"{memory.IMAGES}/{name}."
+        os.mkdir(new, 0o700)
         where = near and f"{staging}/{near}"
-        if not memory.rewrite(old, new, file, file, where, images_as, size - taken):
-            _unlink(file)
-            return before, before
-        paths = {path for path in memory.Files(new).paths.values() if memory.is_memory(path)}
-        for path in paths:
-            if path.startswith(images_as):
-                _take(old, path.removeprefix(images_as), name)
-        record.carry(old, new, memory=record.fingerprints(map(memory.name_of, paths)))
-        sc.exchange(old, new)
-    except BaseException:
-        _give_back(staging, name)
-        _unlink(file)
-        raise
+        if memory.rewrite(old, new, file, file, where, _images_as(name), size - taken):
+            _move_in(staging, name, near)
     finally:
-        shutil.rmtree(new)
-        share_room()
+        clear(staging, name)
     return before, _pages(old)
 
 
-def _take(folder: str, image: str, name: str) -> None:
-    """Make a memory file of an image of pages."""
-    path = f"{MEMORY_IMAGES}/{name}.{image}"
-    if os.path.exists(path):
-        raise ValueError("it has become one already")
-    os.rename(f"{folder}/{image}", path)
-    os.truncate(path, enlarged(os.path.getsize(path)))
-    os.chmod(path, 0o444)
+def _move_in(staging: str, name: str, near: str | None) -> None:
+    """Have the new form of a checkpoint take the place of the old one."""
+    old, new = f"{staging}/{name}", f"{staging}/{name}.rebased"
+    integrity.seal(new)
+    sources = [name] if near is None else [name, near]
+    integrity.expect(staging, *sources)
+    known: wire.Message = {}  # files that are shared keep the fingerprints that they had
+    for source in sources:
+        known |= record.at(f"{staging}/{source}")["memory"]
+    paths = set(filter(memory.is_memory, memory.Files(new).paths.values()))
+    prefix = _images_as(name)
+    _take(old, name, [p.removeprefix(prefix) for p in sorted(paths) if p.startswith(prefix)])
+    files = set(map(memory.name_of, paths))
+    shared = {file: known[file] for file in files & known.keys()}
+    record.carry(old, new, memory=shared | record.fingerprints(files - known.keys()))
+    sc.exchange(old, new)
 
 
-def _give_back(staging: str, name: str) -> None:
-    """Undo `_take`, of all images that checkpoint `name` does not need as memory files."""
-    folder, prefix = f"{staging}/{name}", f"{MEMORY_IMAGES}/{name}."
+def _images_as(name: str) -> str:
+    """How the paths of memory files begin that were images of a checkpoint."""
+    return f"{memory.IMAGES}/{name}."
+
+
+def _take(folder: str, name: str, images: list[str]) -> None:
+    """Make memory files of images of pages. That changes them, so from here on the record in
+    `folder` does not fit any more, until `_give_back` has written it anew."""
+    if not images:
+        return
+    with record.opened(folder) as directory:
+        record.reserve(directory)
+    with open(f"{folder}/{_TAKEN}", "w") as file:
+        file.write("\n".join(images))
+    for image in images:
+        path = f"{MEMORY_IMAGES}/{name}.{image}"
+        os.rename(f"{folder}/{image}", path)
+        os.truncate(path, enlarged(os.path.getsize(path)))
+        os.chmod(path, 0o444)
+
+
+def _give_back(folder: str, name: str) -> None:
+    """Undo `_take`, however far it or an earlier try of this came."""
+    if not os.path.exists(f"{folder}/{_TAKEN}"):
+        return
+    with open(f"{folder}/{_TAKEN}") as file:
+        images = file.read().split()
     found = record.at(folder)
-    needed = {os.path.basename(file) for file in found["memory"]}
-    taken = [path for path in glob.glob(f"{prefix}*.img") if os.path.basename(path) not in needed]
-    for path in taken:
-        image = path.removeprefix(prefix)
-        os.chmod(path, 0o600)
-        os.truncate(path, found["images"][image][0])
-        os.rename(path, f"{folder}/{image}")
-    if taken:
-        with record.opened(folder) as directory:
-            record.write(directory, found | {"images": record.images(directory)})
+    for image in images:
+        path = f"{MEMORY_IMAGES}/{name}.{image}"
+        if os.path.exists(path):
+            os.chmod(path, 0o600)
+            os.truncate(path, found["images"][image][0])
+            os.rename(path, f"{folder}/{image}")
+    with record.opened(folder) as directory:
+        now = record.images(directory)
+        found["images"] |= {image: now[image] for image in images}
+        record.write(directory, found)
+    os.unlink(f"{folder}/{_TAKEN}")
 
 
 def clear(staging: str, name: str) -> None:
-    """Take away what a process left that was ended while it made checkpoint `name` smaller."""
-    _give_back(staging, name)
-    needed = record.at(f"{staging}/{name}").get("memory", {})
-    for path in (f"{memory.FOLDER}/{name}", *glob.glob(f"{memory.FOLDER}/{name}.*")):
-        if os.path.basename(path) not in needed and os.path.exists(path):
-            os.unlink(path)
+    """Take away what is left of work on a checkpoint that is over, by whatever end; the checkpoint
+    is there in its new form or, whole again, in the old one. If it was dropped meanwhile, whatever
+    has its name is of use to others."""
+    folder = f"{staging}/{name}"
     for suffix in ("thin", "rebased", "golden"):
-        shutil.rmtree(f"{staging}/{name}.{suffix}", ignore_errors=True)
+        shutil.rmtree(f"{folder}.{suffix}", ignore_errors=True)
+    if os.path.exists(f"{folder}/{record.NAME}"):
+        _give_back(folder, name)
+        with record.opened(folder) as directory:
+            record.release(directory)
+            needed = record.read(directory)["memory"]
+        for path in (f"{memory.FOLDER}/{name}", *glob.glob(f"{memory.FOLDER}/{name}.*")):
+            if memory.name_of(path).removesuffix(integrity.SUFFIX) not in needed:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
     share_room()
 
 
@@ -100,20 +132,20 @@ def used() -> tuple[int, int]:
 def share_room() -> None:
     """Two mounts, one budget: staging gets what memory files leave of it. It keeps what it takes
     already, for less is refused, and a rebase may copy a little more than it can tell before."""
-    (in_staging, _), (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
     flags = sc.MS_REMOUNT | sc.MS_NOSUID | sc.MS_NODEV
-    sc.mount("none", STAGING, flags=flags, data=f"size={max(_PAGE, size - in_files, in_staging)}")
+    while True:
+        in_staging, (in_files, size) = _fill(STAGING), _fill(memory.FOLDER)
+        room = max(_PAGE, size - in_files, in_staging[0])
+        try:
+            return sc.mount("none", STAGING, flags=flags, data=f"size={room}")
+        except OSError:
+            if _fill(STAGING) == in_staging:  # else a dump has filled it meanwhile
+                raise
 
 
 def _fill(mount: str) -> tuple[int, int]:
     status = os.statvfs(mount)
     return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_blocks * status.f_frsize
-
-
-def _unlink(file: str) -> None:
-    """Take away memory files of one checkpoint that nobody uses yet."""
-    for left in [*glob.glob(file), *glob.glob(f"{file}.*")]:
-        os.unlink(left)
 
 
 def _pages(directory: str) -> int:

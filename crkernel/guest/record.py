@@ -5,11 +5,13 @@ Functions that work on a directory take it as a descriptor, but for `carry` and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from . import claims, wire
 from .memory import path_of
@@ -18,6 +20,8 @@ NAME = "crkernel.json"
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TRAVELLING = ("added", "hello", "last_pid", "leftovers", "monotonic", "pipes")
 """What of a record means the same in another staging."""
+_SCRATCH = f"{NAME}.new"
+_MORE = 1 << 12
 _MOST_PID = 1 << 22
 
 
@@ -43,10 +47,29 @@ def opened(path: str, within: int | None = None) -> Iterator[int]:
 def write(directory: int, record: wire.Message) -> None:
     """Put it under its name only when it is whole; its check sum is the last line."""
     text = json.dumps(record).encode()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(f"{NAME}.new", flags, 0o600, dir_fd=directory), "wb") as file:
+    with _scratch(directory) as file:
         file.write(b"%s\n%08x\n" % (text, zlib.crc32(text)))
-    os.rename(f"{NAME}.new", NAME, src_dir_fd=directory, dst_dir_fd=directory)
+        file.truncate()
+    os.rename(_SCRATCH, NAME, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def reserve(directory: int) -> None:
+    """See to it that `write` has room to write the record that is there once more, with other
+    numbers in it, however full staging is by then. Raises OSError if there is none now."""
+    with _scratch(directory) as file:
+        file.write(bytes(os.stat(NAME, dir_fd=directory).st_size + _MORE))
+
+
+def release(directory: int) -> None:
+    """Give up what was reserved and not used."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_SCRATCH, dir_fd=directory)
+
+
+def _scratch(directory: int) -> BinaryIO:
+    """What there is of it already is written over: a page that it has needs no room."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    return open(os.open(_SCRATCH, flags, 0o600, dir_fd=directory), "wb")
 
 
 def carry(source: str, target: str, **changes: object) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from . import protobuf, record
+from . import integrity, protobuf, record
 from .syscalls import exchange
 
 _PAGE = 4096
@@ -60,12 +60,13 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
         if after * 2 >= before or after > max(_NEW_BYTES, before // 3):
             return before, before
         for file in os.listdir(old):
-            if file not in replaced and file != record.NAME:
+            if file.endswith(".img") and file not in replaced:
                 # Not a link: that would change when the file was changed.
                 shutil.copyfile(f"{old}/{file}", f"{new}/{file}")
         os.symlink(f"../{base}", f"{new}/parent")
-        with record.opened(f"{staging}/{base}") as directory:
-            record.carry(old, new, base=base, base_images=record.images(directory))
+        integrity.seal(new)
+        integrity.expect(staging, name, base)
+        record.carry(old, new, base=base, base_images=record.at(f"{staging}/{base}")["images"])
         exchange(old, new)
     finally:
         shutil.rmtree(new)

@@ -8,10 +8,10 @@ import textwrap
 import pytest
 
 from crkernel.engines import Engine
-from crkernel.errors import DumpRefused, RestoreFailed
+from crkernel.errors import DumpRefused, EngineError, RestoreFailed
 
 from .test_engine import boot, engine, restored, run  # noqa: F401  a fixture among them
-from .test_memory_files import BIG, inside, mapped
+from .test_memory_files import BIG, HEAP, inside, mapped, rebased
 
 pytestmark = pytest.mark.real("looks into CRIU's images")
 
@@ -145,6 +145,45 @@ async def test_a_difference_to_a_damaged_base_is_not_restored(
     damage(engine, FLIP, "/run/staging/base/pages-1.img")
     with pytest.raises(RestoreFailed, match=r"image"):
         await restored(engine, "a")
+
+
+@pytest.mark.parametrize("file", ["/memory/a", "/run/staging/b/core-5000.img"])
+async def test_what_is_damaged_gets_no_other_form(
+    engine: Engine,  # noqa: F811
+    file: str,
+) -> None:
+    """Its fingerprint would be made anew."""
+    twin = await mapped(engine, "a")
+    await run(twin, "for (const x of heap.slice(32)) x.fill(7); 0")
+    await twin.dump("b")
+    damage(engine, FLIP, file)
+    with pytest.raises(EngineError, match="checkpoint b is damaged: "):
+        await engine.rebase("b", None)
+    with pytest.raises(EngineError, match="checkpoint b is damaged: "):
+        await engine.keep_golden("b", "none")
+    with pytest.raises(RestoreFailed, match=r"memory file|image"):
+        await restored(engine, "b")
+
+
+async def test_nothing_is_shared_with_what_is_damaged(engine: Engine) -> None:  # noqa: F811
+    live = await rebased(engine, HEAP)
+    await run(live, "globalThis.x = 1")
+    await live.dump("b")
+    damage(engine, FLIP, "/memory/a")
+    with pytest.raises(EngineError, match="checkpoint a is damaged: "):
+        await engine.rebase("b", "a")
+    assert await run(await restored(engine, "b"), "heap[63][9]") == "63"
+
+
+async def test_nothing_becomes_a_difference_to_what_is_damaged(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    for name in ("base", "a"):
+        await run(live, "globalThis.x = 1")
+        await live.dump(name)
+    damage(engine, FLIP, "/run/staging/base/pages-1.img")
+    with pytest.raises(EngineError, match="checkpoint base is damaged: "):
+        await engine.thin("a", "base")
+    assert await run(await restored(engine, "a"), "x") == "1"
 
 
 async def test_what_a_difference_needs_is_read_through(engine: Engine) -> None:  # noqa: F811
