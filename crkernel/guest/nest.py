@@ -52,10 +52,11 @@ def main() -> None:
 
 
 def _shrink(way: Callable[[str, str, str], tuple[int, int]], request: Json) -> Json:
-    before, after = way(STAGING, request["name"], request["base"])
-    integrity.seal(f"{STAGING}/{request['name']}")
-    if not request["urgent"]:
+    if not request["urgent"]:  # first: what fails once it is smaller would say that it is not
         integrity.seal_files(STAGING, request["name"])
+    before, after = way(STAGING, request["name"], request["base"])
+    if after == before:
+        integrity.seal(f"{STAGING}/{request['name']}")
     return {"before": before, "after": after}
 
 
@@ -81,6 +82,18 @@ _CHORES: dict[str, Callable[[Json], Json]] = {
 def _fetch(channel: Channel, request: Json) -> Json:
     fetch(STAGING, request["names"], request["image"], request["known"], channel)
     return {}
+
+
+def _clear_up(work: Json) -> Json:
+    """Take away what a child left that was ended at a chore; what to tell of that. Whatever is
+    wrong there, all else needs the nest."""
+    words = f"{work['op']}: its process was ended, perhaps for want of memory"
+    try:
+        if "name" in work:
+            (push.clear if work["op"] == "push" else clear)(STAGING, work["name"])
+    except Exception as error:  # noqa: BLE001
+        words += f"; what it left could not be cleared up: {error!r}"
+    return {"kind": "EngineError", "message": words}
 
 
 _TRANSFERS: dict[str, Callable[[Channel, Json], Json]] = {
@@ -124,18 +137,30 @@ class Nest:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._sandboxes.clear()
+        self._end_chores()
         heir = self.await_heir(request)
         if heir is None:
             return False
-        for pid in self._ending:  # of what was thinned or made golden; nobody waits for it any more
+        for pid in self._ending:  # nobody waits for it any more
             self._ending[pid] = -1
-        self._working.clear()
         assert self._link is not None
         self._selector.unregister(self._link)
         self._link.close()
         self.connect(heir)
         self.welcome(request, descriptors)
         return True
+
+    def _end_chores(self) -> None:
+        """None changes checkpoints any more, for the next kernel does not know of it: what is being
+        dropped goes, all else is as it was."""
+        for pid, work in self._working.items():
+            if "name" in work:
+                os.kill(pid, signal.SIGKILL)
+            if "name" in work or work["op"] == "drop":
+                del self._ending[pid]
+                if os.waitpid(pid, 0)[1]:
+                    _clear_up(work)
+        self._working.clear()
 
     def await_heir(self, request: Json) -> SocketLink | GateLink | None:
         """Be there for the next kernel, say so, and wait for it."""
@@ -296,11 +321,7 @@ class Nest:
                 continue
             del self._ending[pid]
             if (work := self._working.pop(pid, None)) and status:  # it has not answered for itself
-                if "name" in work:
-                    (push.clear if work["op"] == "push" else clear)(STAGING, work["name"])
-                words = f"{work['op']}: its process was ended, perhaps for want of memory"
-                failure = {"kind": "EngineError", "message": words}
-                self.answer({"id": work["id"], "error": failure})
+                self.answer({"id": work["id"], "error": _clear_up(work)})
             elif request >= 0:
                 self.answer({"id": request})
             elif (news := self._uplinks.ended(pid, status)) and self._link is not None:
