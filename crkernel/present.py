@@ -92,7 +92,7 @@ class Present:
         twin = await self._restored(self._past.timeline.head, twin=True)
         try:
             with contextlib.suppress(SandboxDied):  # whoever uses it next brings it back
-                if await self.live.rested():
+                if await self.live.retire():
                     self.move_in(twin)
             return self.live is twin
         finally:

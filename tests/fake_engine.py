@@ -90,6 +90,7 @@ class FakeSandbox:
         self._requests: asyncio.Queue[Json] = asyncio.Queue()
         self._decoder = wire.Decoder()
         self._rested = False
+        self._late = ""
         self._files: dict[str, str | bytes] = {}  # as the newest checkpoint has them
         self._operations: dict[str, Callable[[Json], Json | None]] = {
             "boot": self._boot,
@@ -120,6 +121,10 @@ class FakeSandbox:
     def goes_on(self) -> None:
         """The guest does something by itself."""
         self._rested = False
+
+    def prints_behind_its_answer(self, text: str) -> None:
+        """The guest does, once, so soon that both arrive at the same time."""
+        self._late = text
 
     # -- the kernel's writer
 
@@ -157,6 +162,10 @@ class FakeSandbox:
                 continue
             if answer is not None:
                 self._send({"id": request["id"], **answer})
+            if self._late:
+                event = {"event": "output", "name": "stdout", "text": self._late}
+                self._late = ""
+                self._send(event, wire.EVENT)
 
     def _send(self, message: Json, kind: bytes = b"") -> None:
         if not self.ended:

@@ -66,6 +66,7 @@ class Sandbox:
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
+        self._retiring = 0  # id of the request whose answer may be the last that is heard
         self._death: Message | None = None
         self._receiver = asyncio.create_task(self._receive())
 
@@ -113,6 +114,13 @@ class Sandbox:
     async def rested(self) -> bool:
         """Whether the guest still is where its newest checkpoint left it."""
         return bool((await self._request("rested"))["rested"])
+
+    async def retire(self) -> bool:
+        """As `rested`; and if so, hear nothing more of it, not even what comes along with the
+        answer: its twin, which is to take its place, does the same."""
+        answer = self._post("rested")
+        self._retiring = self._next_id
+        return bool((await answer)["rested"])
 
     async def dump(self, name: str, damaged: Iterable[str] = ()) -> Dump:
         """Take a checkpoint under a new name. Raises DumpRefused, also where the guest runs on one
@@ -236,6 +244,8 @@ class Sandbox:
             future = (self._calls if replies else self._waiting).get(message["id"])
             if future is None or future.done():
                 return
+            if message["id"] == self._retiring and message.get("rested") is True:
+                self.silence()
             if "error" in message and not replies:
                 future.set_exception(from_wire(message["error"]))
             else:

@@ -493,6 +493,18 @@ async def test_a_twin_that_cannot_take_its_place_is_ended(play: Played) -> None:
     assert len(play.engine.alive) == 2
 
 
+async def test_what_only_the_twin_is_to_say_is_heard_once(play: Played) -> None:
+    await play.cells(GROW)
+    before = play.live
+    stop = play.engine.stop("restore")
+    await stop.reached
+    before.prints_behind_its_answer("late")
+    stop.go()
+    await play.rest()
+    assert play.live is not before
+    assert "late" not in play.shown.text
+
+
 @pytest.mark.parametrize("harm", [fail, lose, die])
 async def test_a_twin_that_fails_is_not_missed(
     play: Played, harm: Callable[[Stop, FakeSandbox | None], None]
@@ -551,7 +563,7 @@ async def test_what_travels_stays_as_it_is_meanwhile(play: Played) -> None:
     await play.rest()
     assert not any(line.startswith(("thin c2", "thin c3")) for line in play.engine.log)
     dropping = work(play.session.drop("1", None))
-    await play.rest()
+    await play.rest(1)
     assert "drop c2" not in play.engine.log
     stop.go()
     assert [data async for data in stream]
