@@ -16,7 +16,7 @@ from collections.abc import Collection
 
 from . import golden, integrity, memory, record, wire
 from .rebase import share_room, used
-from .tree import named_by
+from .tree import NO_MANIFEST, named_by
 
 DROPPED = "dropped"
 """A file that marks a checkpoint which others need a part of, and nobody else."""
@@ -111,10 +111,14 @@ def _lives(staging: str, name: str, dropped: Collection[str]) -> bool:
 
 
 def _contents(staging: str, living: list[wire.Message]) -> set[str]:
-    """The names of manifests and of contents of files that checkpoints need."""
-    manifests = {str(found["files"]) for found in living}
+    """The names of manifests and of contents of files that checkpoints need. No way leads to one
+    whose manifest is damaged, so it needs none."""
+    needed = {str(found["files"]) for found in living}
     with record.opened(staging) as directory:
-        return set().union(*(named_by(directory, name) for name in manifests))
+        for name in list(needed):
+            with contextlib.suppress(FileNotFoundError, *NO_MANIFEST):
+                needed |= named_by(directory, name)
+    return needed
 
 
 def _remove(folder: str, dropped: set[str], needed: set[str]) -> set[str]:

@@ -238,6 +238,10 @@ def read_manifest(staging: int, name: str) -> dict[str, Entry]:
     return manifest
 
 
+NO_MANIFEST = (AttributeError, KeyError, TypeError, ValueError)
+"""What comes of reading one that is damaged."""
+
+
 def named_by(staging: int, name: str) -> set[str]:
     """Contents, by their names in staging, that a snapshot needs: its own, too."""
     entries = read_manifest(staging, name).values()

@@ -91,6 +91,20 @@ async def test_a_base_stays_as_long_as_there_are_differences_to_it(
     assert await run(await restored(engine, "b"), code) == "[ 5, 3 ]"
 
 
+async def test_what_is_damaged_keeps_nothing_and_nobody(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    for name in ("a", "b", "c"):
+        await run(live, f"require('fs').writeFileSync('/tmp/{name}', '{name}')")
+        await live.dump(name)
+    inside(engine, "echo '[' > /run/staging/b.tree")
+    assert await engine.drop(["a"]) > 0
+    code = "require('fs').readFileSync('/tmp/a', 'utf8')"  # which "a" had brought
+    assert await run(await restored(engine, "c"), code) == "'a'"
+    with pytest.raises(RestoreFailed, match="damaged"):
+        await restored(engine, "b")
+    assert await engine.drop(["b"]) > 0
+
+
 async def test_names_lead_nowhere_else(engine: Engine) -> None:  # noqa: F811
     for name in ("../memory", ".", "no such one"):
         with pytest.raises(EngineError, match="drop"):
