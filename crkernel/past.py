@@ -82,8 +82,8 @@ class Past:
 
     async def drop(self, keys: Sequence[str]) -> tuple[list[str], int]:
         """Give up what can be restored of some checkpoints; of which there was something, and bytes
-        that are free now. Raises UserError for the one that the guest would come back to, and drops
-        none."""
+        that are free now. Raises UserError for the one that the guest would come back to, or where
+        others need checkpoints for long, and drops none."""
         needed = self.timeline.nearest_restorable(self.timeline.head)
         if needed in keys:
             raise UserError(
@@ -92,15 +92,18 @@ class Past:
             )
         names = {key: self._names[key] for key in keys if key in self._names}
         names = {key: n for key, n in names.items() if not n.startswith(golden.PREFIX)}
-        self._verifier.drop(names.values())
-        try:
-            freed = await self._thinner.drop(names.values()) if names else 0
-        finally:  # what was to go may be gone in part, and can be dropped once more
-            for key in names:
-                self._comms.kept.pop(key, None)
-                cost = self.timeline.get(key).cost
-                left = cost and replace(cost, memory=0, files=0)
-                self.timeline.amend(key, reason="it was dropped by %forget", cost=left)
+        if not names:
+            return [], 0
+        async with self._thinner.alone():
+            self._verifier.drop(names.values())
+            try:
+                freed = await self._thinner.drop(names.values())
+            finally:  # what was to go may be gone in part, and can be dropped once more
+                for key in names:
+                    self._comms.kept.pop(key, None)
+                    cost = self.timeline.get(key).cost
+                    left = cost and replace(cost, memory=0, files=0)
+                    self.timeline.amend(key, reason="it was dropped by %forget", cost=left)
         for key in names:
             del self._names[key]
         return list(names), freed
@@ -150,6 +153,17 @@ class Past:
             stream = await stack.enter_async_context(aclosing(self._engine.fetch(names, known)))
             async for data in stream:
                 yield data
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being made small, or some are dropped."""
+        return self._thinner.is_busy
+
+    @property
+    def not_made_small(self) -> dict[str, str]:
+        """Why checkpoints stay as large as they were dumped, by key."""
+        keys = {name: key for key, name in self._names.items()}
+        return {keys[name]: why for name, why in self._thinner.failed.items() if name in keys}
 
     async def rebase(self, key: str) -> bool:
         """Have the memory of a checkpoint in a memory file, now; False if that cannot be."""

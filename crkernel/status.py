@@ -37,12 +37,20 @@ async def status(
         "timeline": {
             "head": past.timeline.head,
             "checkpoints": len(past.timeline),
+            **_not_made_small(past),
             "twin swaps": swaps,
             "spare is ready for": ready_for or "no checkpoint",
         },
         "newest checkpoints": await _costs(past),
         "times": {f"last {step}": f"{s * 1e3:.1f} ms" for step, s in past.last.items()},
     }
+
+
+def _not_made_small(past: Past) -> Json:
+    if not (found := past.not_made_small):
+        return {}
+    newest = list(found)[-1]
+    return {"not made small": f"{len(found)}, the newest is {newest}: {found[newest]}"}
 
 
 async def _costs(past: Past) -> Json:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from crkernel.background import Background
 from crkernel.engines.base import Engine
-from crkernel.errors import CRKernelError
+from crkernel.errors import CRKernelError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ less when it is idle, and is thinned."""
 SLOW = 64 << 20
 """From so many on it takes less time to do that first and to restore it then than to restore it."""
 _SHARE = 4
+_PATIENCE_SECONDS = 30.0
 _DROPPING = "/"
 """No checkpoint's name: what is under way with all of them."""
 
@@ -50,6 +51,7 @@ class Thinner:
         self._background = background
         self._jobs: deque[_Job] = deque()
         self._waiting = 0  # bytes
+        self._failed: dict[str, tuple[_Job, str]] = {}  # what is as large as ever, and why
         self._bases: dict[str, str] = {}  # a checkpoint's name -> the full one it differs from
         self._mapped: dict[str, str] = {}  # ... -> the newest one before it that was rebased
         self._active_at = 0.0
@@ -70,8 +72,7 @@ class Thinner:
         self._jobs.append(_Job(name, parent, size, done))
         self._waiting += size
         self.touch()
-        if self._worker is None:
-            self._worker = self._background.start(self._work())
+        self._begin()
 
     @property
     def bases(self) -> dict[str, str]:
@@ -80,12 +81,25 @@ class Thinner:
 
     @property
     def pending(self) -> list[tuple[str, str, int]]:
-        """What there is to do yet: name, parent and size of each."""
-        return [(job.name, job.parent or "", job.size) for job in self._jobs]
+        """What there is to do yet, or once more: name, parent and size of each."""
+        failed = (job for job, _ in self._failed.values())
+        return [(job.name, job.parent or "", job.size) for job in (*failed, *self._jobs)]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why checkpoints could not be made small, by name. When others are dropped it is tried
+        again."""
+        return {name: why for name, (_, why) in self._failed.items()}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way."""
+        return bool(self._current)
 
     def lose_all(self) -> None:
         """All checkpoints are gone."""
         self._jobs.clear()
+        self._failed.clear()
         self._bases.clear()
         self._waiting = 0
 
@@ -103,8 +117,7 @@ class Thinner:
             yield
         finally:
             self._held[name] -= 1
-            async with self._free:
-                self._free.notify_all()
+            await self._notify()
 
     async def done_with(self, name: str) -> None:
         """Wait until a checkpoint is as small as it gets."""
@@ -113,23 +126,39 @@ class Thinner:
                 lambda: name != self._current and all(job.name != name for job in self._jobs)
             )
 
-    async def drop(self, names: Collection[str]) -> int:
-        """Take checkpoints out of staging; bytes that are free now. Raises EngineError."""
-        async with self._free:
-            await self._free.wait_for(lambda: not self._current and not self._held.total())
-            self._current = _DROPPING
-        self.distrust(names)
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Nobody works on any checkpoint meanwhile, or counts on its being there. Raises UserError
+        where somebody does for long: a transfer lasts as long as its receiver likes."""
         try:
-            return await self._engine.drop(list(names))
+            async with asyncio.timeout(_PATIENCE_SECONDS), self._free:
+                await self._free.wait_for(lambda: not self._current and not self._held.total())
+                self._current = _DROPPING
+        except TimeoutError:
+            raise UserError(
+                f"checkpoints have been in use for {_PATIENCE_SECONDS:.0f} s (they are being sent, "
+                "or a big one is made small); nothing was dropped",
+                hint="try again when that is over",
+            ) from None
+        try:
+            yield
         finally:
-            async with self._free:
-                self._current = ""
-                self._free.notify_all()
+            await self._release()
+
+    async def drop(self, names: Collection[str]) -> int:
+        """Take checkpoints out of staging, while `alone`; bytes that are free now. Raises
+        EngineError."""
+        self.distrust(names)
+        freed = await self._engine.drop(list(names))
+        self._try_again()
+        return freed
 
     def distrust(self, names: Collection[str]) -> None:
         """Make nothing any more of these checkpoints, or of what they hold."""
         self._jobs = deque(job for job in self._jobs if job.name not in names)
         self._waiting = sum(job.size for job in self._jobs)
+        for name in names:
+            self._failed.pop(name, None)
         for known in (self._bases, self._mapped):
             for name in [n for n, near in known.items() if n in names or near in names]:
                 del known[name]
@@ -163,27 +192,48 @@ class Thinner:
         try:
             while self._jobs:
                 await self._pause()
-                if not self._jobs:
-                    return
-                job = self._jobs[0]
                 async with self._free:
-                    await self._free.wait_for(lambda: self._is_free(job.name))  # noqa: B023
-                    if self._stopped:
+                    await self._free.wait_for(lambda: not self._current and self._is_any_free())
+                    job = next((job for job in self._jobs if not self._held[job.name]), None)
+                    if job is None or self._stopped:
                         return
-                    if job not in self._jobs:  # it was dropped, or is damaged
-                        continue
                     self._take(job)
                 await self._shrink(job, rebase=job.size >= _BIG)
         finally:
             self._worker = None
+
+    def _begin(self) -> None:
+        """There is something new to do."""
+        if self._worker is None:
+            self._worker = self._background.start(self._work())
+        else:
+            self._background.start(self._notify())
+
+    def _try_again(self) -> None:
+        """There is more room for what failed, which is older than what waits."""
+        again = [job for job, _ in self._failed.values()]
+        self._failed.clear()
+        self._jobs.extendleft(reversed(again))
+        self._waiting += sum(job.size for job in again)
+        if again:
+            self._begin()
 
     def _take(self, job: _Job) -> None:
         self._current = job.name
         self._jobs.remove(job)
         self._waiting -= job.size
 
-    def _is_free(self, name: str) -> bool:
-        return not self._held[name] and not self._current
+    def _is_any_free(self) -> bool:
+        return not self._jobs or any(not self._held[job.name] for job in self._jobs)
+
+    async def _release(self) -> None:
+        """What was under way is over."""
+        self._current = ""
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._free:
+            self._free.notify_all()
 
     async def _pause(self) -> None:
         while self._waiting < self._engine.limits.staging_size // _SHARE:
@@ -194,11 +244,8 @@ class Thinner:
 
     async def _shrink(self, job: _Job, *, rebase: bool, urgent: bool = False) -> None:
         """Onto a memory file or a base; who is a base for others is never changed afterwards."""
-        parent = job.parent or ""
+        parent = self._finished(job.parent or "")
         base, near = self._bases.get(parent, job.name), self._mapped.get(parent)
-        self._bases[job.name] = job.name
-        if near is not None:
-            self._mapped[job.name] = near
         try:
             before, after = 0, 0
             if rebase:
@@ -207,11 +254,27 @@ class Thinner:
                 before, after = await self._engine.thin(job.name, base)
         except CRKernelError as error:
             log.info("checkpoint %s stays as large as it is: %s", job.name, error)
+            self._failed[job.name] = job, str(error)
             return
+        except asyncio.CancelledError:  # the end; after a restart it is to do yet
+            self._jobs.appendleft(job)
+            raise
+        else:
+            self._bases[job.name] = job.name
+            if near is not None:
+                self._mapped[job.name] = near
+            if after < before:
+                (self._mapped if rebase else self._bases)[job.name] = job.name if rebase else base
         finally:
-            async with self._free:
-                self._current = ""
-                self._free.notify_all()
+            await self._release()
         if after < before:
-            (self._mapped if rebase else self._bases)[job.name] = job.name if rebase else base
             job.done(job.size - before + after, rebase)
+
+    def _finished(self, name: str) -> str:
+        """The nearest checkpoint from `name` upwards that will not change its form any more; others
+        are held by somebody, less urgent or have failed."""
+        unfinished = (*(job for job, _ in self._failed.values()), *self._jobs)
+        parents = {job.name: job.parent or "" for job in unfinished}
+        while name in parents:
+            name = parents[name]
+        return name

@@ -1,0 +1,107 @@
+"""In which order checkpoints are made small, and what becomes of those that cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import virtual_time
+from fake_engine import FakeEngine
+from fake_session import GROW, LIMITS, MB, Played
+from test_session import engine, play  # noqa: F401  fixtures among them
+
+from crkernel.errors import EngineError, UserError
+
+
+def shrinking(play: Played) -> list[str]:  # noqa: F811
+    """What was asked of the engine, oldest first."""
+    return [line for line in play.engine.log if line.startswith(("thin", "rebase"))]
+
+
+async def small(play: Played) -> str | None:  # noqa: F811
+    """What %status says of those that are not."""
+    timeline = (await play.session.status())["timeline"]
+    return timeline.get("not made small")
+
+
+async def test_who_is_held_keeps_nobody_else_waiting(play: Played) -> None:  # noqa: F811
+    await play.cells("x = 1", "x = 2")
+    stop = play.engine.stop("fetch")
+    stream = play.session.fetch("1", "2")
+    assert await anext(stream)
+    await play.rest()
+    assert shrinking(play) == []
+    await play.cells("x = 3")
+    await play.rest()
+    assert shrinking(play) == ["thin c4 c1"]
+    stop.go()
+    assert [data async for data in stream]
+    await play.rest()
+    assert shrinking(play) == ["thin c4 c1", "thin c2 c1", "thin c3 c1"]
+
+
+async def test_a_cell_does_not_wait_for_another_checkpoint(play: Played) -> None:  # noqa: F811
+    stop = play.engine.stop("rebase")
+    await play.cells(GROW)
+    await stop.reached
+    for size in (3, 1000, 1000, 1000, 1000):
+        play.live.near.wear.add(size * MB)
+    async with asyncio.timeout(1):
+        await play.cells("x = 1", "x = 2")
+    stop.go()
+    await play.cells("x = 3")
+    await play.rest()
+    assert shrinking(play)[1].endswith("urgent")
+
+
+async def test_what_failed_is_told_and_tried_again_when_there_is_room(
+    play: Played,  # noqa: F811
+) -> None:
+    await play.cells("x = 1", GROW)
+    for _ in range(2):
+        play.engine.stop("thin").fail(EngineError("thin: no room"))
+    play.engine.stop("rebase").fail(EngineError("rebase: no room"))
+    await play.rest()
+    assert await small(play) == "2, the newest is 2: rebase: no room"
+    await play.cells("big = 0")
+    await play.rest()
+    assert await small(play) == "3, the newest is 3: thin: no room"
+    del play.engine.log[:]
+    await play.session.drop("1", None)
+    await play.rest()
+    assert shrinking(play) == ["rebase c3 None", "thin c4 c3"]
+    assert await small(play) is None
+
+
+async def test_a_drop_does_not_wait_for_ever(play: Played) -> None:  # noqa: F811
+    await play.cells("x = 1", "x = 2")
+    stop = play.engine.stop("fetch")
+    stream = play.session.fetch("1")
+    assert await anext(stream)
+    with pytest.raises(UserError, match="nothing was dropped"):
+        await play.session.drop("1", None)
+    assert play.keys["1"] is None
+    assert await play.session.rewind("1") == "1"
+    stop.go()
+    assert [data async for data in stream]
+    await play.session.redo()
+    assert (await play.session.drop("1", None))[0] == 1
+
+
+async def test_what_a_restart_ends_is_done_after_it(
+    engine: FakeEngine,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    virtual_time.install(monkeypatch)
+    engine.secret = b"connection"
+    first = Played(engine)
+    await first.session.start()
+    await first.cells("x = 1", "x = 2")
+    stop = engine.stop("thin")
+    await stop.reached
+    await first.session.close(restart=True)
+    next_ = Played(FakeEngine(LIMITS, b"connection"))
+    await next_.session.start()
+    await next_.rest()
+    assert shrinking(next_) == ["thin c2 c1", "thin c3 c1"]
+    await next_.session.close()
