@@ -48,7 +48,7 @@ JAVASCRIPT = Language(
         "NODE_REPL_HISTORY": "",
     },
     out_of_memory=re.compile(
-        "JavaScript heap out of memory|Fatal process out of memory"
+        "(JavaScript|JS) heap out of memory|Fatal process out of memory"
         "|Array buffer allocation failed|[Ff]ailed to allocate memory|could not allocate memory"
     ),
     reserved=_RESERVED,

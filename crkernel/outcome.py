@@ -19,6 +19,19 @@ Json = dict[str, Any]
 
 _NO_NETWORK = re.compile(r"\b(EAI_AGAIN|ENETUNREACH)\b")
 Place = Literal["notebook", "console", "unattended"]
+_CODES = {"EFBIG": "file_size", "ENOSPC": "disk_size"}
+_WORDS = {"database or disk is full": "disk_size"}
+"""What an error says that has no such code."""
+_CHILDS_WORDS = _WORDS | {
+    "No space left on device": "disk_size",
+    "File too large": "file_size",
+    "File size limit exceeded": "file_size",
+    "MemoryError": "memory",
+    "Cannot allocate memory": "memory",
+    "Resource temporarily unavailable": "max_processes",
+    "Cannot fork": "max_processes",
+}
+"""The same for what a child process has left on its stderr."""
 _MIME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(;.*)?")
 _JSON_MIME = re.compile(r"application/(.*\+)?json")
 
@@ -160,7 +173,9 @@ def error_of(error: Json, limits: Limits, language: Language) -> Json:
     name = _limit_of(checked, language)
     if name is not None:
         hint = limit_hint(name, limits)
-        checked["message"] += f" ({hint})"
+        if "Worker terminated" in checked["message"]:
+            hint = f"if it has no resourceLimits of its own: {hint}"
+        checked["message"] = f"{checked['message'].rstrip()} ({hint})"
         checked["traceback"].append(f"hint: {hint}")
     return checked
 
@@ -196,8 +211,11 @@ def _limit_of(error: Json, language: Language) -> str | None:
     message, code = error["message"], error["code"]
     if language.out_of_memory.search(message):
         return "memory"
-    if code == "EAGAIN" and "spawn" in message:
+    if "EAGAIN" in message and ("spawn" in message or code == "ERR_WORKER_INIT_FAILED"):
         return "max_processes"
     if "watch" in message:  # ENOSPC also means the machine's limit of inotify watches
         return None
-    return {"EFBIG": "file_size", "ENOSPC": "disk_size"}.get(code or "")
+    if code in _CODES:
+        return _CODES[code]
+    words = _CHILDS_WORDS if message.startswith("Command failed") else _WORDS
+    return next((name for said, name in words.items() if said in message), None)

@@ -83,6 +83,30 @@ def test_processes_in_a_callback(small: Kernel) -> None:
     assert "limit max_processes = 64" in result.stderr
 
 
+def test_threads_of_workers(start_kernel: Start) -> None:
+    """With a memory limit that leaves room for the address space of one more."""
+    kernel = start_kernel("--CRKernel.memory=4G", "--CRKernel.max_processes=64")
+    sleeper = "require('node:child_process').spawn('sleep', ['1000']).on('error', () => {})"
+    result = kernel.fails(
+        f"for (let i = 0; i < 70; i++) {sleeper};"
+        "const worker = new (require('node:worker_threads').Worker)('', { eval: true });"
+        "await new Promise((_, fail) => worker.on('error', fail))"
+    )
+    assert "limit max_processes = 64" in result.error
+
+
+def test_what_children_and_libraries_say(small: Kernel) -> None:
+    result = small.fails("cp.execSync('head -c 5000000 /dev/zero > big')")
+    assert "limit file_size = 4 MiB" in result.error
+    fill = "for i in 1 2 3 4 5 6; do head -c 4000000 /dev/zero > f$i || exit; done"
+    result = small.fails(f"cp.execSync('{fill}')")
+    assert "limit disk_size = 16 MiB" in result.error
+    result = small.fails(
+        "new (require('node:sqlite').DatabaseSync)('db').exec('create table t (x)')"
+    )
+    assert "full (limit disk_size = 16 MiB" in result.error
+
+
 def test_a_fork_bomb(small: Kernel) -> None:
     bomb = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
     small.ok(f"cp.spawn('python3', ['-c', `{bomb}`], {{ stdio: 'ignore' }}); x = 2")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from crkernel import outcome
+from crkernel.engines import Limits
+from crkernel.javascript import JAVASCRIPT
 
 LONG = "x" * 70_000
 
@@ -30,6 +32,35 @@ def packed(body: bytes) -> bytes | None:
     shown = outcome.bundle(event)
     assert shown is not None
     return outcome.packed(event, shown)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "limit"),
+    [
+        ("spawn sleep EAGAIN", "EAGAIN", "max_processes"),
+        ("EAGAIN", "ERR_WORKER_INIT_FAILED", "max_processes"),
+        ("read EAGAIN", "EAGAIN", None),
+        ("Worker terminated ...: JS heap out of memory", "ERR_WORKER_OUT_OF_MEMORY", "memory"),
+        ("EFBIG: file too large, write", "EFBIG", "file_size"),
+        ("ENOSPC: no space left on device, write", "ENOSPC", "disk_size"),
+        ("ENOSPC: System limit for number of file watchers reached", "ENOSPC", None),
+        ("database or disk is full", "ERR_SQLITE_ERROR", "disk_size"),
+        ("Command failed: tar\ntar: No space left on device\n", None, "disk_size"),
+        ("Command failed: x\nMemoryError\n", None, "memory"),
+        ("Command failed: x\nsh: 0: Cannot fork\n", None, "max_processes"),
+        ("a guess at MemoryError", None, None),
+    ],
+)
+def test_an_error_names_the_limit_that_was_hit(
+    message: str, code: str | None, limit: str | None
+) -> None:
+    error = {"name": "Error", "message": message, "code": code, "traceback": ["Error"]}
+    checked = outcome.error_of(error, Limits.default(), JAVASCRIPT)
+    if limit is None:
+        assert checked["message"] == message
+    else:
+        assert f"limit {limit} = " in checked["message"]
+        assert f"limit {limit} = " in checked["traceback"][-1]
 
 
 def test_a_bundle_holds_what_the_notebook_format_allows() -> None:
