@@ -12,7 +12,7 @@ from typing import Any
 
 import containers
 import pytest
-from driver import Kernel
+from driver import Kernel, require_network
 from test_network import Server, connect, get, own_address
 
 from crkernel import registration
@@ -159,6 +159,7 @@ def registered_with(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_the_doctor_tries_a_network_where_kernels_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_network()
     said: list[str] = []
     monkeypatch.setattr(container, "TUN", "/dev/net/no-such")
     assert examine(said.append, "docker"), said

@@ -227,6 +227,7 @@ def test_the_guest_has_no_right_over_its_network(full: Kernel) -> None:
 
 
 def test_it_can_be_set_while_the_kernel_runs(fresh_kernel: Kernel, server: Server) -> None:
+    driver.require_network()
     kernel = fresh_kernel
     kernel.ok("%config network = full\n%reset")
     assert kernel.value(get(server)) == "hello"

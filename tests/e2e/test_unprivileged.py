@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from _driver import open_up
+from driver import require_network
 
 from crkernel import image
 
@@ -185,6 +186,7 @@ def test_an_ordinary_account_has_all_of_it(home: Path) -> None:
 
 
 def test_packages_and_a_network_take_no_more_than_that(home: Path) -> None:
+    require_network()
     assert as_account(home, _PACKAGES) == {
         "one": "one",
         "owners": [_ACCOUNT],
@@ -195,6 +197,8 @@ def test_packages_and_a_network_take_no_more_than_that(home: Path) -> None:
 
 @pytest.mark.parametrize("network", [False, True])
 def test_its_kernels_have_a_pool(home: Path, network: bool) -> None:
+    if network:
+        require_network()
     found = as_account(home, f"NETWORK = {network}\n{_POOL}")
     assert found["value"] == 1
     assert "warm: a nest with a guest had waited" in found["status"]
