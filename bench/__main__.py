@@ -42,7 +42,9 @@ def main() -> int:
         try:
             found: list[Table] = importlib.import_module(f"bench.{name}").run(options.n)
         except CRKernelError as error:
-            print(f"{name}: {error}\nhint: {error.hint}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
+            if error.hint:
+                print(f"hint: {error.hint}", file=sys.stderr)
             return error.exit_code
         for table in found:
             print(table.text(), end="\n\n", flush=True)

@@ -12,6 +12,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -230,7 +231,8 @@ def dockerd() -> Iterator[None]:
                     deadline = time.monotonic() + _SECONDS
                     while not Path(folder, "docker.sock").exists():
                         if time.monotonic() > deadline or daemon.poll() is not None:
-                            raise EngineError(f"dockerd did not start: see {folder}/log")
+                            said = Path(folder, "log").read_text(errors="replace").strip()
+                            raise EngineError(f"dockerd did not start: {said[-300:]}")
                         time.sleep(0.05)
                     build.build(lambda _: None, from_tree=True)
                     yield
@@ -259,3 +261,8 @@ def call(command: list[str]) -> float:
     if done.returncode:
         raise EngineError(f"{' '.join(command[:4])}... failed: {done.stderr.strip()[-300:]}")
     return 1e3 * (time.perf_counter() - begin)
+
+
+def our_command(*words: str) -> float:
+    """The same for our own command, of the environment that this Python is of."""
+    return call([str(Path(sys.executable).with_name("crkernel")), *words])

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench.client import BASELINE, OURS, Kernel
-from bench.engines import call, dockerd
+from bench.engines import call, dockerd, our_command
 from bench.table import Table
 from crkernel.engines import local_pool
 from crkernel.engines.docker import images, pool
@@ -40,7 +40,7 @@ def run(n: int | None) -> list[Table]:
         ways, docker = list(_HERE), os.geteuid() == 0 and shutil.which("dockerd")
         if docker:
             stack.enter_context(dockerd())
-            call(["crkernel", "image", "build", "--engine", "docker"])  # with a golden root
+            our_command("image", "build", "--engine", "docker")  # with a golden root
             stack.enter_context(_pool_of("docker, from the pool"))
             ways = list(_WAYS)
         for _ in range(n):
@@ -65,7 +65,7 @@ def _pool_of(way: str) -> Iterator[None]:
         yield
     finally:
         keeper.close()
-        call(["crkernel", "pool", "--empty", "--engine", way.partition(",")[0]])
+        our_command("pool", "--empty", "--engine", way.partition(",")[0])
 
 
 def _measure(ways: list[str], values: defaultdict[str, list[float]]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
-from bench.engines import call, dockerd
+from bench.engines import dockerd, our_command
 from bench.sandboxes import booted, execute, heap_code
 from bench.table import Table
 from crkernel.engines import Engine
@@ -39,7 +39,7 @@ def run(n: int | None) -> list[Table]:
         engines = ["local"]
         if os.geteuid() == 0 and shutil.which("dockerd"):
             stack.enter_context(dockerd())
-            call(["crkernel", "image", "build", "--engine", "docker"])
+            our_command("image", "build", "--engine", "docker")
             engines.append("docker")
         for name in engines:
             values = asyncio.run(_measure(name, n or 5))
