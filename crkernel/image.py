@@ -39,13 +39,15 @@ ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "a
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One built image; `size` in bytes, `created` in seconds since 1970."""
+    """One built image; `size` in bytes, `created` in seconds since 1970. A `damaged` one has lost
+    what is recorded of it, perhaps more."""
 
     digest: str
     path: Path
     size: int
     created: float
     current: bool
+    damaged: bool = False
 
 
 def data_home() -> Path:
@@ -54,14 +56,25 @@ def data_home() -> Path:
         return Path(own).absolute()
     base = os.environ.get("XDG_DATA_HOME", "")
     # The XDG specification has relative paths ignored.
-    home = Path(base) if base.startswith("/") else Path.home() / ".local" / "share"
+    home = Path(base) if base.startswith("/") else user_home() / ".local" / "share"
     return home / "crkernel"
+
+
+def user_home() -> Path:
+    """`EngineUnavailable` for a user who has none."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise EngineUnavailable(
+            f"user id {os.getuid()} has neither HOME nor a name in /etc/passwd",
+            hint="set HOME to a folder that you can write to",
+        ) from error
 
 
 def cache_home() -> Path:
     """Where crkernel keeps what it can do without."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    home = Path(base) if base.startswith("/") else user_home() / ".cache"
     return home / "crkernel"
 
 
@@ -126,19 +139,14 @@ def images() -> list[ImageInfo]:
     """All finished images, newest first."""
     found = []
     for path in images_dir().glob("[0-9a-f]" * _DIGEST_LENGTH):
+        current = path.name == recipe_digest()
         try:
             record = json.loads((path / RECORD).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # not ours, or being removed right now
-        found.append(
-            ImageInfo(
-                digest=path.name,
-                path=path,
-                size=int(record["size"]),
-                created=float(record["created"]),
-                current=path.name == recipe_digest(),
-            )
-        )
+            size, created = int(record["size"]), float(record["created"])
+            found.append(ImageInfo(path.name, path, size, created, current))
+        except (OSError, ValueError, KeyError, TypeError):
+            if path.is_dir():  # else it is not ours, or being removed right now
+                found.append(ImageInfo(path.name, path, 0, 0.0, current, damaged=True))
     return sorted(found, key=lambda info: info.created, reverse=True)
 
 

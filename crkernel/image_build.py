@@ -130,7 +130,8 @@ class Build(Steps):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, as SIGINT does, so that what is half-made is removed."""
+    """Let SIGTERM and SIGHUP, unless it is ignored, unwind the stack as SIGINT does, so that what
+    is half-made is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -138,11 +139,14 @@ def terminable() -> Iterator[None]:
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -10,15 +10,19 @@ import hashlib
 import io
 import os
 import tarfile
-import urllib.error
+import time
 import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crkernel.errors import EngineError
+from crkernel.lines import EACH, FOR_NOW
 
 _REGISTRY = "https://registry.npmjs.org"
 _TIMEOUT = 60  # seconds without a byte
+_BLOCK = 1 << 16  # bytes
 
 
 def registry() -> str:
@@ -33,19 +37,44 @@ def tarball(package: dict[str, Any]) -> str:
     return f"{package['package'].rpartition('/')[2]}-{package['version']}.tgz"
 
 
-def download(package: dict[str, Any]) -> bytes:
-    """The tarball of one `[[npm]]` entry, unchecked; `EngineError` if it is not to be had."""
+def download(package: dict[str, Any], say: Callable[[str], None]) -> bytes:
+    """The tarball of one `[[npm]]` entry, unchecked; `EngineError` if it is not to be had.
+
+    `say` gets lines for the moment that tell how much is there.
+    """
     url = f"{registry()}/{package['package']}/-/{tarball(package)}"
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-            data: bytes = answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            return _read(answer, lambda words: say(f"{package['package']}: {words}{FOR_NOW}"))
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise EngineError(
             f"cannot download {url}: {reason}",
             hint="check the network; a mirror of npm can be named in npm_config_registry",
         ) from error
-    return data
+    except ValueError as error:
+        raise EngineError(
+            f"npm_config_registry is no address: {registry()}", hint=f"it looks like {_REGISTRY}"
+        ) from error
+
+
+def _read(answer: Any, say: Callable[[str], None]) -> bytes:
+    """All of it, or ConnectionError."""
+    length = answer.headers.get("Content-Length", "")
+    total = int(length) if length.isdecimal() else None
+    data, told = bytearray(), time.monotonic()
+    while block := answer.read(_BLOCK):
+        data += block
+        if time.monotonic() - told >= EACH:
+            told = time.monotonic()
+            say(_of(len(data), total))
+    if total is not None and len(data) < total:  # which is no error if it is read in blocks
+        raise ConnectionError(f"it broke off after {_of(len(data), total)}")
+    return bytes(data)
+
+
+def _of(size: int, total: int | None) -> str:
+    return f"{size / 1e6:.1f} MB" if total is None else f"{size / 1e6:.1f} of {total / 1e6:.1f} MB"
 
 
 def install_package(package: dict[str, Any], root: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,11 @@ from crkernel.errors import EngineError, NoSpace
 
 _SPACE_NEEDED = 1 << 30  # bytes: about half of it for the tree, the rest for apt's work
 _IDS = 65536  # subordinate ids that mmdebstrap maps
+_RANGE = re.compile(r"^([^:\n]+):(\d+):(\d+)$", re.M)  # a line of theirs
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Debian's keys, as the recipe names them. Debian has them; others have a package of that name."""
+_UNTRUSTED = ("NO_PUBKEY", "Missing key", "is not signed")  # as apt's verifiers put it
 
 
 def make_folder(folder: Path) -> None:
@@ -41,6 +46,9 @@ def failed(program: str, tail: Sequence[str]) -> EngineError | NoSpace:
     message = f"{program} failed:\n{shown}" if shown else f"{program} failed"
     if "resolv" in text or "Could not connect" in text or "Unable to connect" in text:
         return EngineError(message, hint="the network is needed: is deb.debian.org reachable?")
+    if any(words in text for words in _UNTRUSTED):
+        hint = "Debian's keys are missing or too old: sudo apt-get install debian-archive-keyring"
+        return EngineError(message, hint=hint)
     if "newuidmap" in text or "unshare" in text:
         return EngineError(message, hint="run: crkernel doctor")
     return EngineError(message, hint="try again; nothing half-made was left behind")
@@ -61,6 +69,8 @@ def check_host(folder: Path) -> None:
     if os.geteuid() != 0:
         packages |= {"newuidmap": "uidmap"}
     missing = [package for program, package in packages.items() if not shutil.which(program)]
+    if not KEYRING.exists():
+        missing.append("debian-archive-keyring")
     if missing:
         raise EngineError(
             f"building the image needs {', '.join(missing)}",
@@ -76,11 +86,18 @@ def check_host(folder: Path) -> None:
 
 def _check_subordinate_ids() -> None:
     """mmdebstrap maps 65,536 subordinate ids of an ordinary user; raise when there are none."""
-    user = pwd.getpwuid(os.getuid()).pw_name
+    number = os.getuid()
+    try:
+        user = pwd.getpwuid(number).pw_name
+    except KeyError as error:
+        raise EngineError(
+            f"user id {number} has no name in /etc/passwd, and so no subordinate ids",
+            hint="have root build the image, or build it in Docker: add --engine docker",
+        ) from error
     files = {name: _subordinate_ids(Path(name)) for name in ("/etc/subuid", "/etc/subgid")}
     free = max([100000, *(start + count for file in files.values() for _, start, count in file)])
     for name, ranges in files.items():
-        if not any(owner in (user, str(os.getuid())) and n >= _IDS for owner, _, n in ranges):
+        if not any(owner in (user, str(number)) and n >= _IDS for owner, _, n in ranges):
             span = f"{free}-{free + _IDS - 1}"
             raise EngineError(
                 f"{user} has no range of subordinate ids in {name}",
@@ -91,8 +108,7 @@ def _check_subordinate_ids() -> None:
 def _subordinate_ids(file: Path) -> list[tuple[str, int, int]]:
     """The ranges in /etc/subuid or /etc/subgid: owner, first id, count."""
     try:
-        lines = file.read_text().splitlines()
+        text = file.read_text(errors="replace")
     except FileNotFoundError:
         return []
-    fields = [line.split(":") for line in lines if line.count(":") == 2]
-    return [(owner, int(start), int(count)) for owner, start, count in fields]
+    return [(owner, int(start), int(count)) for owner, start, count in _RANGE.findall(text)]

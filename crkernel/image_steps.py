@@ -66,11 +66,11 @@ class Steps:
         self.say = say
         self.inherited = inherited
 
-    def finish(self, obtain: Callable[[Package], bytes] = download) -> None:
+    def finish(self, obtain: Callable[[Package, Progress], bytes] = download) -> None:
         """Make the image of the Debian in `root`; `obtain` gets the tarball of a package of npm."""
         for package in packages():
             self.say(f"{package['package']} {package['version']}")
-            install_package(package, self.root, obtain(package))
+            install_package(package, self.root, obtain(package, self.say))
         self.say("typings for inspections")
         self.typings()
         self.say("shims, layout, permissions")
@@ -191,7 +191,7 @@ def main() -> None:
     here = Path.cwd()
     steps = Steps(here, lambda text: print(ANNOUNCED + text, flush=True))
     try:
-        steps.finish(lambda package: (here / "npm" / tarball(package)).read_bytes())
+        steps.finish(lambda package, _: (here / "npm" / tarball(package)).read_bytes())
     except CRKernelError as error:
         sys.exit(str(error))
 

@@ -8,11 +8,14 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,15 @@ def test_the_data_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert image.data_home() == tmp_path / ".local/share/crkernel"
     monkeypatch.setenv("XDG_DATA_HOME", "/elsewhere")
     assert image.data_home() == Path("/elsewhere/crkernel")
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CRKERNEL_DATA", "HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(EngineUnavailable, match="neither HOME nor a name") as caught:
+        image.data_home()
+    assert "set HOME" in str(caught.value.hint)
 
 
 def test_the_digest_changes_with_recipe_sources_and_machine(
@@ -210,6 +222,39 @@ def test_a_build_is_committed_at_its_end_only(monkeypatch: pytest.MonkeyPatch) -
     assert partials() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_ended_leaves_nothing(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(build: image_build.Build) -> None:
+        build.root.mkdir()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(image_build.Build, "run", end)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            image_build.build(lambda _: None)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert caught.value.code == 128 + number
+    assert partials() == []
+
+
+def test_a_build_that_shall_outlive_its_terminal_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang_up(build: image_build.Build) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        build.root.mkdir()
+
+    monkeypatch.setattr(image_build.Build, "run", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert image_build.build(lambda _: None).is_dir()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_current_image_is_not_built_again_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     old = make_image(image.recipe_digest()).stat().st_ino
     monkeypatch.setattr(image_build.Build, "run", lambda build: build.root.mkdir())
@@ -317,6 +362,35 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "apt-get install mmdebstrap gcc" in str(caught.value.hint)
 
 
+def test_missing_keys_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without them apt refuses Debian's archive, as another distribution's does by itself."""
+    assert f"signed-by={image_host.KEYRING}]" in image_steps.recipe()["debian"]["source"]
+    monkeypatch.setattr(image_host, "KEYRING", tmp_path / "none")
+    with pytest.raises(EngineError, match="debian-archive-keyring") as caught:
+        image_host.check_host(tmp_path)
+    assert "apt-get install debian-archive-keyring" in str(caught.value.hint)
+    tail = ["E: The repository 'http://deb.debian.org/debian forky InRelease' is not signed."]
+    hint = str(image_host.failed("mmdebstrap", tail).hint)
+    assert "apt-get install debian-archive-keyring" in hint
+
+
+def test_lines_of_subordinate_ids_that_are_none_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "subuid"
+    file.write_bytes(b"me:100000:65536\n\nyou:x:5\n1:2\na:b:c:d\n\xff:1:2\n7:300000:65536")
+    assert image_host._subordinate_ids(file) == [
+        ("me", 100000, 65536),
+        ("\N{REPLACEMENT CHARACTER}", 1, 2),
+        ("7", 300000, 65536),
+    ]
+
+
+def test_a_user_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 987_654)
+    with pytest.raises(EngineError, match="user id 987654 has no name") as caught:
+        image_host._check_subordinate_ids()
+    assert "--engine docker" in str(caught.value.hint)
+
+
 def test_a_user_without_subordinate_ids_is_told_a_free_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -375,6 +449,52 @@ def test_the_registry_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert image_fetch.registry() == "https://registry.npmjs.org"
     monkeypatch.setenv("npm_config_registry", "https://mirror.example/npm/")
     assert image_fetch.registry() == "https://mirror.example/npm"
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Promises more than it sends."""
+
+    def do_GET(self) -> None:
+        """Answers each request."""
+        self.send_response(200)
+        if "chunked" in self.path:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", "4000000")
+        self.end_headers()
+        self.wfile.write(b"ffff\r\n" + b"x" * 1000)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_download_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for path, why in (("plain", "it broke off after 0.0 of 4.0 MB"), ("chunked", "Incomplete")):
+            address = f"http://127.0.0.1:{server.server_port}/{path}"
+            monkeypatch.setenv("npm_config_registry", address)
+            with pytest.raises(EngineError, match=f"cannot download {address}/one/.*: {why}"):
+                image_fetch.download({"package": "one", "version": "1.0.0"}, print)
+        server.shutdown()
+
+
+def test_a_registry_that_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("npm_config_registry", "mirror.example/npm")
+    with pytest.raises(EngineError, match="is no address: mirror") as caught:
+        image_fetch.download({"package": "one", "version": "1.0.0"}, print)
+    assert "https://" in str(caught.value.hint)
+
+
+def test_a_long_download_tells_how_much_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = io.BytesIO(bytes(200_000))
+    answer.headers = {"Content-Length": "200000"}  # type: ignore[attr-defined]
+    monkeypatch.setattr(image_fetch, "EACH", 0.0)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: answer)
+    said: list[str] = []
+    data = image_fetch.download({"package": "one", "version": "1.0.0"}, said.append)
+    assert len(data) == 200_000
+    assert said[0] == f"one: 0.1 of 0.2 MB{image_fetch.FOR_NOW}"
 
 
 # CRIU's shim

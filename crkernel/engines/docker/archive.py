@@ -29,6 +29,7 @@ _PACKAGE = Path(crkernel.__file__).parent
 _STEPS = (
     "__init__.py",
     "errors.py",
+    "lines.py",
     "image*.py",
     "guest/*.py",
     "recipe.toml",

@@ -57,7 +57,7 @@ def context(progress: Progress) -> archive.Fill:
     tarballs = {}
     for package in image_steps.packages():
         progress(f"{package['package']} {package['version']} from the npm registry")
-        tarballs[image_fetch.tarball(package)] = image_fetch.download(package)
+        tarballs[image_fetch.tarball(package)] = image_fetch.download(package, progress)
     return archive.context(tarballs)
 
 
