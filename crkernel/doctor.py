@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import crkernel.guest
 from crkernel import image
 from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing, RestoreFailed
 
@@ -40,33 +41,32 @@ _SYSCTLS = (
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 )
 
-# Run in a process of its own: makes a sandbox's namespaces and mounts, prints the step that fails.
+# Run in a process of its own: makes what a nest and its sandboxes are made of, in the way that they
+# do, and prints the step that fails.
 _NAMESPACES = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-def do(step, result):
-    if result:
-        print(f"{step}: {os.strerror(ctypes.get_errno())}")
-        sys.exit(1)
-uid, gid = os.getuid(), os.getgid()
-do("user namespace", libc.unshare(0x10000000))
-for name, text in ("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"):
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import enter
+import syscalls as sc
+def do(step, call, *arguments):
     try:
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        call(*arguments)
     except OSError as error:
-        sys.exit(print(f"{name}: {error.strerror}") or 1)
+        print(f"{step}: {os.strerror(error.errno)}")
+        sys.exit(1)
+do("another user than root", enter.step_down)
+do("user namespace", enter.new_user)
 for name, flag in (
-    ("mount", 0x20000), ("PID", 0x20000000), ("network", 0x40000000),
-    ("IPC", 0x8000000), ("UTS", 0x4000000), ("time", 0x80),
+    ("PID", sc.CLONE_NEWPID), ("network", sc.CLONE_NEWNET), ("IPC", sc.CLONE_NEWIPC),
+    ("UTS", sc.CLONE_NEWUTS), ("time", sc.CLONE_NEWTIME),
 ):
-    do(f"{name} namespace", libc.unshare(flag))
-do("private mounts", libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None))
-do("mount of a tmpfs", libc.mount(b"none", b"/tmp", b"tmpfs", 0, None))
+    do(f"{name} namespace", sc.unshare, flag)
+do("private mounts", sc.mount, "none", "/", None, sc.MS_REC | sc.MS_PRIVATE)
+do("mount of a tmpfs", sc.mount, "none", "/tmp", "tmpfs")
 if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 os.mkdir("/tmp/proc")
-do("mount of /proc", libc.mount(b"none", b"/tmp/proc", b"proc", 0, None))
+do("mount of /proc", sc.mount, "none", "/tmp/proc", "proc")
 """
 
 
@@ -76,13 +76,17 @@ def examine(say: Callable[[str], None], engine: str = "local") -> bool:
     What ails several of them, a daemon that does not answer say, is told once.
     """
     told: set[str] = set()
+    failed: set[Callable[[], str]] = set()
     for name, check in docker_checks() if engine == "docker" else CHECKS:
+        if failed & _FIRST.get(check, set()):
+            continue
         try:
             if check in (proof, prove_docker) and told:
                 mend = f"mend what failed above, then run: {_doctor(engine)}"
                 raise EngineUnavailable("not tried, since a check above failed", hint=mend)
             seen = check()
         except CRKernelError as error:
+            failed.add(check)
             if error.message in told:
                 continue
             told.add(error.message)
@@ -125,9 +129,9 @@ def check_kernel() -> str:
 
 
 def check_namespaces() -> str:
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _NAMESPACES], capture_output=True, text=True, check=False
-    )
+    folder = str(Path(crkernel.guest.__file__).parent)
+    command = [sys.executable, "-I", "-S", "-c", _NAMESPACES, folder]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return "user, mount, PID, network, IPC, UTS, time"
     failed = result.stdout.strip() or result.stderr.strip() or f"exit {result.returncode}"
@@ -137,6 +141,8 @@ def check_namespaces() -> str:
 
 def namespaces_fix(failed: str, sysctl: Callable[[str], str | None]) -> str:
     """The command that allows what failed: a sysctl, if one forbids it, or a container's option."""
+    if failed.startswith("another user"):
+        return "run Jupyter as an ordinary user, or as a root that may change its user id"
     for name, forbidding, allowing in _SYSCTLS:
         if sysctl(name) == forbidding:
             return f"sudo sysctl -w {name}={allowing}"
@@ -167,8 +173,12 @@ def check_image() -> str:
 
         check_host(image.data_home())
         raise
-    size = next(info.size for info in image.images() if info.path == path)
-    return f"{path} ({size / 1e6:.0f} MB)"
+    (info,) = (info for info in image.images() if info.path == path)
+    if info.damaged:
+        raise EngineUnavailable(
+            f"{path} is damaged: it lacks its record", hint=f"{image.BUILD_COMMAND} --force"
+        )
+    return f"{path} ({info.size / 1e6:.0f} MB)"
 
 
 def check_criu() -> str:
@@ -214,10 +224,7 @@ def check_kernelspec(engine: str = "local") -> str:
     found = registration.find(registration.name_for(engine))
     if found is None:
         raise EngineUnavailable("not registered with Jupyter", hint=command)
-    if not Path(found.python).exists():
-        raise EngineUnavailable(
-            f"{found.folder} names a Python that is gone: {found.python}", hint=command
-        )
+    found.require_python()
     return str(found.folder)
 
 
@@ -321,6 +328,9 @@ CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("kernelspec", check_kernelspec),
     ("dump and restore", proof),
 )
+
+_FIRST: dict[Callable[[], str], set[Callable[[], str]]] = {check_criu: {check_namespaces}}
+"""What has to be well before another check can tell anything."""
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -98,13 +98,14 @@ def start_ahead(arguments: list[str]) -> None:
     """Start the nest of a kernel with these arguments, if it is likely to want the usual one. What
     is in the way of that, the engine will meet again, and tell."""
     global _ahead
-    path = image.image_path()
-    if path is None or any(_UNUSUAL.match(argument) for argument in arguments):
+    if any(_UNUSUAL.match(argument) for argument in arguments):
         return
     if any(_POOL.match(argument) for argument in arguments) and _somebody_waits():
         return
     with suppress(CRKernelError, OSError):
-        _ahead = NestProcess(path, Limits.default().staging_size)
+        path = image.image_path()
+        if path is not None:
+            _ahead = NestProcess(path, Limits.default().staging_size)
 
 
 def _somebody_waits() -> bool:

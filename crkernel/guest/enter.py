@@ -69,8 +69,10 @@ def main() -> None:
         step = "take npm's cache along"
         # Root's own files are out of reach for the user that it becomes.
         cache = _cache(config.get("cache")) if os.geteuid() == 0 else None
+        step = "become another user than root"
+        step_down()
         step = "make user and mount namespaces"
-        _new_user()
+        new_user()
         step = "build the mounts"
         cache = cache or _cache(config.get("cache"))
         _mounts(code, int(config["staging"]), cache, config.get("golden"))
@@ -124,13 +126,19 @@ def _open_memory_events() -> None:
     os.set_inheritable(MEMORY_EVENTS_FD, True)
 
 
-def _new_user() -> None:
-    if os.geteuid() == 0:
-        os.setgroups([])
-        number = UNPRIVILEGED_IDS[os.getpid()]
-        os.setresgid(number, number, number)
-        os.setresuid(number, number, number)
-        sc.set_dumpable()
+def step_down() -> None:
+    """Root no longer, if this is root. The doctor calls it too."""
+    if os.geteuid() != 0:
+        return
+    os.setgroups([])
+    number = UNPRIVILEGED_IDS[os.getpid()]
+    os.setresgid(number, number, number)
+    os.setresuid(number, number, number)
+    sc.set_dumpable()
+
+
+def new_user() -> None:
+    """Into a user and a mount namespace, root there. The doctor calls it too."""
     user, group = os.geteuid(), os.getegid()
     sc.unshare(sc.CLONE_NEWUSER | sc.CLONE_NEWNS)
     _write("/proc/self/setgroups", "deny")

@@ -36,9 +36,11 @@ def failures(ended: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 
 def without_namespaces(command: str) -> list[str]:
-    """Words that run a command where no user namespace may be made: in one that allows none."""
+    """Words that run a command where no user namespace may be made: as an ordinary user of one that
+    allows none."""
     forbid = "echo 0 > /proc/sys/user/max_user_namespaces"
-    return ["unshare", "--user", "--map-root-user", "sh", "-c", f"{forbid}; exec {command}"]
+    one = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--keep-caps"]
+    return [*one, "sh", "-c", f"{forbid}; exec {command}"]
 
 
 def test_without_user_namespaces() -> None:
@@ -90,6 +92,26 @@ def test_a_registration_whose_python_is_gone(tmp_path: Path) -> None:
         "kernelspec": f"{spec} names a Python that is gone: {argv[0]} "
         "\N{EM DASH} fix: crkernel install"
     }
+
+
+@_AS_ROOT
+def test_a_root_that_cannot_become_another_user() -> None:
+    """As its nests do first of all: what root itself may do says nothing."""
+    dropped = ("setpriv", "--bounding-set=-setuid", "--inh-caps=-setuid")
+    assert failures(run(*dropped, _CRKERNEL, "doctor")) == {
+        "namespaces": "another user than root: Operation not permitted \N{EM DASH} fix: "
+        "run Jupyter as an ordinary user, or as a root that may change its user id"
+    }
+
+
+def test_a_kernel_on_a_processor_without_an_image(tmp_path: Path) -> None:
+    """It lives, and says so."""
+    new = nbformat.v4
+    nbformat.write(new.new_notebook(cells=[new.new_code_cell("1")]), tmp_path / "a.ipynb")
+    ended = run("setarch", "linux32", _CRKERNEL, "run", f"{tmp_path}/a.ipynb")
+    assert ended.returncode == 1
+    assert "cell 1 failed: EngineUnavailable: crkernel runs on x86_64 and aarch64" in ended.stderr
+    assert "hint: use another machine" in ended.stderr
 
 
 @_AS_ROOT
