@@ -6,6 +6,8 @@ stopped by Ctrl-C. Imports are inside the verbs, so that `--version` and complet
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +15,8 @@ from typing import Any, NoReturn
 import click
 
 from crkernel import __version__
-from crkernel.errors import CRKernelError, EngineUnavailable, UserError
+from crkernel.errors import CRKernelError, EngineUnavailable, NoSpace, UserError
+from crkernel.lines import Lines
 
 _PROGRAM = "crkernel"
 _COMPLETION_VARIABLE = "_CRKERNEL_COMPLETE"
@@ -32,14 +35,30 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{_PROGRAM}: stopped", err=True)
+        _say(f"{_PROGRAM}: stopped")
         sys.exit(130)
     except CRKernelError as error:
-        click.echo(f"{_PROGRAM}: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(_complain(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left for stdout goes nowhere
+        what = error.filename or "the output"
+        full = NoSpace(f"cannot write {what}: {error.strerror}", hint="free some space there")
+        sys.exit(_complain(full))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+_say = Lines().say
+"""Of progress and errors."""
+
+
+def _complain(error: CRKernelError) -> int:
+    """Two lines; the exit code."""
+    _say(f"{_PROGRAM}: {error.message}")
+    if error.hint:
+        _say(f"  hint: {error.hint}")
+    return error.exit_code
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,13 +70,36 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def _engines(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """For completion: what begins so."""
+    from crkernel import registration
+
+    return [name for name in registration.ENGINES if name.startswith(begun)]
+
+
+def _kernels(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The same of registered kernels."""
+    from crkernel import registration
+
+    return [name for name in registration.names() if name.startswith(begun)]
+
+
+def _digests(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The same of images."""
+    from crkernel import image
+
+    return [info.digest for info in image.images() if info.digest.startswith(begun)]
+
+
 @cli.command()
 @click.option("--user", is_flag=True, help="For this user (the default outside of environments).")
 @click.option("--sys-prefix", is_flag=True, help="For this Python environment (its default).")
 @click.option("--prefix", type=click.Path(path_type=Path), help="Below PATH/share/jupyter.")
 @click.option("--name", help="The kernel's name: crkernel, or crkernel-docker.")
 @click.option("--display-name", help="What front ends call it.")
-@click.option("--engine", help="Where sandboxes run: auto, local or docker.")
+@click.option(
+    "--engine", shell_complete=_engines, help="Where sandboxes run: auto, local or docker."
+)
 def install(
     user: bool,
     sys_prefix: bool,
@@ -89,7 +131,13 @@ def _place(user: bool, sys_prefix: bool, prefix: Path | None) -> Path | None:
 @click.option("--user", is_flag=True, help="The one of this user.")
 @click.option("--sys-prefix", is_flag=True, help="The one of this Python environment.")
 @click.option("--prefix", type=click.Path(path_type=Path), help="Below PATH/share/jupyter.")
-@click.option("--name", default="crkernel", show_default=True, help="The kernel's name.")
+@click.option(
+    "--name",
+    default="crkernel",
+    show_default=True,
+    shell_complete=_kernels,
+    help="The kernel's name.",
+)
 def uninstall(user: bool, sys_prefix: bool, prefix: Path | None, name: str) -> None:
     """Remove a registration, by default the one that Jupyter uses.
 
@@ -119,7 +167,7 @@ def run(notebook: Path, output: Path | None) -> int:
     from crkernel.unattended import run_notebook
 
     output = output or notebook.with_name(f"{notebook.stem}.executed.ipynb")
-    return 0 if run_notebook(notebook, output, lambda line: click.echo(line, err=True)) else 1
+    return 0 if run_notebook(notebook, output, _say) else 1
 
 
 _ENGINE = click.option(
@@ -130,7 +178,7 @@ _ENGINE = click.option(
 @cli.command()
 @_ENGINE
 def doctor(engine: str | None) -> int:
-    """Check every prerequisite, and prove that checkpoints work here."""
+    """Check all prerequisites, and prove that checkpoints work here."""
     from crkernel.doctor import examine
 
     return 0 if examine(click.echo, engine or "local") else 1
@@ -138,7 +186,7 @@ def doctor(engine: str | None) -> int:
 
 @cli.group("image")
 def image_group() -> None:
-    """The read-only root file system of the sandboxes: build, list, rm."""
+    """Build, list and remove the images that sandboxes run from."""
 
 
 @image_group.command("build")
@@ -174,11 +222,6 @@ def build_image(engine: str | None, force: bool, from_tree: bool, network: str |
     except CRKernelError as error:
         _say(f"the golden root is left to the first kernel: {error}")
     click.echo(place)
-
-
-def _say(line: str) -> None:
-    """Of progress: stdout is for what a script takes."""
-    click.echo(line, err=True)
 
 
 @image_group.command("context")
@@ -243,6 +286,9 @@ def _list_local() -> None:
         hint = f"build one with: {image.BUILD_COMMAND}"
         click.echo(f"there are no images in {image.images_dir()}; {hint}", err=True)
     for info in infos:
+        if info.damaged:
+            click.echo(f"{info.digest}  damaged: remove it, or build it with --force  {info.path}")
+            continue
         _list_one(info.digest, info.size, info.created, info.current, str(info.path))
 
 
@@ -275,10 +321,10 @@ def _list_one(name: str, size: int, created: float, current: bool, place: str) -
 
 
 @image_group.command("rm")
-@click.argument("digest", required=False)
+@click.argument("digest", required=False, shell_complete=_digests)
 @click.option("--all-old", is_flag=True, help="Remove all but the current recipe's image.")
 @_ENGINE
-def remove_images(digest: str | None, all_old: bool, engine: str | None) -> None:
+def remove_images(digest: str | None, all_old: bool, engine: str | None) -> int:
     """Remove one image, or all that the current recipe does not need.
 
     Docker's too with --engine docker, by their tags.
@@ -292,22 +338,29 @@ def remove_images(digest: str | None, all_old: bool, engine: str | None) -> None
 
         from crkernel.engines.docker import images
 
-        for tag in asyncio.run(images.remove(digest)):
+        gone, refused = asyncio.run(images.remove(digest))
+        for tag in gone:
             click.echo(f"removed {tag}")
-        return
+        return max((_complain(error) for error in refused), default=0)
     doomed = [digest] if digest else [info.digest for info in image.images() if not info.current]
+    code = 0
     for name in doomed:
-        image_build.remove(name)
-        click.echo(f"removed {name}")
+        try:
+            image_build.remove(name)
+            click.echo(f"removed {name}")
+        except CRKernelError as error:  # no reason to keep the others
+            code = _complain(error)
+    return code
 
 
 @cli.command("pool")
 @_ENGINE
 @click.option("--empty", is_flag=True, help="End them, but for one that a kernel takes meanwhile.")
 def list_pool(engine: str | None, empty: bool) -> None:
-    """List what waits for kernels of this user: nests, and containers in Docker.
+    """List what waits for kernels of this user.
 
-    Kernels with the setting `pool` make them; one for which none comes goes after an hour.
+    These are nests, and containers in Docker. Kernels with the setting `pool` make them; one for
+    which none comes goes after an hour.
     """
     import asyncio
 

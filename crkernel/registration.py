@@ -12,9 +12,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_core.paths import jupyter_data_dir
+from traitlets import TraitError
 
+from crkernel import image
 from crkernel.errors import EngineUnavailable, UserError
 
 DEFAULT_NAME = "crkernel"
@@ -29,6 +31,18 @@ class Registration:
     folder: Path
     python: str
     arguments: tuple[str, ...] = ()
+
+    def require_python(self) -> None:
+        """`EngineUnavailable` if the Python that runs its kernels is gone."""
+        path = Path(self.python)  # others, as `python`, are Jupyter's to find
+        if path.is_absolute() and not path.exists():
+            engine = self.setting("engine")
+            words = f" --engine {engine}" if engine else ""
+            words += f" --name {self.name}" if self.name != name_for(engine) else ""
+            raise EngineUnavailable(
+                f"{self.folder} names a Python that is gone: {path}",
+                hint=f"run: crkernel install{words}",
+            )
 
     def setting(self, name: str) -> str | None:
         """What its kernels are told that a setting is."""
@@ -75,7 +89,7 @@ def register(
         (folder / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n")
         try:
             return Path(
-                KernelSpecManager().install_kernel_spec(
+                _manager().install_kernel_spec(
                     str(folder), kernel_name=name, user=user, prefix=str(prefix) if prefix else None
                 )
             )
@@ -84,9 +98,11 @@ def register(
                 f"{name!r} cannot be a kernel's name", hint="use letters, digits, '.', '-' and '_'"
             ) from error
         except OSError as error:
-            where = error.filename or prefix
+            where, why = error.filename or prefix, error.strerror
+            if isinstance(error, shutil.Error):  # of several files, each with a reason
+                _, where, why = error.args[0][0]
             raise UserError(
-                f"cannot write to {where}: {error.strerror}",
+                f"cannot write to {where}: {why}",
                 hint="choose another place: --user, --sys-prefix or --prefix PATH",
             ) from error
 
@@ -98,25 +114,52 @@ def find(
 
     With `user` or `prefix` the one in that place alone, which another may hide from Jupyter.
     """
-    manager = KernelSpecManager()
+    manager = _manager()
     if user or prefix:
         data = prefix / "share" / "jupyter" if prefix else Path(jupyter_data_dir())
         manager.kernel_dirs = [str(data / "kernels")]
-    try:
-        spec = manager.get_kernel_spec(name)
-    except NoSuchKernel:
+    spec = _spec(name, manager)
+    if spec is None or spec.argv[1:3] != ["-m", "crkernel"]:
         return None
-    if spec.argv[1:3] != ["-m", "crkernel"]:
-        return None
-    return Registration(name, Path(spec.resource_dir), spec.argv[0], tuple(spec.argv[3:]))
+    python, *arguments = map(str, spec.argv)
+    return Registration(name, Path(spec.resource_dir), python, tuple(arguments[2:]))
+
+
+def names() -> list[str]:
+    """Under which Jupyter finds kernels of ours; a damaged registration is none."""
+    found = []
+    for name in _manager().find_kernel_specs():
+        try:
+            found += [name] if find(name) else []
+        except UserError:
+            continue
+    return sorted(found)
 
 
 def language(name: str) -> str | None:
     """The language of a kernel, ours or not, that is registered under a name; None without one."""
+    spec = _spec(name, _manager())
+    return str(spec.language) if spec else None
+
+
+def _manager() -> KernelSpecManager:
+    """Which takes a home for granted; `EngineUnavailable` without one."""
+    image.user_home()
+    return KernelSpecManager()
+
+
+def _spec(name: str, manager: KernelSpecManager) -> KernelSpec | None:
+    """What is registered under a name; `UserError` if its file is damaged."""
     try:
-        return str(KernelSpecManager().get_kernel_spec(name).language)
+        return manager.get_kernel_spec(name)
     except NoSuchKernel:
         return None
+    except (OSError, ValueError, TypeError, TraitError) as error:
+        folder = manager.find_kernel_specs().get(name.lower(), name)
+        raise UserError(
+            f"{folder}/kernel.json cannot be read: {error}",
+            hint="mend it, or delete the folder and run: crkernel install",
+        ) from error
 
 
 def unregister(name: str = DEFAULT_NAME, *, user: bool = False, prefix: Path | None = None) -> Path:

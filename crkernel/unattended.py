@@ -18,10 +18,18 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from crkernel import registration
-from crkernel.errors import NoSpace, SandboxDied, UserError
+from crkernel.errors import EngineUnavailable, NoSpace, SandboxDied, UserError
+from crkernel.lines import EACH, FOR_NOW
 
 _SHOWN = 60  # characters of a cell's first line
+_REASON = 120  # characters of what is wrong with a file
 _LANGUAGES = ("javascript", "typescript")  # that the guest can run
+_SKIP = "skip-execution"  # the tag of cells that are not run
+_MALFORMED = (
+    nbformat.ValidationError,
+    *(ValueError, AttributeError, TypeError, KeyError, AssertionError),
+)
+"""What nbformat raises for what is no notebook; it takes much for granted."""
 
 
 def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bool:
@@ -34,6 +42,9 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
     content.metadata.setdefault(
         "kernelspec", {"name": name, "display_name": name, "language": "javascript"}
     )
+    found = registration.find(name)
+    assert found is not None  # as _kernel_for has made sure
+    found.require_python()
     _make_room(output)
     progress = _Progress(content, say)
     client = _Client(
@@ -41,11 +52,12 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
         timeout=None,
         kernel_name=name,
         resources={"metadata": {"path": str(notebook.resolve().parent)}},
-        on_cell_start=progress.started,
+        skip_cells_with_tag=_SKIP,
+        on_cell_execute=progress.started,
         on_cell_executed=progress.executed,
     )
     try:
-        asyncio.run(_execute(client))
+        asyncio.run(_execute(client, progress))
     except CellExecutionError as error:
         say(f"cell {progress.number} failed: {error.ename}: {error.evalue}")
         for line in error.traceback.splitlines():
@@ -57,14 +69,18 @@ def run_notebook(notebook: Path, output: Path, say: Callable[[str], None]) -> bo
             f"the kernel died in cell {progress.number}", hint="run: crkernel doctor"
         ) from error
     finally:
-        _write(content, output)
-        say(f"wrote {output}")
+        if client.up:  # else nothing has run, and what an earlier run has written stays
+            _write(content, output)
+            say(f"wrote {output}")
     return True
 
 
 class _Client(NotebookClient):
     """nbclient's answer to a signal is to end the kernel under whatever waits for it, which then
-    fails with anything. Here what waits is cancelled, and then the kernel is shut down."""
+    fails with anything. Here what waits is cancelled, and then the kernel is shut down. `up` tells
+    that there was one."""
+
+    up = False
 
     def create_kernel_manager(self) -> Any:
         manager = super().create_kernel_manager()
@@ -75,19 +91,28 @@ class _Client(NotebookClient):
     @asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncIterator[None]:
         manager = self.km = self.create_kernel_manager()
+        cleaned = False
         try:
-            await self.async_start_new_kernel(**kwargs)
-            await self.async_start_new_kernel_client()
+            try:
+                await self.async_start_new_kernel(**kwargs)
+                await self.async_start_new_kernel_client()
+            except (OSError, RuntimeError) as error:
+                cleaned = True  # by nbclient, if there was anything
+                raise EngineUnavailable(
+                    f"the kernel did not start: {error}", hint="run: crkernel doctor"
+                ) from error
+            self.up = True
             yield
         finally:
             if self.kc is not None:
                 self.kc.stop_channels()
-            if manager.has_kernel:
+            if manager.has_kernel and not cleaned:
                 await manager.shutdown_kernel()
 
 
-async def _execute(client: NotebookClient) -> None:
-    """All cells; Ctrl-C and SIGTERM end it as they end other programs, when the kernel is gone."""
+async def _execute(client: NotebookClient, progress: _Progress) -> None:
+    """All cells; Ctrl-C, SIGTERM and SIGHUP end it as they end other programs, when the kernel is
+    gone."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     came: list[signal.Signals] = []
@@ -96,9 +121,10 @@ async def _execute(client: NotebookClient) -> None:
         came.append(number)
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a script
             loop.add_signal_handler(number, stop, number)
+    ticks = asyncio.create_task(progress.tick())
     try:
         await client.async_execute()
     except (asyncio.CancelledError, DeadKernelError) as error:  # nbclient makes the latter of it
@@ -106,6 +132,8 @@ async def _execute(client: NotebookClient) -> None:
             raise
         end = KeyboardInterrupt() if came[0] == signal.SIGINT else SystemExit(128 + came[0])
         raise end from error
+    finally:
+        ticks.cancel()
 
 
 class _Progress:
@@ -114,33 +142,60 @@ class _Progress:
     def __init__(self, content: Any, say: Callable[[str], None]) -> None:
         self.say = say
         self.number = 0
-        self.total = sum(cell.cell_type == "code" and bool(cell.source) for cell in content.cells)
+        self.total = sum(map(_runs, content.cells))
         self.began = 0.0
+        self.first = ""  # line of the cell that runs
 
     def started(self, cell: Any, **_: object) -> None:
-        if cell.cell_type == "code":
-            self.number += 1
-            self.began = time.monotonic()
+        self.number += 1
+        self.began = time.monotonic()
+        first = cell.source.strip().partition("\n")[0][:_SHOWN]
+        self.first = "".join(c if c.isprintable() else " " for c in first).rstrip()
+        self._for_now()
 
     def executed(self, cell: Any, execute_reply: Any, **_: object) -> None:
         # nbclient counts by itself; the numbers of our checkpoints are the kernel's.
         cell.execution_count = execute_reply["content"].get("execution_count")
-        first = cell.source.strip().partition("\n")[0]
         took = time.monotonic() - self.began
-        self.say(f"[{self.number}/{self.total}] {took:7.3f} s  {first[:_SHOWN]}")
+        self.say(f"[{self.number}/{self.total}] {took:7.3f} s  {self.first}")
+        self.first = ""
+
+    async def tick(self) -> None:
+        """As time goes by."""
+        while True:
+            await asyncio.sleep(EACH)
+            if self.first:
+                self._for_now()
+
+    def _for_now(self) -> None:
+        took = time.monotonic() - self.began
+        self.say(f"[{self.number}/{self.total}] {took:3.0f}     s  {self.first}{FOR_NOW}")
+
+
+def _runs(cell: Any) -> bool:
+    """Whether nbclient has the kernel execute a cell."""
+    skipped = _SKIP in cell.metadata.get("tags", [])
+    return cell.cell_type == "code" and bool(cell.source.strip()) and not skipped
 
 
 def _read(notebook: Path) -> Any:
     try:
-        return nbformat.read(notebook, as_version=4)
+        content = nbformat.read(notebook, as_version=4)
+        for cell in content.cells:  # nbformat lets all of this pass
+            _runs(cell)
+        for name in ("kernelspec", "language_info"):
+            content.metadata.get(name, {}).get("name")
     except OSError as error:
         raise UserError(
             f"cannot read {notebook}: {error.strerror}", hint="give the path of a notebook"
         ) from error
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
+    except _MALFORMED as error:
+        told = isinstance(error, (nbformat.ValidationError, nbformat.NBFormatError))
+        why = f": {str(error).splitlines()[0][:_REASON]}" if told else ""
         raise UserError(
-            f"{notebook} is not a notebook", hint="notebooks are .ipynb files"
+            f"{notebook} is not a notebook{why}", hint="notebooks are .ipynb files"
         ) from error
+    return content
 
 
 def _make_room(output: Path) -> None:

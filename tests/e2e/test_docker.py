@@ -312,9 +312,9 @@ async def test_npms_cache_goes_with_the_last_image(monkeypatch: pytest.MonkeyPat
             client.api.import_image_from_data(
                 empty.getvalue(), repository=repository, tag=name, changes=changes
             )
-    assert await images.remove("crkernel:one") == ["crkernel:one"]
+    assert await images.remove("crkernel:one") == (["crkernel:one"], [])
     assert client.volumes.get(volume)
-    assert await images.remove("crkernel:two") == ["crkernel:two", volume]
+    assert await images.remove("crkernel:two") == (["crkernel:two", volume], [])
     with pytest.raises(NotFound):
         client.volumes.get(volume)
 

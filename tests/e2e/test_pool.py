@@ -349,8 +349,7 @@ async def test_one_that_was_made_but_never_started_is_removed(
 
 async def test_an_image_is_removed_with_those_that_wait(old_image: str) -> None:
     left = await put(old_image)
-    daemon_images = await images.remove(old_image)
-    assert daemon_images == [old_image]
+    assert await images.remove(old_image) == ([old_image], [])
     assert is_gone(left)
 
 

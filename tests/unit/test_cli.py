@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -41,6 +43,7 @@ from crkernel.javascript import JAVASCRIPT
 def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Jupyter's user folder and crkernel's data, away from the real ones."""
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")  # what is registered in ours comes last
     monkeypatch.setenv("CRKERNEL_DATA", str(tmp_path / "data"))
     return tmp_path / "jupyter"
 
@@ -68,9 +71,14 @@ def verbs(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...
 # Shape
 
 
-def test_without_arguments_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_there_is_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert call() == 0
-    assert "Usage: crkernel" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Usage: crkernel" in said
+    assert "..." not in said.split("\n", 1)[1]  # each summary has room for itself
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +108,23 @@ def test_errors_are_two_lines_and_an_exit_code(
     assert call("image", "build") == ImageMissing.exit_code
     error = capsys.readouterr().err
     assert error == "crkernel: there is no image\n  hint: run: crkernel image build\n"
+
+
+def test_a_full_disk_behind_stdout_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [
+            sys.executable,
+            "-c",
+            "from crkernel import cli; cli.main()",
+            "completion",
+            "zsh",
+        ]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == NoSpace.exit_code
+    assert ended.stderr.splitlines()[-2:] == [
+        "crkernel: cannot write the output: No space left on device",
+        "  hint: free some space there",
+    ]
 
 
 def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +158,40 @@ def test_completion_knows_the_verbs() -> None:
     script = "from crkernel import cli; cli.main()"
     said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     assert said.stdout.split() == ["plain,build", "plain,context", "plain,list", "plain,rm"]
+
+
+def test_bash_completes_words_options_and_names(
+    jupyter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the script, in the function that it gives to bash."""
+    registration.register(user=True, name="mine")
+    broken_spec(jupyter, "{")
+    assert call("completion", "bash") == 0
+    script = tmp_path / "script"
+    script.write_text(
+        capsys.readouterr().out
+        + """
+        ask() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            _crkernel_completion crkernel
+            echo "${COMPREPLY[@]}"
+        }
+        ask crkernel un
+        ask crkernel image b
+        ask crkernel image build --f
+        ask crkernel uninstall --name m
+        ask crkernel install --engine d
+        """
+    )
+    places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = subprocess.run(
+        ["bash", "--norc", script],
+        env=os.environ | {"PATH": places},
+        capture_output=True,
+        text=True,
+    )
+    assert said.stderr == ""
+    assert said.stdout.split() == ["uninstall", "build", "--force", "--from-tree", "mine", "docker"]
 
 
 # install, uninstall
@@ -199,6 +258,21 @@ def test_install_refuses(
     assert message in error
     assert "hint:" in error
     assert not jupyter.exists()
+
+
+def test_install_on_a_full_disk(tmp_path: Path) -> None:
+    """A small tmpfs, where only this command sees it."""
+    script = (
+        'mount -t tmpfs -o size=4k none "$1" && exec "$0" -c'
+        ' "from crkernel import cli; cli.main()" install --prefix "$1"'
+    )
+    own = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    ended = subprocess.run([*own, sys.executable, tmp_path], capture_output=True, text=True)
+    assert ended.returncode == 2
+    first, second = ended.stderr.splitlines()
+    assert first.startswith(f"crkernel: cannot write to {tmp_path}/share/jupyter/kernels/crkernel/")
+    assert "No space left on device" in first
+    assert "--prefix PATH" in second
 
 
 def test_kernels_of_others_are_not_touched(
@@ -314,6 +388,39 @@ def test_image_list_and_rm(
     assert removed == ["b" * 12]
 
 
+def test_an_image_in_use_does_not_keep_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    for created, digest in enumerate(("a" * 12, "b" * 12, "c" * 12)):
+        place = image.images_dir() / digest / image.RECORD
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps({"size": 1, "created": created}))
+    held = image.hold(image.images_dir() / ("b" * 12))
+    try:
+        assert call("image", "rm", "--all-old") == 2
+    finally:
+        os.close(held)
+    assert [info.digest for info in image.images()] == ["b" * 12]
+    said = capsys.readouterr()
+    assert said.out == f"removed {'c' * 12}\nremoved {'a' * 12}\n"
+    assert "bbbb is in use" in said.err
+
+
+def test_a_damaged_image_is_listed_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can be removed like any other."""
+    record = image.images_dir() / image.recipe_digest() / image.RECORD
+    record.parent.mkdir(parents=True)
+    for text in ("", "{}", '{"size": null, "created": 0}'):
+        record.write_text(text)
+        assert call("image", "list", "--engine", "local") == 0
+        assert "damaged" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "CHECKS", (("image", doctor.check_image),))
+    assert call("doctor") == 1
+    assert "is damaged" in capsys.readouterr().out
+    assert call("image", "rm", image.recipe_digest()) == 0
+    assert not image.images()
+
+
 def test_the_options_of_dockers_build_are_dockers(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("image", "build", "--from-tree") == 2
     assert "add --engine docker" in capsys.readouterr().err
@@ -340,11 +447,13 @@ class FakeClient:
     def __init__(self, content: object, **options: object) -> None:
         self.content = content
         self.options = options
+        self.up = False
         FakeClient.used = str(options["kernel_name"])
 
     async def async_execute(self) -> None:
-        for cell in self.content.cells:  # type: ignore[attr-defined]
-            self.options["on_cell_start"](cell=cell, cell_index=0)  # type: ignore[operator]
+        self.up = True
+        cell = self.content.cells[-1]  # type: ignore[attr-defined]
+        self.options["on_cell_execute"](cell=cell, cell_index=0)  # type: ignore[operator]
         if self.failure:
             raise self.failure
         reply = {"content": {"status": "ok", "execution_count": 7}}
@@ -394,6 +503,24 @@ def test_run_stops_at_an_error_and_still_writes(
     assert (tmp_path / "a.executed.ipynb").exists()
 
 
+def test_a_run_that_loses_its_terminal_writes_what_there_is(
+    tmp_path: Path, client: type[FakeClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang_up(fake: FakeClient) -> None:
+        fake.up = True
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(client, "async_execute", hang_up)
+    registration.register(user=True)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert call("run", str(notebook(tmp_path / "a.ipynb", "crkernel"))) == 128 + signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "a.executed.ipynb").exists()
+
+
 def test_run_refuses_what_is_no_notebook(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -402,6 +529,100 @@ def test_run_refuses_what_is_no_notebook(
     assert "not a notebook" in capsys.readouterr().err
     assert call("run", str(tmp_path / "none.ipynb")) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", ""),
+        ("null", ""),
+        ('{"nbformat": 9}', ": Unsupported nbformat version 9"),
+        ('{"nbformat": 4}', ": The notebook is invalid and is missing an expected key: cells"),
+        ('{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [5]}', ""),
+        (
+            '{"nbformat": 4, "nbformat_minor": 4, "metadata": {},'
+            ' "cells": [{"cell_type": "code", "metadata": {}}]}',
+            "",
+        ),
+        ('{"nbformat": 4, "nbformat_minor": 4, "metadata": {"kernelspec": 5}, "cells": []}', ""),
+    ],
+)
+def test_run_refuses_other_json(
+    text: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text(text)
+    assert call("run", str(path)) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"crkernel: {path} is not a notebook{why}"
+    assert second == "  hint: notebooks are .ipynb files"
+
+
+@pytest.mark.usefixtures("client")
+def test_run_counts_the_cells_that_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registration.register(user=True)
+    new = nbformat.v4.new_code_cell
+    skipped = new("0", metadata={"tags": ["skip-execution"]})
+    cells = [new(""), new(" \n"), skipped, new("// one\t\x1b\u2026\r\n1")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    assert call("run", str(tmp_path / "a.ipynb")) == 0
+    (line,) = capsys.readouterr().err.splitlines()[:-1]
+    assert line.startswith("[1/1]")
+    assert line.endswith(" s  // one  \u2026")
+
+
+def broken_spec(folder: Path, text: str) -> Path:
+    """A kernel.json with this text, which the user mended."""
+    path = folder / "kernels/crkernel/kernel.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("text", ["{'argv': []}", "[]", '{"argv": 5}', "\xff"])
+@pytest.mark.parametrize("verb", ["run", "uninstall", "doctor"])
+def test_a_kernel_json_that_is_none(
+    text: str,
+    verb: str,
+    jupyter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (("kernelspec", doctor.check_kernelspec),))
+    path = broken_spec(jupyter, text)
+    more = [str(notebook(tmp_path / "a.ipynb", "crkernel"))] if verb == "run" else []
+    assert call(verb, *more) == (1 if verb == "doctor" else 2)
+    said = capsys.readouterr()
+    assert f"{path} cannot be read: " in said.err + said.out
+    assert "run: crkernel install" in said.err + said.out
+    assert path.exists()
+
+
+def test_a_kernel_that_does_not_start(
+    jupyter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an earlier run has written stays."""
+    argv = ["/no/python", "-m", "crkernel", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "x", "language": "javascript"}
+    path = broken_spec(jupyter, json.dumps(spec))
+    result = tmp_path / "a.executed.ipynb"
+    result.write_text("older")
+    words = ("run", str(notebook(tmp_path / "a.ipynb", "crkernel")))
+    assert call(*words) == 4
+    said = capsys.readouterr().err
+    assert said == (
+        f"crkernel: {path.parent} names a Python that is gone: /no/python\n"
+        "  hint: run: crkernel install\n"
+    )
+    spec["argv"] = ["/bin/false", "-m", "crkernel", "-f", "{connection_file}"]
+    path.write_text(json.dumps(spec))
+    assert call(*words) == 4
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "crkernel: the kernel did not start: Kernel died before replying to kernel_info",
+        "  hint: run: crkernel doctor",
+    ]
+    assert result.read_text() == "older"
 
 
 @pytest.mark.parametrize("place", ["/proc/x/y.ipynb", "/proc/y.ipynb", ".", "x" * 300])

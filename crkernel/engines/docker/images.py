@@ -6,7 +6,8 @@ crkernel first uses the image; so a container starts with all that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,24 +94,38 @@ async def listed(daemon: Daemon) -> list[DockerImage]:
     return sorted(found, key=lambda one: one.created, reverse=True)
 
 
-async def remove(tag: str | None) -> list[str]:
+async def remove(tag: str | None) -> tuple[list[str], list[UserError]]:
     """Delete one image, or all that are not current, with their golden roots and the containers
     that wait for kernels; with the last one npm's cache of this user, too. The names of what has
-    gone. Raises UserError for one that is in use or missing."""
+    gone, and why something has not: it is in use. Raises UserError for one that is missing."""
     daemon = await Daemon.connect()
     known = await listed(daemon)
     doomed = [one.tag for one in known if (one.tag == tag if tag else not one.current)]
     if tag and not doomed:
         hint = "see: crkernel image list --engine docker"
         raise UserError(f"there is no image {tag} in Docker", hint=hint)
+    gone: list[str] = []
+    refused: list[UserError] = []
     for name in doomed:
-        await release(daemon, name)
-        await _unless_used(f"image {name}", daemon.ask("remove_image", name))
+        with _gather(refused):
+            await release(daemon, name)
+            await _unless_used(f"image {name}", daemon.ask("remove_image", name))
+            gone.append(name)
     cache = npm_volume()
-    if doomed and not await listed(daemon) and await daemon.find("inspect_volume", cache):
-        await _unless_used(f"npm's cache {cache}", daemon.ask("remove_volume", cache))
-        doomed.append(cache)
-    return doomed
+    if gone and not await listed(daemon) and await daemon.find("inspect_volume", cache):
+        with _gather(refused):
+            await _unless_used(f"npm's cache {cache}", daemon.ask("remove_volume", cache))
+            gone.append(cache)
+    return gone, refused
+
+
+@contextmanager
+def _gather(refused: list[UserError]) -> Iterator[None]:
+    """One refusal is no reason to keep what comes next."""
+    try:
+        yield
+    except UserError as error:
+        refused.append(error)
 
 
 async def release(daemon: Daemon, tag: str) -> None:
