@@ -148,6 +148,7 @@ class Supervisor:
         self._restores.drop()
         self._clock.part()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
+        self._clock.share(pid)  # or no CRIU could be spawned by a Linux before 6.3
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
         self._rest.of(pid, _worker(self._hello))
         return {"hello": self._hello}
