@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crkernel.guest.wire import WireError
 from crkernel.outcome import Json, Sink
-
-log = logging.getLogger(__name__)
 
 _KINDS = ("open", "msg", "close")
 _MOST = 10_000
 """Comms that may be open at a time."""
+_LONGEST = 256
+"""Characters of an id or a target: each checkpoint knows those that were open."""
 
 
 class Comms:
@@ -32,19 +32,17 @@ class Comms:
         """Those that were open at a checkpoint, if there were any."""
 
     def say(self, event: Json, sink: Sink) -> None:
-        """Tell the front end what the guest says."""
+        """Tell the front end what the guest says. Raises WireError if that is no message."""
         kind, number, target = (event.get(name) for name in ("kind", "comm", "target"))
         data, metadata = event.get("data"), event.get("metadata")
         buffers = _decoded(event.get("buffers"))
-        right = kind in _KINDS and isinstance(number, str) and isinstance(metadata, dict)
-        if not right or buffers is None or (kind == "open" and not isinstance(target, str)):
-            log.warning("the guest sent what is no message of a comm: %.200r", event)
-            return
+        right = kind in _KINDS and _is_name(number) and isinstance(metadata, dict)
+        if not right or buffers is None or (kind == "open" and not _is_name(target)):
+            raise WireError("it is no message of a comm")
         content = {"comm_id": number, "data": data}
         if kind == "open":
             if len(self.targets) >= _MOST:
-                log.warning("the guest has more than %d comms open", _MOST)
-                return
+                raise WireError(f"more than {_MOST} comms are open")
             self._opened(str(number), str(target))
             content["target_name"] = target
         elif kind == "close":
@@ -102,10 +100,14 @@ def _close(number: str, sink: Sink) -> None:
     sink.comm("comm_close", {"comm_id": number, "data": {}}, {}, ())
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST
+
+
 def _decoded(parts: Any) -> Sequence[bytes] | None:
-    if not isinstance(parts, list):
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         return None
     try:
-        return [base64.b64decode(str(part), validate=True) for part in parts]
+        return [base64.b64decode(part, validate=True) for part in parts]
     except (binascii.Error, ValueError):
         return None

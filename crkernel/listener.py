@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from crkernel.comms import Comms
 from crkernel.engines.base import Engine
+from crkernel.guest.wire import WireError
 from crkernel.outcome import Audience, Json, Language, Sink, bundle, error_of, packed
 from crkernel.questions import Questions
 
@@ -66,7 +67,7 @@ class Listener:
         return self._handler or self._cell
 
     def hear(self, event: Json) -> None:
-        """An event of the guest."""
+        """An event of the guest. Raises WireError for one that means nothing."""
         kind, sink = event.get("event"), self.sink
         if kind in ("output", "stream") and event.get("name") in ("stdout", "stderr"):
             self._on_text(event["name"], str(event.get("text", "")))
@@ -91,7 +92,7 @@ class Listener:
             origin = str(event.get("origin", "callback"))
             sink.stream("stderr", f"Uncaught ({origin}):\n" + "\n".join(lines) + "\n")
         else:
-            log.warning("the guest sent an unknown event: %.200r", event)
+            raise WireError("it is none of ours")
 
     def warn(self, text: str) -> None:
         """Shown as stderr of the next cell, or soon if none comes: by now the cell's own output

@@ -193,7 +193,8 @@ async def _variables(front: Frontend, described: int) -> tuple[list[str], list[t
     """The user's names, and what is known of the first so many."""
     await front.session.settled()
     answer = await front.session.call("variables", described=described)
-    return measuring.names_of(answer.get("names")), measuring.rows_of(answer.get("variables"))
+    rows = measuring.rows_of(answer.get("variables"), described)
+    return measuring.names_of(answer.get("names")), rows
 
 
 async def _lsmagic(_command: Command, front: Frontend) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 Json = dict[str, Any]
 _UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+_WIDEST = 200
+"""Characters of a cell of a table."""
 COLUMNS = ("name", "type", "size", "value")
 
 
@@ -41,15 +43,20 @@ def _timeit(measured: Json) -> str:
 
 def names_of(names: Any) -> list[str]:
     """The user's names as the guest lists them."""
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def rows_of(variables: Any) -> list[tuple[str, ...]]:
-    """What the guest knows of some of them, a tuple of COLUMNS each."""
-    rows = (
-        [row for row in variables if isinstance(row, dict)] if isinstance(variables, list) else []
-    )
-    return [tuple(str(row.get(column, "")) for column in COLUMNS) for row in rows]
+def rows_of(variables: Any, most: int) -> list[tuple[str, ...]]:
+    """What the guest knows of some of them, `most` at most: a tuple of COLUMNS each."""
+    rows = variables[:most] if isinstance(variables, list) else []
+    return [tuple(_cell(row.get(c)) for c in COLUMNS) for row in rows if isinstance(row, dict)]
+
+
+def _cell(text: Any) -> str:
+    """As short as the guest promises: a table pads each row to its widest."""
+    if not isinstance(text, str):
+        return ""
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
 def duration(ns: float) -> str:

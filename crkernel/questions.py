@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterator
 
 from crkernel.background import Background
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import SandboxDied, UserError
+from crkernel.guest.wire import WireError
 from crkernel.outcome import Json, Sink
-
-log = logging.getLogger(__name__)
 
 _MOST = 1000
 """Questions that may wait for their answers at a time."""
+_LONGEST = 10_000
+"""Characters of a prompt that are shown."""
 
 
 class Questions:
@@ -38,14 +38,14 @@ class Questions:
                 task.cancel()
 
     def pass_on(self, event: Json, sink: Sink) -> None:
-        """Ask what the guest asks, and give it the answer."""
+        """Ask what the guest asks, and give it the answer. Raises WireError for one too many."""
         number, prompt = event.get("question"), event.get("prompt")
         if self._asker is None or not isinstance(number, int) or not isinstance(prompt, str):
             return
         if len(self._tasks) >= _MOST:
-            log.warning("a cell asks more than %d questions at a time", _MOST)
-            return
-        work = self._answer(self._asker, number, sink, prompt, event.get("password") is True)
+            raise WireError(f"more than {_MOST} questions wait for an answer")
+        prompt, secret = prompt[:_LONGEST], event.get("password") is True
+        work = self._answer(self._asker, number, sink, prompt, secret)
         task = self._background.start(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

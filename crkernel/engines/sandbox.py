@@ -19,6 +19,9 @@ from crkernel.guest.wire import Message, WireError
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
+_MOST_COMPLAINTS = 20
+_KIND = 40
+"""Characters of an event's kind that are logged."""
 
 
 class Reader(Protocol):
@@ -63,6 +66,7 @@ class Sandbox:
         self.wear = Wear()
         """What its dumps have cost."""
         self._looks = Looks()
+        self._complained: set[str] = set()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._calls: dict[int, asyncio.Future[Message]] = {}
         self._next_id = 0
@@ -230,6 +234,7 @@ class Sandbox:
                 del body[:1]  # a long one, and this does not copy it
             else:
                 body = body[1:]
+            wire.check_shape(body)
         message = wire.parse(body)
         if kind == wire.EVENT:
             message["body"] = body
@@ -254,8 +259,21 @@ class Sandbox:
     def _hear(self, event: Message) -> None:
         try:
             self.on_event(event)
+        except WireError as error:
+            if kind := self._may_complain(event):
+                log.warning("an event of the guest means nothing (%r): %s", kind, error)
         except Exception:  # our listener's bug, or a value that no front end can take
-            log.exception("an event of the guest could not be passed on")
+            if kind := self._may_complain(event):
+                log.exception("an event of the guest could not be passed on (%r)", kind)
+
+    def _may_complain(self, event: Message) -> str | None:
+        """Its kind; None if that was complained of, or many were: a guest must not fill the log."""
+        kind = event.get("event")
+        kind = kind[:_KIND] if isinstance(kind, str) else type(kind).__name__
+        if kind in self._complained or len(self._complained) == _MOST_COMPLAINTS:
+            return None
+        self._complained.add(kind)
+        return kind
 
     def _fail(self, how: Message) -> None:
         if self._death is not None:

@@ -4,6 +4,7 @@
 
 const { randomBytes } = require('node:crypto');
 const { emit } = require('./output.js');
+const { jsonOf } = require('./presentation.js');
 
 const { apply } = Reflect;
 const { defineProperty, freeze } = Object;
@@ -39,7 +40,13 @@ function decode({ data, metadata, buffers }) {
 
 function tell(kind, id, data = {}, { metadata = {}, buffers } = {}, target = undefined) {
   emit({
-    event: 'comm', kind, comm: id, target, data, metadata, buffers: encode(buffers),
+    event: 'comm',
+    kind,
+    comm: id,
+    target,
+    data: jsonOf('data', data),
+    metadata: jsonOf('metadata', metadata),
+    buffers: encode(buffers),
   });
 }
 

@@ -17,6 +17,7 @@ const { from: bufferFrom } = Buffer;
 const { base64Slice, utf8Slice } = Buffer.prototype;
 const { isProxy, isPromise, isAnyArrayBuffer } = types;
 const { isView } = ArrayBuffer;
+const { isArray } = Array;
 const asString = String;
 
 const DISPLAY = Symbol.for('Jupyter.display');
@@ -25,6 +26,7 @@ const JSON_MIME = /^application\/(?:.*\+)?json$/; // the types whose values are 
 const DATA_URL = /^data:image\/[\w+.-]+;base64,/;
 const SVG_ROOT = /^<svg(?![^>]*\sxmlns=)/;
 const MORE = /\.\.\. \d+ more (?:item|character)s?\b/; // what inspect leaves out
+const MOST_DEEP = 200; // below what wire.py allows, which counts what is around as well
 const CUT = 64 * 1024; // UTF-16 units of a text that nobody asked to see whole
 
 // Methods of values, in the spellings that libraries use, and the type of what they return.
@@ -42,6 +44,18 @@ function bytesOf(value) {
   return isAnyArrayBuffer(value) ? bufferFrom(value) : null;
 }
 
+/** Whether JSON has more than so many arrays and objects within each other. */
+function isDeeper(value, most) {
+  if (value === null || typeof value !== 'object') return false;
+  if (most === 0) return true;
+  const names = isArray(value) ? null : ownKeys(value);
+  const { length } = names ?? value;
+  for (let i = 0; i < length; i++) {
+    if (isDeeper(names ? value[names[i]] : value[i], most - 1)) return true;
+  }
+  return false;
+}
+
 /** JSON that is a copy of a value; a TypeError that names it if it cannot be. */
 function jsonOf(name, value) {
   let text;
@@ -52,7 +66,12 @@ function jsonOf(name, value) {
     throw new TypeError(`the value of "${name}" is no JSON: ${reason}`);
   }
   if (text === undefined) throw new TypeError(`the value of "${name}" is no JSON: ${typeof value}`);
-  return parse(text);
+  const copy = parse(text);
+  if (isDeeper(copy, MOST_DEEP)) {
+    throw new TypeError(`the value of "${name}" has more than ${MOST_DEEP} arrays and objects `
+      + 'within each other: show a part of it, or make it flat');
+  }
+  return copy;
 }
 
 /** What stands in a bundle for a value of this type: text, bytes as base64, or JSON. */

@@ -3,8 +3,9 @@
 One frame is four bytes of big-endian length and a UTF-8 JSON object of that length. Requests carry
 an `id` and an `op`, replies the same `id`, events an `event`. `docs/protocol.md` lists them.
 
-Everything that comes out of a sandbox is hostile until it is checked: `Decoder` bounds the size
-and the shape of a frame, whoever consumes a message checks the fields it uses.
+Everything that comes out of a sandbox is hostile until it is checked: `Decoder` bounds the size of
+a frame, `check_shape` what it would become in memory; whoever consumes a message checks the fields
+it uses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, count
+from operator import sub
 from typing import Any
 
 PROTOCOL = 1
@@ -20,6 +23,13 @@ PROTOCOL = 1
 
 MAX_FRAME = 128 << 20
 """Bytes; a longer frame is a broken or hostile peer, not a message."""
+
+MOST_VALUES = 2_000_000
+"""In a guest's frame, within each other as well: one of brackets alone takes twenty times its
+size in memory."""
+
+MOST_DEEP = 250
+"""Arrays and objects within each other; whoever encodes a message again recurs for each."""
 
 LONG = 1 << 16
 """Bytes of a body for which a copy is worth avoiding."""
@@ -32,8 +42,13 @@ EVENT, REPLY = b"e", b"r"
 """First byte of a frame to the kernel that a supervisor passes on unread from its guest. A frame
 that begins with `{` is the supervisor's own: a guest cannot forge those."""
 
-# JSON.stringify escapes just these, and no other encoder of this project's peers can take them.
-_LONE_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}")
+# JSON.stringify escapes lone ones only and UTF-8 has none at all, so no text that it writes loses a
+# pair. A hostile guest writes its own JSON, in capitals if it likes.
+_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+# What is left of JSON to see its shape: each mark as by how much it changes the depth, plus one.
+_OPENS, _STAYS, _CLOSES = b"\2", b"\1", b"\0"
+_MARKS = bytes.maketrans(b"[{,]}", 2 * _OPENS + _STAYS + 2 * _CLOSES)
+_OTHERS = bytes(set(range(256)) - set(b'[{,]}"'))
 _HEADER = struct.Struct("!I")
 
 Message = dict[str, Any]
@@ -96,14 +111,31 @@ def parse(body: Body) -> Message:
     """The message in a frame's body. Raises WireError."""
     try:
         text = body.decode()
-        if "\\" in text and "\\ud" in text:  # the first look is the faster one
-            text = _LONE_SURROGATE.sub(r"\1\\ufffd", text)
+        if "\\" in text and ("\\ud" in text or "\\uD" in text):  # the first look is the faster one
+            text = _SURROGATE.sub(r"\1\\ufffd", text)
         message, end = _READ(text)
     except (ValueError, RecursionError) as error:
         raise WireError(f"a frame is not JSON: {error}") from error
     if not isinstance(message, dict) or end != len(text):
         raise WireError("a frame is not a JSON object")
     return message
+
+
+def check_shape(body: Body) -> None:
+    """Before it is parsed: whether what JSON a guest wrote has no more values, and none deeper
+    within each other, than MOST_VALUES and MOST_DEEP. Raises WireError."""
+    opened = body.count(b"[") + body.count(b"{")
+    if opened <= MOST_DEEP and opened + body.count(b",") <= MOST_VALUES:
+        return  # as nearly all, also with what stands in their texts
+    marks = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(_MARKS, _OTHERS)
+    many = marks.count(b'"') > 4 * MOST_VALUES  # a text, and its name
+    if not many:
+        marks = b"".join(marks.split(b'"')[::2])  # what stands between strings
+        many = marks.count(_STAYS) + marks.count(_OPENS) > MOST_VALUES
+    if many:
+        raise WireError(f"a frame holds more than {MOST_VALUES} values")
+    if max(map(sub, accumulate(marks), count(1)), default=0) > MOST_DEEP:
+        raise WireError(f"a frame is deeper than {MOST_DEEP} values within each other")
 
 
 class Decoder:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from test_guest_js import Guest
 
+from crkernel.guest import wire
+
 PNG = "Buffer.from('89504e470d0a1a0a00', 'hex')"
 METHOD = "[Symbol.for('Jupyter.display')]"
 
@@ -63,6 +65,15 @@ def test_methods_that_libraries_have(
     data = result(guest, f"({{ {name}() {{ return {returned} }} }})")
     assert data[mime] == shown
     assert data["text/plain"]
+
+
+def test_what_is_deep_is_refused_here_since_the_kernel_would_end_the_guest(guest: Guest) -> None:
+    nest = "let a = 0; for (let i = 0; i < {}; i++) a = i % 2 ? [a] : {{ a }};"
+    (data,) = bundles(guest, nest.format(200) + "display.json(a); undefined")
+    wire.check_shape(wire.encode({"event": "display", "data": data, "metadata": {}}))
+    for show in ("display.json(a)", "comm.open('t', { a })"):
+        error = guest.error(nest.format(201) + show)
+        assert "has more than 200 arrays and objects within each other" in error["message"]
 
 
 def test_elements_of_a_dom(guest: Guest) -> None:

@@ -64,11 +64,20 @@ def test_what_is_no_measurement_is_not_shown(measured: Any) -> None:
 
 
 def test_variables_are_checked_and_escaped() -> None:
-    rows = measuring.rows_of([{"name": "a", "type": "string", "value": "<b>"}, 5, None])
+    rows = measuring.rows_of([{"name": "a", "type": "string", "value": "<b>"}, 5, None], 9)
     assert rows == [("a", "string", "", "<b>")]
     assert "&lt;b&gt;" in measuring.table_html(rows)
     assert measuring.table_text(rows).splitlines() == [
         "name  type    size  value",
         "a     string        <b>",
     ]
-    assert measuring.rows_of("abc") == measuring.rows_of(None) == []
+    assert measuring.rows_of("abc", 9) == measuring.rows_of(None, 9) == []
+
+
+def test_a_table_is_no_wider_or_longer_than_it_may_be() -> None:
+    """Each row is padded to the widest: one long value and many rows would be terabytes."""
+    rows = measuring.rows_of([{"value": "x" * 10_000_000}, {"name": [[]]}] * 1_000_000, 1000)
+    assert len(rows) == 1000
+    assert len(measuring.table_text(rows)) < 300_000
+    assert rows[1] == ("", "", "", "")
+    assert measuring.names_of(["a", ["b"]]) == ["a"]

@@ -57,6 +57,46 @@ def test_lone_surrogates_become_replacement_characters() -> None:
     }
 
 
+@pytest.mark.parametrize("escape", [r"\uD800", r"\uDfFf", r"\udC00", r"\\\uDBFF"])
+def test_a_guest_may_spell_lone_surrogates_as_it_likes(escape: str) -> None:
+    message = wire.parse(f'{{"a{escape}":["{escape}"]}}'.encode())
+    json.dumps(message, ensure_ascii=False).encode()
+    assert "\ufffd" in str(message)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text":"' + b'[{,\\"' * wire.MOST_VALUES + b'"}',
+        b'{"text":["' + b"[" * 1000 + b'\\"[","]"]}',
+        b'{"a":'
+        + b'[{"b":' * (wire.MOST_DEEP // 2 - 1)
+        + b"1"
+        + b"}]" * (wire.MOST_DEEP // 2 - 1)
+        + b"}",
+        b'{"a":[' + b"[],{}," * 100_000 + b"0]}",
+    ],
+)
+def test_what_may_be_a_message_by_its_shape(body: bytes) -> None:
+    wire.check_shape(body)
+    wire.parse(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"a":[' + b"[]," * wire.MOST_VALUES + b"0]}", "more than 2000000 values"),
+        (b'{"a":[' + b"0," * wire.MOST_VALUES + b"0]}", "more than 2000000 values"),
+        (b"[" * wire.MOST_DEEP + b"[]" + b"]" * wire.MOST_DEEP, "deeper"),
+        (b'{"a":' + b'[{"b":' * 126 + b"1" + b"}]" * 126 + b"}", "deeper"),
+        (b'{"a":' + b"[" * 1000 + b'"]]', "deeper"),
+    ],
+)
+def test_what_would_become_too_much_is_refused_unread(body: bytes, says: str) -> None:
+    with pytest.raises(wire.WireError, match=says):
+        wire.check_shape(body)
+
+
 def test_astral_characters_survive_both_ways() -> None:
     (body,) = wire.Decoder().feed(wire.pack({"code": "'🦖'"}))
     assert wire.parse(body) == {"code": "'🦖'"}
