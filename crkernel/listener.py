@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _NOTE_SECONDS = 1.0
 _TAIL = 4096
+_COUNTED = ("display", "comm")
 _PREFIX = "crkernel: "
 
 
@@ -73,7 +74,7 @@ class Listener:
             self._on_text(event["name"], str(event.get("text", "")))
         elif kind == "handler":
             self._switch(event)
-        elif sink is None:
+        elif sink is None or (kind in _COUNTED and not sink.takes(len(event["body"]))):
             return
         elif kind == "display" and (shown := bundle(event)) is not None:
             transient = event.get("transient")

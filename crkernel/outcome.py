@@ -80,6 +80,10 @@ class Sink(Protocol):
     def stream(self, name: str, text: str) -> None:
         """Text for "stdout" or "stderr"."""
 
+    def takes(self, size: int) -> bool:
+        """Whether a display, or a message of a comm, of so many bytes may come: too many of them
+        would fill our memory where the front end is slow."""
+
     def display(
         self,
         data: Json,

@@ -21,6 +21,12 @@ _FLOOD = (
     "\ncrkernel: the rest of this cell's output is not shown, it is too much; "
     "print less, write it to a file, or raise %config output_size\n"
 )
+_DISPLAYS = 16
+"""Bytes of displays and messages of comms, for each character of streams that is shown."""
+_SHOW_FLOOD = (
+    "\ncrkernel: what else this cell displays, or sends by comms, is not shown, it is too much; "
+    "display less at a time, or raise %config output_size\n"
+)
 _NOBODY = Audience()
 Json = dict[str, Any]
 Ask = Callable[[str, bool], Awaitable[str | None]]
@@ -42,6 +48,7 @@ class IOPubSink:
         """`room`: characters of streams that are shown."""
         self.audience = audience
         self._room = room
+        self._display_room = _DISPLAYS * room
         self._kernel = kernel
         self._parent = parent
         self._silent = silent
@@ -86,6 +93,16 @@ class IOPubSink:
         if self._texts:
             text, self._texts, self._size = "".join(self._texts), [], 0
             self._send("stream", {"name": self._name, "text": text})
+
+    def takes(self, size: int) -> bool:
+        """Counts what is shown or sent; the first that is too much is told, and all after it is."""
+        if self._display_room < 0:
+            return False
+        self._display_room -= size
+        if self._display_room < 0:
+            self.flush()
+            self._send("stream", {"name": "stderr", "text": _SHOW_FLOOD})
+        return self._display_room >= 0
 
     def display(
         self,

@@ -145,6 +145,25 @@ def test_a_flood_of_output_is_cut(kernel: Kernel) -> None:
     kernel.ok("%config output_size = 16M")
 
 
+def test_a_flood_of_displays_is_cut(kernel: Kernel) -> None:
+    """By bytes, which a client that is slow would leave to our memory; comms count as well."""
+    kernel.ok("%config output_size = 64K")
+    result = kernel.ok(
+        "const c = comm.open('t');"
+        "const long = 'x'.repeat(1 << 16);"
+        "for (let i = 0; i < 40; i++) display(long, { display_id: 'd', update: i > 0 });"
+        "c.send('late'); console.log('end')"
+    )
+    shown = result.contents("display_data") + result.contents("update_display_data")
+    assert len(shown) == 15, "a mebibyte, with what is around them"
+    assert result.contents("comm_open")
+    assert result.contents("comm_msg") == []
+    assert result.stdout == "end\n"
+    assert result.stderr.count("raise %config output_size") == 1
+    assert kernel.ok("display('next')").shown == "next"
+    kernel.ok("%config output_size = 16M")
+
+
 def test_many_displays_all_come_to_a_client_that_is_slow(kernel: Kernel) -> None:
     """ZMQ drops what it has no room for, also the end of the cell."""
     count = 20_000
