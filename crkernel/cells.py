@@ -84,8 +84,8 @@ class Cells:
             self.running = False
             self._present.reachable.clear()
         result = outcome(reply, self._engine.limits, self._language)
-        networks, network = self._engine.networks, self._engine.network
-        if result.error is not None and "full" in networks and network == "none":
+        may_have = "full" in self._engine.networks
+        if result.error is not None and may_have and not live.has_network:
             add_network_hint(result.error)
         if not silent:
             self.checkpoint(live, told or code, count, time.monotonic() - begin, result.status)

@@ -59,15 +59,20 @@ class NestEngine(Engine):
 
     async def sandbox(self) -> Sandbox:
         """Fork one from the nest."""
-        return (await self._ask_for(self._request()))[0]
+        return (await self._made(self._request()))[0]
 
     async def start_from(self, name: str) -> tuple[Sandbox, Restored]:
         """The first one may have waited in the nest, guest and all."""
-        sandbox, answer = await self._ask_for(self._request(name))
+        sandbox, answer = await self._made(self._request(name))
         if (guest := answer.get("guest")) is None:
             return sandbox, await restored(sandbox, name)
         self._beginning = "warm: a nest with a guest had waited"
         return sandbox, Restored.of(guest)
+
+    async def _made(self, request: Json) -> tuple[Sandbox, Json]:
+        sandbox, answer = await self._ask_for(request)
+        sandbox.has_network = request["network"] is not None
+        return sandbox, answer
 
     def _wanted(self) -> Json | None:
         """With what kernels like this one will ask for their first sandbox."""

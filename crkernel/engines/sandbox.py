@@ -63,6 +63,8 @@ class Sandbox:
         self.pid = pid
         self.has_run = False
         """Whether a cell has run here since the guest came up."""
+        self.has_network = False
+        """Whether its guest reaches more than its own loopback."""
         self.wear = Wear()
         """What its dumps have cost."""
         self._looks = Looks()

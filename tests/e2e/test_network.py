@@ -130,6 +130,10 @@ def test_by_default_there_is_none(kernel: Kernel, server: Server) -> None:
     kernel.fails("await require('node:dns').promises.lookup('registry.npmjs.org')")
     assert "hint" not in kernel.fails("await fetch('http://127.0.0.1:1/')").traceback
     assert kernel.value("Object.keys(require('node:os').networkInterfaces())") == ["lo"]
+    kernel.ok("%config network = full")
+    result = kernel.fails("await fetch('http://8.8.8.8/')")
+    assert "hint: this guest has no network" in result.traceback, "it came up before"
+    kernel.ok("%config network = none")
     assert server.accepted == before
 
 
