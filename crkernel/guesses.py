@@ -1,4 +1,4 @@
-"""What may have been meant by a reference to a checkpoint that there is not."""
+"""What may have been meant by a name that there is not: of a checkpoint, of a setting."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def unknown(ref: str, keys: Collection[str], labels: Iterable[str]) -> UnknownCh
     guess = f"; did you mean {' or '.join(near)}?" if near else ""
     shown = ref if len(ref) <= 40 else ref[:39] + "…"
     return UnknownCheckpoint(f"there is no checkpoint {shown!r}{guess}", hint=span + SEE)
+
+
+def no_setting(name: str, names: Iterable[str]) -> str:
+    """What to say of a name that is none of these."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f"there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _near(ref: str, keys: list[str], labels: Iterable[str]) -> list[str]:

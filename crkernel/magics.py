@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crkernel import measuring, render
 from crkernel.errors import UserError
+from crkernel.guesses import no_setting
 from crkernel.magic_help import help_text, lsmagic_text
 from crkernel.magic_syntax import Command, parse
 from crkernel.npm import parse as npm_call
@@ -127,9 +127,7 @@ async def _config(command: Command, front: Frontend) -> None:
     if command.args:
         name = command.args[0]
         if name not in settings:
-            near = difflib.get_close_matches(name, settings, 1)
-            mean = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"there is no setting {name}{mean}", hint="%config lists all")
+            raise UserError(no_setting(name, settings), hint="%config lists all")
         settings = {name: settings[name]}
     front.show(render.status_text(settings), render.status_html(settings))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from traitlets import Float, Int, TraitError, Unicode
@@ -10,6 +12,7 @@ from traitlets.config import Config, Configurable
 
 from crkernel.engines import Limits
 from crkernel.errors import CRKernelError, UserError
+from crkernel.guesses import no_setting
 from crkernel.outcome import Audience, Place
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -49,6 +52,24 @@ class Size(Number):
         """As `Number.read`."""
         match = _SIZE.fullmatch(text.strip())
         return match and int(min(float(match[1]), float(_MOST)) * _UNITS[match[2].upper()])
+
+
+class Amount(Float[float, float | str]):
+    """A finite number, also as text. TraitError says in plain words what else it should be."""
+
+    def validate(self, obj: Any, value: Any) -> float:  # noqa: ARG002
+        """Raises TraitError for what is none, or below 0."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise TraitError(f"{self.name} cannot be {str(value)!r}: it takes a number, at least 0")
+        return number
+
+    def from_string(self, s: str) -> Any:
+        """What a command line gives."""
+        return s
 
 
 class Choice(Unicode[str, str | bytes]):
@@ -112,9 +133,8 @@ class Settings(Configurable):
         help="Docker's network by which packages, and guests with network=full, get in and out, "
         "with the engine docker: bridge, host, ...",
     ).tag(config=True, fixed=True)
-    cpus = Float(
+    cpus = Amount(
         0.0,
-        min=0.0,
         help="Processors for all of it together, with the engine docker; 0: no limit.",
     ).tag(config=True, fixed=True)
     colors = Choice(
@@ -134,11 +154,18 @@ class Settings(Configurable):
     def _load_config(self, cfg: Config, section_names: Any = None, traits: Any = None) -> None:
         """A bad setting does not keep the kernel from starting: the first cell tells."""
         try:
+            self._check_names(cfg.get(type(self).__name__, {}))
             super()._load_config(cfg, section_names, traits)
         except (TraitError, ValueError) as error:
             self.misconfigured = UserError(
                 str(error), hint=f"correct it in the kernelspec's argv, {_RESTART}"
             )
+
+    def _check_names(self, section: Mapping[str, Any]) -> None:
+        """Raises TraitError for one that is no setting, of which traitlets only tells the log."""
+        for name, value in section.items():
+            if not self.has_trait(name) and not isinstance(value, Config):
+                raise TraitError(no_setting(name, self._configurable()))
 
     def settings(self) -> dict[str, str]:
         """All of them, as text."""
@@ -148,7 +175,7 @@ class Settings(Configurable):
         """Set one and say from when it holds. Raises UserError."""
         trait = self._configurable().get(name)
         if trait is None:
-            raise UserError(f"there is no setting {name}", hint="%config lists all")
+            raise UserError(no_setting(name, self._configurable()), hint="%config lists all")
         if trait.metadata.get("fixed"):
             raise UserError(
                 f"{name} cannot change while the kernel runs",

@@ -136,6 +136,11 @@ def test_settings_from_the_command_line(start_kernel: Start) -> None:
         ),
         ("--CRKernel.memory=lots", "UserError: memory cannot be 'lots'"),
         ("--CRKernel.max_processes=1", "UserError: max_processes cannot be '1'"),
+        ("--CRKernel.cpus=inf", "UserError: cpus cannot be 'inf': it takes a number, at least 0"),
+        (
+            "--CRKernel.memry=2G",
+            "UserError: there is no setting memry; did you mean memory?",
+        ),
     ],
 )
 def test_a_bad_setting_in_the_command_line_is_told_by_the_first_cell(

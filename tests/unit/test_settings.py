@@ -32,7 +32,7 @@ def test_sizes(text: str, value: int) -> None:
         ("max_processes", "many", "max_processes cannot be 'many': it takes a whole number, at"),
         ("max_processes", "1.5", "at least 64"),
         ("engine", "docker", "engine cannot change while the kernel runs"),
-        ("memry", "1G", "there is no setting memry"),
+        ("memry", "1G", "there is no setting memry; did you mean memory?"),
     ],
 )
 def test_what_cannot_be_set_is_said_in_plain_words(name: str, text: str, says: str) -> None:
@@ -51,6 +51,24 @@ def test_a_bad_configuration_is_kept_for_the_first_cell() -> None:
     settings = Settings(config=Config({"Settings": {"memory": "lots"}}))
     assert str(settings.misconfigured).startswith("memory cannot be 'lots'")
     assert Settings(config=Config({"Settings": {"memory": "1G"}})).misconfigured is None
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "many", float("inf")])
+def test_a_number_of_processors_is_finite(value: object) -> None:
+    settings = Settings(config=Config({"Settings": {"cpus": value}}))
+    says = f"cpus cannot be '{value}': it takes a number, at least 0"
+    assert str(settings.misconfigured) == says
+    assert Settings(config=Config({"Settings": {"cpus": "1.5"}})).cpus == 1.5
+
+
+def test_a_name_that_is_none_is_kept_for_the_first_cell() -> None:
+    settings = Settings(config=Config({"Settings": {"memry": "2G"}, "Other": {"memry": "2G"}}))
+    assert str(settings.misconfigured) == "there is no setting memry; did you mean memory?"
+    assert (
+        settings.misconfigured.hint
+        == "correct it in the kernelspec's argv, then restart the kernel"
+    )
+    assert Settings(config=Config({"Other": {"memry": "2G"}})).misconfigured is None
 
 
 @pytest.mark.parametrize("gigabytes", [2, 4, 16, 64, 1024])
