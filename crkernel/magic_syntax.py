@@ -17,7 +17,9 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from crkernel import npm
 from crkernel.checkpoint import check_label
@@ -27,6 +29,7 @@ from crkernel.magic_table import MAGICS, Magic
 _LIST = "%lsmagic lists all"
 _HELP = re.compile(r"\?\s*%{1,2}(?P<front>\w*)|%{1,2}(?P<back>\w*)\s*\?{1,2}")
 _NAME = re.compile(r"\S*")
+_BELOW = re.compile(rf"^[ \t]*%{{1,2}}({'|'.join(MAGICS)})\b", re.MULTILINE)
 _RANGE = re.compile(r"\s*\.\.\s*")
 
 
@@ -112,6 +115,17 @@ def is_magic(line: str) -> bool:
     return line.startswith("%") or (line.startswith("?") and line[1:].lstrip().startswith("%"))
 
 
+def misplaced(code: str, error: Mapping[str, Any]) -> str | None:
+    """What to say of an error that comes of a magic below code, where it is the operator %; None
+    if it does not."""
+    kind, message = error["name"], error["message"]
+    for name in _BELOW.findall(code):
+        unknown = kind == "ReferenceError" and message == f"{name} is not defined"
+        if unknown or kind == "SyntaxError":
+            return f"magics stand above the code: move %{name} up, or into a cell of its own"
+    return None
+
+
 def _help_call(line: str) -> Command | None:
     match = _HELP.fullmatch(line)
     if match is None:
@@ -152,11 +166,23 @@ def _command(line: str, body: str | None) -> Command:
         return Command(name, tuple(words))
     if magic.argument == "code":
         return _timed(magic, rest, body)
+    if name == "rerun" and body is not None:
+        _check_again(magic, body)
     words, options = _words(magic, rest)
     args = _arguments(magic, words)
     if magic.required and not args:
         raise _wrong(magic, f"%{name} needs a checkpoint")
     return Command(name, args, options, body)
+
+
+def _check_again(magic: Magic, body: str) -> None:
+    """A body runs in place of a cell's recorded code: that is JavaScript, or an %npm by itself."""
+    cell = parse(body)
+    for command in cell.commands:
+        if command.name != "npm":
+            raise _wrong(magic, f"%%rerun runs code, or one %npm, not %{command.name}")
+    if len(cell.commands) > 1 or (cell.commands and cell.code.strip()):
+        raise _wrong(magic, "%%rerun runs code, or one %npm, not both or more")
 
 
 def _wrong(magic: Magic, message: str) -> BadMagic:

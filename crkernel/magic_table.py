@@ -100,7 +100,7 @@ Restores the checkpoints that were made then; no code runs again (%rerun does th
         f"""\
 Goes to the state before the first REF and runs the recorded code of each cell on the path to the
 second one again, under headings; stops at the first error. Without ..REF the path ends at the head.
-%%rerun runs the code below it in place of the first cell's code.
+%%rerun runs the code below it, or one %npm, in place of the first cell's code.
 
 {REFERENCES}
 

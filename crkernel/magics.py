@@ -29,6 +29,8 @@ class Frontend(Protocol):
 
     session: Session
     sink: Sink
+    source: str
+    """The cell as it was typed."""
 
     def next_count(self) -> int:
         """The execution count for one more cell of this request; the first is the request's own."""
@@ -71,9 +73,10 @@ async def _rerun(command: Command, front: Frontend) -> Outcome:
     first = command.args[0]
 
     async def again(code: str, count: int) -> Outcome:
-        if not code.startswith("%npm "):
+        commands = parse(code).commands
+        if not commands:
             return await front.session.execute(code, count, front.sink)
-        (npm,) = parse(code).commands
+        (npm,) = commands  # nothing else is recorded, or taken as a body
         return await front.session.npm(npm_call(npm.args), lambda: count, front.sink)
 
     session, count, sink = front.session, front.next_count, front.sink
@@ -156,7 +159,9 @@ async def _measure(command: Command, front: Frontend, measure: dict[str, Any]) -
     """Run code as a cell and show what it took, also if it fails."""
     assert command.code is not None  # the syntax promises it
     count = front.next_count()
-    outcome = await front.session.execute(command.code, count, front.sink, measure=measure)
+    outcome = await front.session.execute(
+        command.code, count, front.sink, source=front.source, measure=measure
+    )
     if (line := measuring.line_of(outcome.measured)) is not None:
         front.show(line)
     if outcome.result is not None:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from crkernel import magic_help, magics
 from crkernel.errors import CRKernelError, UserError
-from crkernel.magic_syntax import parse
-from crkernel.outcome import Outcome, Sink
+from crkernel.magic_syntax import misplaced, parse
+from crkernel.outcome import Outcome, Sink, bundle
 from crkernel.session import Session
 from crkernel.sink import IOPubSink
 
@@ -46,10 +46,12 @@ class Request:
         self.session = kernel.notebook
         self._out = sink
         self.sink: Sink = sink
+        self.source = ""
 
     async def run(self, code: str, user_expressions: dict[str, str]) -> Outcome:
         """Magics first, then JavaScript. Raises CRKernelError."""
         self.session.begin_request()
+        self.source = code
         if (asked := magic_help.asked_about(code)) is not None:
             return await self._explain(*asked)
         cell = parse(code)
@@ -65,7 +67,7 @@ class Request:
             if outcome is not None and outcome.status != "ok":
                 return outcome
         if cell.commands and not cell.code.strip():
-            return Outcome("ok")
+            return await self._evaluate(user_expressions) if user_expressions else Outcome("ok")
         await self._kernel.ready()
         outcome = await self.session.execute(
             cell.code,
@@ -73,10 +75,21 @@ class Request:
             self.sink,
             silent=self._silent,
             user_expressions=user_expressions,
+            source=code if cell.commands else None,
         )
         if outcome.result is not None:
             self.sink.result(self._kernel.execution_count, outcome.result)
+        if outcome.error is not None and (hint := misplaced(cell.code, outcome.error)):
+            outcome.error["traceback"].append(f"hint: {hint}")
         return outcome
+
+    async def _evaluate(self, expressions: dict[str, str]) -> Outcome:
+        """Those of a cell without code: no cell of the guest, so no checkpoint is made of them."""
+        await self._kernel.ready()
+        count = self._kernel.execution_count
+        return await self.session.execute(
+            "", count, self.sink, silent=True, user_expressions=expressions
+        )
 
     async def _explain(self, name: str, detail: int) -> Outcome:
         """Show in the pager what there is to say of a name. Raises UserError."""
@@ -155,13 +168,10 @@ def as_bug(error: Exception) -> dict[str, Any]:
 
 
 def _expression(entry: Any) -> dict[str, Any]:
-    if (
-        isinstance(entry, dict)
-        and entry.get("status") == "ok"
-        and isinstance(entry.get("data"), dict)
-    ):
-        return {"status": "ok", "data": entry["data"], "metadata": {}}
-    error = entry.get("error") if isinstance(entry, dict) else None
+    entry = entry if isinstance(entry, dict) else {}
+    if entry.get("status") == "ok" and (shown := bundle(entry)) is not None:
+        return {"status": "ok", **shown}
+    error = entry.get("error")
     error = error if isinstance(error, dict) else {}
     lines = error.get("traceback")
     return {

@@ -163,9 +163,11 @@ class Session:
         *,
         silent: bool = False,
         user_expressions: Mapping[str, str] | None = None,
+        source: str | None = None,
         measure: Json | None = None,
     ) -> Outcome:
-        """Run a cell as execution `count`, measured if so asked. Its checkpoint is taken after this
+        """Run a cell as execution `count`, measured if so asked; `source` is what was typed, if
+        that is more than the code. Its checkpoint is taken after this
         returns, on the session's own account; a silent cell makes none (what it changed becomes
         part of the next).
 
@@ -180,6 +182,8 @@ class Session:
             if self._cells.interrupted:  # while it waited for the checkpoint before it
                 return self._cells.interrupted
             fields: Json = {"user_expressions": dict(user_expressions or {})}
+            if source is not None:
+                fields["source"] = source
             if measure is not None:
                 fields["measure"] = measure
             return await self._cells.run(live, code, count, silent=silent, **fields)

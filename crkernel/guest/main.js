@@ -179,7 +179,8 @@ function reportPresentation(thrown) {
 
 function execute(request) {
   const {
-    id, code, typed = code, cell, silent, user_expressions: expressions, layers, measure,
+    id, code, typed = code, source = typed, cell, silent, user_expressions: expressions, layers,
+    measure,
   } = request;
   if (request.again) {
     stacks.retract();
@@ -199,7 +200,7 @@ function execute(request) {
       finish(run, { id, status: 'ok', result, user_expressions: table });
     });
   });
-  if (!silent) results.begin(cell, typed);
+  if (!silent) results.begin(cell, source);
   displays.takePending();
   running = run;
   input.begin();

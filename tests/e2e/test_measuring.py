@@ -60,6 +60,12 @@ def test_the_code_is_a_cell(kernel: Kernel) -> None:
     assert kernel.ok("%undo 2\n%time n * 7").text == "42"
 
 
+def test_what_was_typed_is_at_hand(kernel: Kernel) -> None:
+    for cell in ("%time 6 * 7", "%%time\n6 * 7", "%who\n\n6 * 7"):
+        count = kernel.ok(cell).count
+        assert kernel.value(f"In[{count}]") == cell
+
+
 def test_line_magics_before_and_code_after(kernel: Kernel) -> None:
     result = kernel.ok("// measure\n%time 'first'\n%time 'second'\n'third'")
     assert [data["text/plain"] for data in result.results] == ["'first'", "'second'", "'third'"]

@@ -80,6 +80,13 @@ def test_percent_signs_of_javascript(kernel: Kernel, cell: str, expected: str) -
 # -- reset, config, status, timeline -----------------------------------------------------------
 
 
+def test_a_magic_below_code_is_told(kernel: Kernel) -> None:
+    result = kernel.fails("let x = 1\n%timeline")
+    assert "hint: magics stand above the code: move %timeline up" in result.traceback
+    assert "hint" not in kernel.fails("let y = `\n%timeline\n`; nowhere").traceback
+    assert kernel.ok("let z = `\n%timeline\n`; z").stderr == ""
+
+
 def test_reset_is_a_state_like_others(kernel: Kernel, steps: list[int]) -> None:
     kernel.ok("require('fs').writeFileSync('here', '')")
     reset = kernel.ok("%reset")

@@ -96,6 +96,9 @@ def test_it_is_a_cell_of_the_timeline(npm: Kernel) -> None:
     assert files(npm, "node_modules") == [".package-lock.json"]
     npm.ok(f"%rerun {installed}..{installed}")
     assert npm.value("require('needy')") == "one 1"
+    result = npm.ok(f"%%rerun {installed}..{installed}\n// the other one\n%npm install one@1")
+    assert "%npm install one@1" in npm.row(result.count)
+    assert files(npm, "node_modules") == [".package-lock.json", "one"]
 
 
 def test_what_only_shows_makes_no_checkpoint(npm: Kernel) -> None:

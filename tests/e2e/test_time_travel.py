@@ -147,6 +147,14 @@ def test_rerun_with_another_body(kernel: Kernel) -> None:
     assert recalled == "// changed\nglobalThis.base = 21", "the branch records what really ran"
 
 
+def test_a_body_with_other_magics_is_refused_before_anything_is_done(kernel: Kernel) -> None:
+    start = kernel.ok("globalThis.base = 1").count
+    kernel.ok("base = 2")
+    result = kernel.fails(f"%%rerun {start}\n%time globalThis.base = 21")
+    assert result.error == "BadMagic: %%rerun runs code, or one %npm, not %time"
+    assert kernel.value("base") == 2
+
+
 def test_rerun_stops_at_the_first_error(kernel: Kernel) -> None:
     start = kernel.ok("globalThis.flag = 'good'").count
     kernel.ok("if (flag !== 'good') throw new Error('flag is bad')")

@@ -9,7 +9,7 @@ import pytest
 from crkernel.checkpoint import Checkpoint
 from crkernel.errors import BadMagic
 from crkernel.magic_help import complete, help_text, lsmagic_text
-from crkernel.magic_syntax import Command, parse
+from crkernel.magic_syntax import Command, misplaced, parse
 from crkernel.magic_table import MAGICS, Magic
 from crkernel.timeline import Timeline
 
@@ -191,6 +191,11 @@ def test_counts_and_options() -> None:
         ("%%rerun 3", "%%rerun needs code below it"),
         ("%%rerun 3\n \n", "%%rerun needs code below it"),
         ("%undo\n%%rerun 3\nx", "%%rerun must come first in its cell"),
+        ("%%rerun 3\n\n%time f()", "%%rerun runs code, or one %npm, not %time"),
+        ("%%rerun 3\n%%time\nf()", "%%rerun runs code, or one %npm, not %time"),
+        ("%%rerun 3\n%npm ls\n%npm ls", "not both or more"),
+        ("%%rerun 3\n%npm ls\n1", "not both or more"),
+        ("%%rerun 3\n%npm instal x", "instal"),
         ("%undo\n%", "a magic without a name"),
     ],
 )
@@ -220,6 +225,26 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
 
 
 # -- help --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message", "about"),
+    [
+        ("let x = 1\n%timeline", "ReferenceError", "timeline is not defined", "%timeline"),
+        ("let x = 1\n  %%time\nf()", "SyntaxError", "Unexpected token '%'", "%time"),
+        ("x\n%rewind 3", "SyntaxError", "Unexpected number", "%rewind"),
+        ("x\n%who\n%status", "ReferenceError", "status is not defined", "%status"),
+        ("x\n%timeline", "ReferenceError", "x is not defined", None),
+        ("x\n%timeline", "TypeError", "timeline is not defined", None),
+        ("x\n%timelines", "SyntaxError", "Unexpected token", None),
+        ("x %timeline", "ReferenceError", "timeline is not defined", None),
+    ],
+)
+def test_a_magic_below_code_is_told(code: str, name: str, message: str, about: str | None) -> None:
+    hint = misplaced(code, {"name": name, "message": message})
+    assert hint == (
+        about and f"magics stand above the code: move {about} up, or into a cell of its own"
+    )
 
 
 @pytest.mark.parametrize("magic", MAGICS.values(), ids=MAGICS)
