@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import inspect
 import logging
 import sys
 from functools import partial
@@ -20,7 +21,7 @@ from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
 from crkernel.lookup import Lookup
 from crkernel.outcome import Outcome
-from crkernel.request import Request, as_bug, as_error
+from crkernel.request import Request, as_bug, as_error, as_failure
 from crkernel.session import Session
 from crkernel.settings import Settings
 from crkernel.sink import IOPubSink
@@ -55,6 +56,9 @@ class CRKernel(Settings, Kernel):
         self._history = History(history_file())
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = self._on_comm
+        for kind, handler in self.shell_handlers.items():
+            if kind.endswith("_request"):
+                self.shell_handlers[kind] = partial(self._answer, handler)
         self._running: Any = None  # the execute_request under way
         self._at_work: set[asyncio.Task[Any] | None] = set()  # on messages of the shell channel
         self._started: asyncio.Task[None] | None = None
@@ -176,6 +180,29 @@ class CRKernel(Settings, Kernel):
 
     def post_handler_hook(self) -> None:
         """See `pre_handler_hook`."""
+
+    async def _answer(self, handler: Any, stream: Any, ident: Any, request: dict[str, Any]) -> None:
+        """Have a request handled. If that fails, or its reply is one that cannot be sent, it is
+        answered all the same: its client would wait for ever."""
+        try:
+            done = handler(stream, ident, request)
+            if inspect.isawaitable(done):
+                await done
+        except Exception as error:
+            self.log.exception("a request could not be answered")
+            failed, kind = as_failure(error), request["header"]["msg_type"]
+            if kind == "execute_request":
+                asked = request["content"]
+                if not asked.get("silent"):
+                    self.send_response(self.iopub_socket, "error", failed)  # type: ignore[no-untyped-call]
+                if asked.get("stop_on_error", True):
+                    self._abort_queues()
+                failed = failed | {"execution_count": self.execution_count}
+            assert self.session is not None
+            content = {"status": "error", **failed}
+            self.session.send(
+                stream, f"{kind.removesuffix('request')}reply", content, request, ident
+            )
 
     # -- cells
 

@@ -167,6 +167,12 @@ def as_bug(error: Exception) -> dict[str, Any]:
     }
 
 
+def as_failure(error: Exception) -> dict[str, Any]:
+    """The content of an error message that can be sent, whatever it is about."""
+    words = as_bug(error)["message"].encode(errors="backslashreplace").decode()
+    return {"ename": "InternalError", "evalue": words, "traceback": [f"InternalError: {words}"]}
+
+
 def _expression(entry: Any) -> dict[str, Any]:
     entry = entry if isinstance(entry, dict) else {}
     if entry.get("status") == "ok" and (shown := bundle(entry)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import driver
 import jupyter_kernel_test as jkt
 import pytest
 from driver import Kernel, Result, kernel_name
+from jupyter_client.jsonutil import json_default
 from jupyter_client.kernelspec import get_kernel_spec
 
 pytestmark = pytest.mark.e2e
@@ -268,6 +270,39 @@ def test_user_expressions(kernel: Kernel) -> None:
     assert found["bad"]["status"] == "error"
     assert found["bad"]["ename"] == "ReferenceError"
     assert result.messages[1:] == []
+
+
+def test_user_expressions_of_a_cell_of_magics_alone(kernel: Kernel) -> None:
+    kernel.ok("let u = 20")
+    for cell in ("%who", "%time u + 1"):
+        result = kernel.run(cell, user_expressions={"twice": "u * 2"})
+        assert result.reply["user_expressions"]["twice"]["data"]["text/plain"] == "40"
+
+
+def _in_ascii(message: object) -> bytes:
+    return json.dumps(message, default=json_default).encode()
+
+
+def test_a_request_that_cannot_be_answered_is_answered(kernel: Kernel) -> None:
+    """JavaScript has texts that UTF-8 has no bytes for, and a front end sends them as JSON does."""
+    session = kernel.client.session
+    first = kernel.submit(
+        "await new Promise((go) => { comm.target('go', go); console.log('asks') })"
+    )
+    kernel.messages_until(first, "stream", "asks")
+    pack, session.pack = session.pack, _in_ascii
+    try:
+        failing = kernel.submit("'\ud800'")
+        queued = kernel.submit("1")
+    finally:
+        session.pack = pack
+    go = session.msg("comm_open", {"comm_id": "go", "target_name": "go", "data": {}})
+    session.send(kernel.client.shell_channel.socket, go)  # read behind both
+    assert kernel.finish(first).status == "ok"
+    assert "surrogates not allowed" in kernel.finish(failing).error
+    assert failing.errors[0]["evalue"] == failing.reply["evalue"]
+    assert kernel.finish(queued).status == "aborted"
+    assert kernel.value("1 + 1") == 2
 
 
 def test_stop_on_error_aborts_what_is_queued(kernel: Kernel) -> None:
