@@ -289,7 +289,7 @@ class CRKernel(Settings, Kernel):
 
     async def _on_comm(self, _stream: Any, _ident: Any, message: dict[str, Any]) -> None:
         """A message of a comm; it may come while a cell runs."""
-        sink = IOPubSink(self, message, silent=False)
+        sink = IOPubSink(self, message, silent=False, room=self.output_size)
         try:
             await self.ready()
             await self.notebook.comm(message, sink)

@@ -167,9 +167,8 @@ class Session:
         measure: Json | None = None,
     ) -> Outcome:
         """Run a cell as execution `count`, measured if so asked; `source` is what was typed, if
-        that is more than the code. Its checkpoint is taken after this
-        returns, on the session's own account; a silent cell makes none (what it changed becomes
-        part of the next).
+        that is more than the code. Its checkpoint is taken after this returns, on the session's
+        own account; a silent cell makes none (what it changed becomes part of the next).
 
         A guest that dies is put back to the state before the cell. Raises CRKernelError only if
         there is no guest to run anything.
