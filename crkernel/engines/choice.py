@@ -57,7 +57,7 @@ def _confined() -> bool:
 
 def _docker_answers() -> bool:
     try:
-        from crkernel.engines.docker.daemon import Endpoint
+        from crkernel.engines.docker.endpoint import Endpoint
 
         Endpoint.find().knock()
     except (CRKernelError, ImportError, OSError, ValueError):

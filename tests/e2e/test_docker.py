@@ -455,16 +455,24 @@ def test_a_daemon_of_another_authority(monkeypatch: pytest.MonkeyPatch, tmp_path
         checks.check_daemon()
 
 
+def test_certificates_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, certificates = by_tcp(monkeypatch)
+    monkeypatch.setenv("DOCKER_HOST", host.replace("127.0.0.1", "localhost"))
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    with pytest.raises(EngineUnavailable, match="is for another name"):
+        checks.check_daemon()
+
+
 def test_a_daemon_by_a_context(
     start_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     host, certificates = by_tcp(monkeypatch)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")  # without it the SDK looks for contexts elsewhere
     keys = [f"{name}={certificates}/{name}.pem" for name in ("ca", "cert", "key")]
     subprocess.run(
         ["docker", "context", "create", "far", "--docker", ",".join([f"host={host}", *keys])],
         check=True,
     )
-    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    (tmp_path / "config.json").write_text('{"currentContext": "far"}')
     travels(start_kernel(), host)

@@ -15,7 +15,7 @@ import threading
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ from crkernel import image
 from crkernel.doctor import examine
 from crkernel.engines import Limits
 from crkernel.engines.docker import archive, build, checks, container, images, pool
+from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
@@ -132,7 +133,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("tcp://127.0.0.1:1", "no Docker daemon answers at tcp://127.0.0.1:1", "start it"),
         ("tcp://nobody.invalid:1", "answers at tcp://nobody.invalid:1: Failed to resolve", "HOST"),
-        ("abacus", "no Docker daemon can be at abacus", "ssh://USER@HOST"),
+        ("abacus", "no Docker daemon can be at tcp://abacus", "ssh://USER@HOST"),
         ("abacus://x", "no Docker daemon can be at abacus://x", "ssh://USER@HOST"),
         ("unix://", "no Docker daemon can be at unix://", "ssh://USER@HOST"),
     ],
@@ -155,6 +156,41 @@ def test_tls_without_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     error = complaint(checks.check_daemon)
     assert error.message == "no certificate for the Docker daemon at tcp://127.0.0.1:1"
     assert "cert.pem" in str(error.hint)
+
+
+@pytest.mark.parametrize("name", ["ca.pem", ""])
+def test_tls_with_a_certificate_that_is_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is missing, or all hold something else."""
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    for one in {"ca.pem", "cert.pem", "key.pem"} - {name}:
+        (tmp_path / one).write_text("abacus")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("DOCKER_HOST", host)
+        error = complaint(checks.check_daemon)
+    assert f"certificate for the Docker daemon at {host}" in error.message
+    assert "DOCKER_CERT_PATH" in str(error.hint)
+
+
+def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            monkeypatch.setenv("DOCKER_HOST", f"127.0.0.1:{server.server_port}")
+            error = complaint(checks.check_daemon)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert f"answers at tcp://127.0.0.1:{server.server_port} is no Docker daemon" in error.message
+
+
+def test_ssh_that_does_not_get_there() -> None:
+    error = unreachable("ssh://me@abacus", ConnectionError("Connection aborted."))
+    assert error.hint == "see why: ssh ssh://me@abacus docker version"
 
 
 def test_what_ails_several_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +422,7 @@ async def test_a_program_that_docker_cannot_start_is_told_in_dockers_words() -> 
         with pytest.raises(EngineError) as caught:
             await Frames(stream).next()
     assert caught.value.message == f"Docker refused: {said.decode()}"
-    assert caught.value.hint == "run: crkernel doctor --engine docker"
+    assert "journalctl -u docker" in str(caught.value.hint)
 
 
 async def test_what_is_no_frame_breaks_a_stream() -> None:

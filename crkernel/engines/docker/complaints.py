@@ -1,19 +1,26 @@
-"""Why a daemon cannot be reached: in a line, with the remedy."""
+"""What the SDK raises, as errors of our tree: in a line, with the remedy."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
-from crkernel.errors import EngineUnavailable
+from crkernel.errors import DaemonRefused, EngineUnavailable
+
+T = TypeVar("T")
 
 DOCTOR = "run: crkernel doctor --engine docker"
+SEE_LOG = "the daemon's log may tell more, on its machine: sudo journalctl -u docker"
+SEE_DAEMON = "see whether the daemon is well: docker version"
 _CERTIFICATES = (
     "DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, a folder with the daemon's ca.pem and your cert.pem "
     "and key.pem"
 )
 _ADDRESS = "DOCKER_HOST is like unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST"
 
-# What the SDK or the system says, what is wrong, what to do. The first that fits is taken.
+# What is in the address and what the SDK or the system says, what is wrong, what to do. The first
+# that fits is taken.
 _KNOWN = (
     (
         "Permission ?[Dd]enied|PermissionError",
@@ -21,15 +28,46 @@ _KNOWN = (
         "sudo usermod -aG docker $USER, then log in anew; or use rootless Docker",
     ),
     ("HTTP request to an HTTPS server", "the Docker daemon at {url} wants TLS", _CERTIFICATES),
-    ("[Pp]ath to a certificate", "no certificate for the Docker daemon at {url}", _CERTIFICATES),
+    (
+        "WRONG_VERSION_NUMBER|record layer",
+        "the Docker daemon at {url} speaks no TLS",
+        "unset DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, or name its port for TLS in DOCKER_HOST",
+    ),
+    ("TLS configurations", "no certificate for the Docker daemon at {url}", _CERTIFICATES),
+    (
+        r"\[X509|PEM|TLS certificate",
+        "a certificate for the Docker daemon at {url} is damaged: {why}",
+        _CERTIFICATES,
+    ),
+    (
+        "(Hostname|IP address) mismatch",
+        "the certificate of the Docker daemon at {url} is for another name: {why}",
+        "name the daemon in DOCKER_HOST as its certificate does",
+    ),
+    (
+        "certificate (has expired|is not yet valid)",
+        "the certificate of the Docker daemon at {url} is out of date: {why}",
+        "have a new one made for the daemon, and see whether both clocks are right",
+    ),
     (
         "CERTIFICATE_VERIFY_FAILED",
         "the certificate of the Docker daemon at {url} is of another authority: {why}",
         _CERTIFICATES,
     ),
+    (
+        r"_ALERT_|\balert\b",
+        "the Docker daemon at {url} does not take your certificate: {why}",
+        _CERTIFICATES,
+    ),
     # The SDK wants it even to use the program ssh.
     ("paramiko", "ssh:// takes paramiko", "pip install 'crkernel[docker]'"),
     ("bind address|Invalid argument|npipe", "no Docker daemon can be at {url}: {why}", _ADDRESS),
+    ("^ssh://", "no Docker daemon answers at {url}", "see why: ssh {url} docker version"),
+    (
+        "(Client|Server) Error",
+        "what answers at {url} is no Docker daemon, or a proxy that refuses: {why}",
+        "name another in DOCKER_HOST",
+    ),
     (
         "No such file|Connection refused|Connection aborted|not found",
         "no Docker daemon answers at {url}",
@@ -39,11 +77,30 @@ _KNOWN = (
 )
 
 
+def translated(call: Callable[[], T], url: str) -> T:
+    """What a call of the SDK gives; what it raises becomes an error of ours. This is the one place
+    for that."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        return call()
+    except APIError as error:
+        kind = "" if error.response is None else error.response.headers.get("Content-Type", "")
+        if "json" not in kind:
+            raise unreachable(url, error) from error  # the daemon did not read what was asked
+        refused = DaemonRefused(f"Docker refused: {error.explanation or error}", hint=SEE_LOG)
+        refused.status = int(error.status_code or 0)
+        raise refused from error
+    except (DockerException, RequestException, OSError, ValueError) as error:
+        raise unreachable(url, error) from error
+
+
 def unreachable(url: str, error: Exception) -> EngineUnavailable:
     """The error for what the SDK raised."""
-    text = str(error)
+    text = f"{url} {error}"
     return next(
-        EngineUnavailable(message.format(url=url, why=_reason(error)), hint=hint)
+        EngineUnavailable(message.format(url=url, why=_reason(error)), hint=hint.format(url=url))
         for sign, message, hint in _KNOWN
         if re.search(sign, text)
     )

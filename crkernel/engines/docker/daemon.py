@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from crkernel.engines.docker.complaints import DOCTOR, unreachable
+from crkernel.engines.docker.complaints import SEE_DAEMON, SEE_LOG, translated
+from crkernel.engines.docker.endpoint import Endpoint
 from crkernel.engines.docker.stream import Stream
 from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from docker.tls import TLSConfig
     from requests import Response
 
-T = TypeVar("T")
 Json = dict[str, Any]
 
 _API_NEEDED = (1, 41)
@@ -36,39 +33,6 @@ _TIMEOUT = 60.0
 _LAST_SECONDS = 3.0
 _PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a daemon listens."""
-
-    url: str
-    tls: TLSConfig | None
-
-    @classmethod
-    def find(cls) -> Endpoint:
-        """As the docker command finds it: DOCKER_HOST, else the context in use."""
-        from docker.context import ContextAPI
-        from docker.utils import kwargs_from_env
-
-        if os.environ.get("DOCKER_HOST"):
-            found = kwargs_from_env()
-            return cls(os.environ["DOCKER_HOST"], found.get("tls") or None)
-        name = os.environ.get("DOCKER_CONTEXT")
-        context = ContextAPI.get_context(name)
-        if context is None:
-            raise EngineUnavailable(
-                f"there is no docker context {name!r}", hint="docker context ls"
-            )
-        return cls(context.Host or "unix:///var/run/docker.sock", context.TLSConfig)
-
-    def knock(self) -> None:
-        """See whether somebody listens on this machine; raises OSError. The SDK would not tell why
-        not so plainly, nor close its socket."""
-        url = urlsplit(self.url)
-        if url.scheme in ("unix", "http+unix"):
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(url.path)
 
 
 class Daemon:
@@ -92,8 +56,8 @@ class Daemon:
             raise EngineUnavailable(
                 "the docker SDK for Python is not installed", hint="pip install 'crkernel[docker]'"
             ) from error
-        endpoint = _translated(Endpoint.find, os.environ.get("DOCKER_HOST", ""))
-        _translated(endpoint.knock, endpoint.url)
+        endpoint = Endpoint.find()
+        translated(endpoint.knock, endpoint.url)
         oldest = ".".join(map(str, _API_NEEDED))
 
         def client(version: str) -> APIClient:
@@ -108,9 +72,9 @@ class Daemon:
             api.trust_env = False
             return api
 
-        with contextlib.closing(_translated(lambda: client(oldest), endpoint.url)) as first:
-            said = _translated(lambda: first.version(api_version=False), endpoint.url)
-        api = _translated(lambda: client(str(said["ApiVersion"])), endpoint.url)
+        with contextlib.closing(translated(lambda: client(oldest), endpoint.url)) as first:
+            said = translated(lambda: first.version(api_version=False), endpoint.url)
+        api = translated(lambda: client(str(said["ApiVersion"])), endpoint.url)
         if tuple(map(int, api.api_version.split("."))) < _API_NEEDED:
             raise EngineUnavailable(
                 f"the daemon at {endpoint.url} speaks API {api.api_version}, {oldest} is needed",
@@ -122,7 +86,7 @@ class Daemon:
         """Call a method of the SDK's `APIClient`."""
         call = getattr(self._api, method)
         return await asyncio.to_thread(
-            lambda: _translated(lambda: call(*arguments, **options), self.endpoint.url)
+            lambda: translated(lambda: call(*arguments, **options), self.endpoint.url)
         )
 
     async def find(self, method: str, *arguments: Any, **options: Any) -> Any | None:
@@ -161,12 +125,12 @@ class Daemon:
             )
             return answer
 
-        with contextlib.closing(_translated(post, self.endpoint.url)) as answer:
+        with contextlib.closing(translated(post, self.endpoint.url)) as answer:
             if not answer.ok:
-                raise DaemonRefused(f"Docker refused: {answer.text.strip()}", hint=DOCTOR)
+                raise DaemonRefused(f"Docker refused: {answer.text.strip()}", hint=SEE_LOG)
             lines = filter(None, answer.iter_lines())
             url = self.endpoint.url
-            yield map(json.loads, iter(lambda: _translated(lambda: next(lines, b""), url), b""))
+            yield map(json.loads, iter(lambda: translated(lambda: next(lines, b""), url), b""))
 
     async def exit_code(self, container: str) -> int | None:
         """That of a container's main process, once it has ended; None if the container is gone."""
@@ -221,7 +185,8 @@ class Daemon:
                 stream.writer.close()
                 raise
         except (OSError, ValueError, EOFError) as error:
-            raise EngineError(f"the daemon at {self.endpoint.url} hung up: {error}") from error
+            message = f"the daemon at {self.endpoint.url} hung up: {error}"
+            raise EngineError(message, hint=SEE_DAEMON) from error
         return stream
 
     async def _open(self) -> Stream:
@@ -253,20 +218,3 @@ def _ssl_context(tls: TLSConfig) -> ssl.SSLContext:
     if tls.cert:
         context.load_cert_chain(*tls.cert)
     return context
-
-
-def _translated(call: Callable[[], T], url: str = "") -> T:
-    """What the SDK raises, as errors of our tree; this is the one place."""
-    from docker.errors import APIError, DockerException
-    from requests.exceptions import RequestException
-
-    try:
-        return call()
-    except APIError as error:
-        if error.status_code == 400 and "HTTPS server" in str(error):
-            raise unreachable(url, error) from error  # it did not even read what was asked
-        refused = DaemonRefused(f"Docker refused: {error.explanation or error}", hint=DOCTOR)
-        refused.status = int(error.status_code or 0)
-        raise refused from error
-    except (DockerException, RequestException, OSError, ValueError) as error:
-        raise unreachable(url, error) from error

@@ -28,6 +28,11 @@ from crkernel.guest import golden, linger, processor, wire
 log = logging.getLogger(__name__)
 
 _REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
+_ALLOW = (
+    "on the daemon's machine, allow user namespaces: sudo sysctl -w "
+    "user.max_user_namespaces=15000, kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0, those that are there"
+)
 _START_SECONDS = 30.0
 _PATIENCE = 60.0  # seconds that a nest waits for its kernel
 _ANSWER_SECONDS = 10.0
@@ -400,4 +405,5 @@ async def _ready(frames: Frames) -> wire.Message:
     if hello.get("ready") == wire.PROTOCOL:
         return hello
     reason = f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
-    raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=DOCTOR)
+    hint = _ALLOW if "namespaces" in str(hello.get("failed")) else DOCTOR
+    raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=hint)

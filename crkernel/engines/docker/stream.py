@@ -8,7 +8,7 @@ import json
 import logging
 import struct
 
-from crkernel.engines.docker.complaints import DOCTOR
+from crkernel.engines.docker.complaints import SEE_DAEMON, SEE_LOG
 from crkernel.errors import EngineError
 from crkernel.guest import wire
 
@@ -44,7 +44,7 @@ class Stream:
         start = text.find("{")
         if start >= 0:
             text = json.loads(text[start : text.rindex("}") + 1]).get("message", text)
-        raise EngineError(f"Docker refused: {text.strip()}", hint=DOCTOR)
+        raise EngineError(f"Docker refused: {text.strip()}", hint=SEE_LOG)
 
     async def read(self, size: int) -> bytes:
         """Some bytes of stdout; none at its end. What comes on stderr goes to the log."""
@@ -81,12 +81,13 @@ class Frames:
                 if not data:
                     return None
                 if not self._begun and data[0] >= _BLANK:
-                    raise EngineError(f"Docker refused: {await self._words(data)}", hint=DOCTOR)
+                    raise EngineError(f"Docker refused: {await self._words(data)}", hint=SEE_LOG)
                 self._begun = True
                 self._bodies = self._decoder.feed(data)
             return wire.parse(self._bodies.pop(0))
         except (OSError, wire.WireError) as error:
-            raise EngineError(f"the stream into the container broke: {error}") from error
+            message = f"the stream into the container broke: {error}"
+            raise EngineError(message, hint=SEE_DAEMON) from error
 
     async def _words(self, said: bytes) -> str:
         """All that Docker says, which then hangs up."""
