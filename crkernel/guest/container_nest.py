@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from . import golden_store, linger, processor, wire
-from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD
+from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD, oom_kills
 from .gate import Arrival
 from .link import Channel, GateLink, SocketLink, write_all
 from .nest import Json, Nest, furnish
@@ -40,7 +40,7 @@ class ContainerNest(Nest):
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(None)
         self._listener = listener
-        self._kills = _oom_kills()
+        self._kills = oom_kills()
         self._parked: dict[str, Arrival] = {}  # streams that no request has named yet
         self._kernel: str | None = None  # what the one that is served calls itself
         self._held: dict[str, int] = {}  # descriptors that hold golden roots, by their keys
@@ -138,7 +138,7 @@ class ContainerNest(Nest):
     def operate(self, request: Json, descriptors: list[int]) -> Json | None:
         """Golden roots are held and removed by the nest here, and it knows the control group."""
         if request["op"] == "starved":
-            before, self._kills = self._kills, _oom_kills()
+            before, self._kills = self._kills, oom_kills()
             return {"starved": self._kills > before}
         if request["op"] == "hold":
             return {"held": self._hold(request["key"])}
@@ -162,9 +162,3 @@ class ContainerNest(Nest):
         if descriptor is not None:
             self._held[key] = descriptor
         return descriptor is not None
-
-
-def _oom_kills() -> int:
-    """How many processes of this container Linux has ended for want of memory."""
-    lines = os.pread(MEMORY_EVENTS_FD, 4096, 0).decode().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

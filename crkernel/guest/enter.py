@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 
@@ -33,6 +34,9 @@ share what the kernel counts by user. Outside of every range that /etc/subuid ha
 
 MEMORY_EVENTS_FD = 4
 """In a container: where its control group counts what Linux ended for want of memory."""
+SIGNALLED = 128
+STARVED = 86
+"""Exit code of a container whose nest was ended by Linux for want of memory."""
 _MEMORY_EVENTS = ("memory.events", "memory/memory.oom_control")  # of version 2 and 1
 
 CODE_FOLDER = "/usr/lib/crkernel"
@@ -108,11 +112,24 @@ def _tell(listener: socket.socket, failure: dict[str, str], patience: float) -> 
 
 
 def _wait_for(nest: int) -> int:
-    """Be the container's PID 1, whose namespaces `docker exec` enters: so they stay as they are."""
+    """Be the container's PID 1, whose namespaces `docker exec` enters: so they stay as they are.
+    Its exit code: that of the nest, SIGNALLED and the number of the signal that ended it, or
+    STARVED."""
+    _open_memory_events()
+    before = oom_kills()
     while True:
         pid, status = os.wait()
         if pid == nest:
-            return os.waitstatus_to_exitcode(status) & 0xFF
+            code = os.waitstatus_to_exitcode(status)
+            if code == -signal.SIGKILL and oom_kills() > before:
+                return STARVED
+            return code if code >= 0 else SIGNALLED - code
+
+
+def oom_kills() -> int:
+    """How many processes of this container Linux has ended for want of memory."""
+    lines = os.pread(MEMORY_EVENTS_FD, 4096, 0).decode().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _open_memory_events() -> None:

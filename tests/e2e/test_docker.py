@@ -151,7 +151,7 @@ def test_a_lost_container_ends_the_cell_and_no_more(docker_kernel: Kernel, way: 
     else:
         lost.remove(force=True)
     failed = kernel.finish(running)
-    assert "its container was" in failed.error
+    assert "its container was killed" in failed.error
     assert kernel.ok("typeof x").text == "'undefined'"
     assert container_of(kernel).id != lost.id
     assert "lost together" in kernel.fails("%rewind 1").error
@@ -164,8 +164,8 @@ def test_a_lost_container_ends_the_cell_and_no_more(docker_kernel: Kernel, way: 
 def test_a_container_lost_between_cells(docker_kernel: Kernel) -> None:
     kernel = docker_kernel
     before = kernel.ok("let x = 1")
-    container_of(kernel).kill()
-    kernel.messages_until(before, "stream", "its container was")
+    containers.nest(container_of(kernel)).send_signal(signal.SIGSEGV)
+    kernel.messages_until(before, "stream", "its container was ended by SIGSEGV")
     assert kernel.ok("typeof x").text == "'undefined'"
 
 
@@ -416,6 +416,21 @@ def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[...,
     assert kernel.ok("x").text == "1"
     kill = "x = 3; process.kill(process.pid, 'SIGKILL'); await new Promise(() => {})"
     assert "SIGKILL" in kernel.fails(kill).error
+
+
+def test_a_nest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[..., Kernel]) -> None:
+    kernel = start_kernel(
+        *("--CRKernel.memory=512M", "--CRKernel.disk_size=64M", "--CRKernel.staging_size=64M"),
+    )
+    kernel.ok("let x = 1")
+    victim = containers.nest(container_of(kernel))
+    Path(f"/proc/{victim.pid}/oom_score_adj").write_text("1000")
+    error = kernel.fails(
+        "const { spawn } = require('child_process'); for (let i = 0; i < 4; i++)"
+        "spawn('node', ['-e', 'const b = Buffer.alloc(300e6, 1); setTimeout(() => {}, 1e6)']);"
+        "await new Promise(() => {})",
+    ).error
+    assert "its container ran out of memory (limits memory, " in error
 
 
 def by_tcp(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:

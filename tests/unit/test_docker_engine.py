@@ -28,6 +28,7 @@ from crkernel.engines import Limits
 from crkernel.engines.docker import archive, build, checks, container, images, pool
 from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.engine import DockerEngine
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
 from crkernel.guest import enter, gate, wire
@@ -279,6 +280,33 @@ def test_an_unknown_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DOCKER_CONTEXT", "abacus")
     with pytest.raises(EngineUnavailable, match="abacus"):
         asyncio.run(Daemon.connect())
+
+
+def test_a_name_is_taken_until_the_container_before_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one is going by itself: Docker neither gives its name away nor removes it once more."""
+    said: list[str] = []
+
+    def answer(self: _Handler) -> None:
+        said.append(step := self.path.split("?")[0].rpartition("/")[2])
+        going = "wait" not in said
+        if step in ("wait", "start") or (step == "create" and not going):
+            self._send(200, {"Id": "abc", "StatusCode": 0})
+        else:
+            self._send(409, {"message": "is already in progress"})
+
+    monkeypatch.setattr(_Handler, "do_POST", answer, raising=False)
+    monkeypatch.setattr(_Handler, "do_DELETE", answer, raising=False)
+
+    async def start() -> None:
+        engine = DockerEngine(LIMITS, b"secret")
+        engine._daemon = await Daemon.connect()
+        await engine._start_container("crkernel:tag")
+
+    with daemon_saying(tmp_path, monkeypatch, {"/version": VERSION, "/info": INFO}):
+        asyncio.run(start())
+    assert said[-2:] == ["create", "start"]
 
 
 # -- what containers are made with -------------------------------------------------------------

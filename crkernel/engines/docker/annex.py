@@ -15,6 +15,7 @@ from typing import Any
 
 from crkernel.engines.docker import container
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.ending import Ending
 from crkernel.engines.docker.stream import Stream
 from crkernel.engines.limits import Limits
 from crkernel.engines.sandbox import Sandbox
@@ -41,6 +42,7 @@ class Annex:
     def __init__(self, daemon: Daemon, container_id: str, stream: Stream) -> None:
         self._daemon = daemon
         self._container = container_id
+        self._ending: Ending | None = None
         self.stream = stream
 
     @classmethod
@@ -63,6 +65,7 @@ class Annex:
             raise
         try:
             await daemon.ask("start", created)
+            annex._ending = Ending(daemon, created)
         except BaseException as error:
             await annex.end()
             if isinstance(error, DaemonRefused):
@@ -72,11 +75,14 @@ class Annex:
 
     async def why(self) -> str:
         """What became of it, when nothing more comes."""
-        return await self._daemon.post_mortem(self._container)
+        assert self._ending is not None
+        return await self._ending.why()
 
     async def end(self) -> None:
         """With all that runs in it."""
         self.stream.writer.close()
+        if self._ending is not None:
+            await self._ending.forget()
         await _remove(self._daemon, self._container)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from crkernel.engines.docker.complaints import SEE_DAEMON, SEE_LOG, translated
+from crkernel.engines.docker.complaints import SEE_DAEMON, SEE_LOG, translated, unreachable
 from crkernel.engines.docker.endpoint import Endpoint
 from crkernel.engines.docker.stream import Stream
 from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
@@ -30,7 +30,6 @@ Json = dict[str, Any]
 _API_NEEDED = (1, 41)
 """Docker 20.10: its runc knows the system calls that our seccomp profile names."""
 _TIMEOUT = 60.0
-_LAST_SECONDS = 3.0
 _PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
 
@@ -134,30 +133,29 @@ class Daemon:
 
     async def exit_code(self, container: str) -> int | None:
         """That of a container's main process, once it has ended; None if the container is gone."""
-        if not self.podman:
-            ended = await self.find("wait", container)
-            return None if ended is None else int(ended["StatusCode"])
-        # Its `wait` says 0 of any container that goes with its process, and so does its state when
-        # it was removed by force.
+        if self.podman:
+            return await self._podmans_exit_code(container)
+        try:
+            stream = await self._stream(f"containers/{container}/wait", version="1.0")
+        except DaemonRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        with contextlib.closing(stream.writer):
+            try:
+                return int(json.loads(await stream.rest())["StatusCode"])
+            except (OSError, ValueError) as error:
+                raise self._hung_up(error) from error
+
+    async def _podmans_exit_code(self, container: str) -> int | None:
+        """Its `wait` says 0 of any container that goes with its process, and so does its state when
+        it was removed by force."""
         while (found := await self.find("inspect_container", container)) is not None:
             state = found["State"]
             if not state["Running"] and state["ExitCode"]:
                 return int(state["ExitCode"])
             await asyncio.sleep(_PODMAN_PAUSE)
         return None
-
-    async def post_mortem(self, container: str) -> str:
-        """What became of a container whose stream has ended, in words."""
-        try:
-            async with asyncio.timeout(_LAST_SECONDS):
-                code = await self.exit_code(container)
-        except EngineUnavailable as error:
-            return f"its container is out of reach: {error}"
-        except (EngineError, TimeoutError):
-            return "the connection to its container was cut"
-        if code is None:
-            return "its container was removed"
-        return "its container was killed" if code == 137 else f"its container ended (code {code})"
 
     async def run(self, container: str, command: list[str]) -> Stream:
         """Start a program in a container (`docker exec`) and return the stream to it."""
@@ -171,23 +169,28 @@ class Daemon:
             f"containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
         )
 
-    async def _stream(self, path: str, body: bytes = b"") -> Stream:
+    async def _stream(self, path: str, body: bytes = b"", version: str = "1.1") -> Stream:
         head = (
-            f"POST /v{self._api.api_version}/{path} HTTP/1.1\r\nHost: docker\r\n"
+            f"POST /v{self._api.api_version}/{path} HTTP/{version}\r\nHost: docker\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
         try:
             stream = await self._open()
-            try:
-                await stream.upgrade(head.encode() + body)
-            except BaseException:
-                stream.writer.close()
-                raise
-        except (OSError, ValueError, EOFError) as error:
-            message = f"the daemon at {self.endpoint.url} hung up: {error}"
-            raise EngineError(message, hint=SEE_DAEMON) from error
+        except OSError as error:
+            raise unreachable(self.endpoint.url, error) from error
+        try:
+            await stream.upgrade(head.encode() + body)
+        except BaseException as error:
+            stream.writer.close()
+            if isinstance(error, (OSError, ValueError, EOFError)):
+                raise self._hung_up(error) from error
+            raise
         return stream
+
+    def _hung_up(self, error: Exception) -> EngineError:
+        message = f"the daemon at {self.endpoint.url} hung up: {error}"
+        return EngineError(message, hint=SEE_DAEMON)
 
     async def _open(self) -> Stream:
         url = urlsplit(self.endpoint.url)

@@ -15,6 +15,7 @@ from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Neighbour, courier
 from crkernel.engines.docker.complaints import DOCTOR
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.ending import Ending
 from crkernel.engines.docker.pool import DockerPool
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.engines.docker.uplinks import Uplinks
@@ -52,6 +53,7 @@ class DockerEngine(NestEngine):
         self._nest_pid = 0  # as its container sees it
         self._stream: Stream | None = None  # to the nest
         self._listener: asyncio.Task[None] | None = None
+        self._ending: Ending | None = None
         self._lost = ""  # how the container came to its end, if it did
         self._golden: set[str] = set()
         self._machine = processor.identity()
@@ -94,9 +96,11 @@ class DockerEngine(NestEngine):
             if refused.status != 409:
                 refused.hint = _REFUSED
                 raise
-            # The name is taken, by the kernel that was killed and is restarted as this one.
-            with contextlib.suppress(DaemonRefused):
+            # The name is taken, by the kernel that was killed and is restarted as this one, or by
+            # the container that was lost.
+            with contextlib.suppress(DaemonRefused):  # it is just going
                 await self._daemon.ask("remove_container", name, force=True)
+            await self._daemon.find("wait", name, condition="removed")
             self._container = await make()
 
     async def _claim(self, pool: DockerPool) -> bool:
@@ -177,6 +181,7 @@ class DockerEngine(NestEngine):
 
     async def _hello(self, stream: Stream) -> wire.Message:
         """Wait until the nest is ready, then listen to it."""
+        assert self._daemon is not None
         frames = Frames(stream)
         try:
             hello = await _ready(frames)
@@ -189,19 +194,19 @@ class DockerEngine(NestEngine):
         self._golden = set(hello["golden"])
         self._machine = list(hello["machine"])
         self._nest.connect(lambda request, _: stream.writer.write(wire.pack(request)))
-        self._listener = asyncio.create_task(self._listen(frames))
+        self._ending = Ending(self._daemon, self._container)
+        self._listener = asyncio.create_task(self._listen(frames, self._ending))
         self._uplinks = Uplinks(
             self._beside(), self._nest_lives, self._on_unlinked, self._lose_network
         )
         return hello
 
-    async def _listen(self, frames: Frames) -> None:
+    async def _listen(self, frames: Frames, ending: Ending) -> None:
         """Pass on what the nest answers, until it ends; then find out why it did."""
-        assert self._daemon is not None
         with contextlib.suppress(EngineError):
             while (message := await frames.next()) is not None:
                 self._nest.deliver(message)
-        self._lost = await self._daemon.post_mortem(self._container)
+        self._lost = await ending.why()
         self._disconnect(self._lost)
         self._chore(self._remove())
 
@@ -241,6 +246,8 @@ class DockerEngine(NestEngine):
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])
+        if self._ending is not None:
+            await self._ending.forget()
         self._disconnect("the nest is gone")
 
     async def _remove(self) -> None:

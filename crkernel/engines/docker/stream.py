@@ -9,7 +9,7 @@ import logging
 import struct
 
 from crkernel.engines.docker.complaints import SEE_DAEMON, SEE_LOG
-from crkernel.errors import EngineError
+from crkernel.errors import DaemonRefused, EngineError
 from crkernel.guest import wire
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Stream:
         self._left = 0  # bytes of it that are to come
 
     async def upgrade(self, request: bytes) -> None:
-        """Send the HTTP request that turns the connection into a stream. Raises EngineError."""
+        """Send the HTTP request that turns the connection into a stream. Raises DaemonRefused."""
         self.writer.write(request)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status = int(head.split(None, 2)[1])
@@ -44,7 +44,13 @@ class Stream:
         start = text.find("{")
         if start >= 0:
             text = json.loads(text[start : text.rindex("}") + 1]).get("message", text)
-        raise EngineError(f"Docker refused: {text.strip()}", hint=SEE_LOG)
+        refused = DaemonRefused(f"Docker refused: {text.strip()}", hint=SEE_LOG)
+        refused.status = status
+        raise refused
+
+    async def rest(self) -> bytes:
+        """All that comes until its end, of an answer that is no stream of blocks."""
+        return await self._reader.read()
 
     async def read(self, size: int) -> bytes:
         """Some bytes of stdout; none at its end. What comes on stderr goes to the log."""
