@@ -58,7 +58,9 @@ class Present:
     # -- moving in
 
     async def root(self, key: str) -> None:
-        """Move in with a guest that has run nothing, which is the new root `key`."""
+        """Move in with a guest that has run nothing, which is the new root `key`. Raises
+        CRKernelError, and nothing is changed."""
+        await self._engine.make_room()
         draft = Checkpoint(key, None, None, time.time())
         golden = await self.boot.from_golden(needed=len(self._past.timeline) > 0)
         if golden is not None:

@@ -55,6 +55,10 @@ class Engine(ABC):
     async def linger(self, state: bytes) -> None:
         """End the sandboxes but keep staging for a while, for the kernel that starts next."""
 
+    async def make_room(self) -> None:  # noqa: B027
+        """Have what limits all sandboxes together hold guests under the limits as they are now.
+        Raises EngineError."""
+
     @abstractmethod
     async def sandbox(self) -> Sandbox:
         """A fresh one, without a guest."""

@@ -16,10 +16,6 @@ from crkernel.engines.limits import Limits
 
 _NEEDED = {"memory", "pids"}
 _PREFIX = "crkernel-"
-_OVERHEAD = 256 << 20
-"""Bytes for nest, supervisors and CRIU."""
-_SANDBOXES = 3
-"""Live, spare, and one that is just ending."""
 
 
 class Cgroup:
@@ -41,9 +37,7 @@ class Cgroup:
             path = parent / f"{_PREFIX}{os.getpid()}"
             try:
                 path.mkdir()
-                memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
-                (path / "memory.max").write_text(str(memory))
-                (path / "pids.max").write_text(str(_SANDBOXES * limits.max_processes))
+                cls(path).hold(limits)
                 _move(pid, path)
             except OSError:  # not ours to use after all
                 with contextlib.suppress(OSError):
@@ -59,6 +53,13 @@ class Cgroup:
         group = cls(Path(path))
         group._seen = group._kills()
         return group
+
+    def hold(self, limits: Limits) -> None:
+        """Have room for guests under these limits, and for those of before. Raises OSError."""
+        for name, most in zip(("memory.max", "pids.max"), limits.room(), strict=True):
+            now = (self.path / name).read_text().strip()
+            if now == "max" or int(now) < most:
+                (self.path / name).write_text(str(most))
 
     @property
     def ran_out_of_memory(self) -> bool:

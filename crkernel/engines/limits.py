@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crkernel.engines import machine
+
+_OVERHEAD = 256 << 20
+"""Bytes for nest, supervisors and CRIU."""
+_SANDBOXES = 3
+"""Live, spare, and one that is just ending."""
+
+
+class Room(NamedTuple):
+    """What all sandboxes of a kernel together may use: bytes, and processes."""
+
+    memory: int
+    processes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +39,8 @@ class Limits:
         memory = machine.memory()
         third = max(256 << 20, memory // 3)
         return cls(third, 512, 4 << 30, min(2 << 30, memory // 12), third)
+
+    def room(self) -> Room:
+        """What holds a nest with guests that use all that they may."""
+        memory = self.memory + self.disk_size + self.staging_size + _OVERHEAD
+        return Room(memory, _SANDBOXES * self.max_processes)

@@ -19,7 +19,7 @@ from crkernel.engines import nest_process, outside, stream
 from crkernel.engines.cgroup import Cgroup
 from crkernel.engines.limits import Limits
 from crkernel.engines.local_pool import LocalPool
-from crkernel.engines.nest_engine import NestEngine, Transfer
+from crkernel.engines.nest_engine import ANEW, NO_ROOM, NestEngine, Transfer
 from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json
 from crkernel.engines.sandbox import Sandbox
@@ -146,6 +146,14 @@ class LocalEngine(NestEngine):
             await self._nest.ask("linger", [file.fileno()], **fields)
         self._process = self._cgroup = None
         self._disconnect()
+
+    async def make_room(self) -> None:
+        """By the control group, where there is one."""
+        try:
+            if self._cgroup is not None:
+                self._cgroup.hold(self.limits)
+        except OSError as error:
+            raise EngineError(f"{NO_ROOM}: {error}", hint=ANEW) from error
 
     def _request(self, golden: str | None = None) -> Json:
         """See there."""

@@ -21,6 +21,8 @@ from crkernel.errors import CRKernelError
 
 _CHUNK = 1 << 20
 _LAST_SECONDS = 3.0
+NO_ROOM = "the limits of all sandboxes together cannot be raised"
+ANEW = "set back what was changed, or shut the kernel down and start it with that setting"
 ANOTHER_WAY = "it has another one, connections out of it are reset"
 
 log = logging.getLogger(__name__)

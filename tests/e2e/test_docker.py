@@ -397,6 +397,22 @@ def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[...,
     assert "exited with code 3" in told, "a child was ended for its memory, not the guest"
 
 
+def test_a_limit_that_is_raised_is_the_containers_too(start_kernel: Callable[..., Kernel]) -> None:
+    kernel = start_kernel(
+        *("--CRKernel.memory=512M", "--CRKernel.disk_size=64M", "--CRKernel.staging_size=64M"),
+    )
+    kernel.ok("%config memory=2G")
+    kernel.ok("%config max_processes=600")
+    kernel.ok("%reset")
+    assert kernel.ok("Buffer.alloc(1.2e9, 1).length").text == "1200000000"
+    host = container_of(kernel).attrs["HostConfig"]
+    assert host["Memory"] == host["MemorySwap"] == (2 << 30) + (128 << 20) + (256 << 20)
+    assert host["PidsLimit"] == 1800
+    kernel.ok("%config memory=512M")
+    kernel.ok("%reset")
+    assert container_of(kernel).attrs["HostConfig"] == host, "guests of before may come back"
+
+
 def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[..., Kernel]) -> None:
     """It offers itself to Linux, so that it is the one who is ended, and not those who hoard."""
     kernel = start_kernel(

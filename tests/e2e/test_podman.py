@@ -173,6 +173,22 @@ def test_the_container_is_confined_as_dockers_is(
         assert host["PidsLimit"] > 0
 
 
+def test_a_limit_that_is_raised_is_the_containers_too(
+    podman: str, start_kernel: Callable[..., Kernel]
+) -> None:
+    """Where Podman has no limits it needs none, and an older one cannot change them."""
+    kernel = start_kernel()
+    kernel.ok("let x = 1")
+    kernel.ok("%config max_processes=600")
+    tried = kernel.run("%reset")
+    name = linger.address(kernel.manager.session.key).decode().lstrip("\0")
+    host = docker.DockerClient(podman).containers.get(name).attrs["HostConfig"]
+    if tried.status == "error":
+        assert "this version of Podman cannot change them" in tried.error
+        assert kernel.ok("x").text == "1"
+    assert (host["PidsLimit"] in (0, 1800)) == (tried.status == "ok")
+
+
 def test_a_shut_down_kernel_leaves_nothing(
     podman: str, start_kernel: Callable[..., Kernel]
 ) -> None:

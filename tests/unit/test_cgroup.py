@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,9 @@ def test_limits_where_groups_may_be_made(family: list[int], limits: cgroup.Limit
     assert members(made.path) == family
     assert int((made.path / "memory.max").read_text()) > limits.memory
     assert not made.ran_out_of_memory
+    made.hold(replace(limits, memory=2 * limits.memory))
+    made.hold(limits)  # guests of before may come back
+    assert int((made.path / "memory.max").read_text()) > 2 * limits.memory
     made.remove()
     assert members(made.path) == family  # who is in it keeps it
     here, _ = next(cgroup._places())

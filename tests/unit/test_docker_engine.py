@@ -302,7 +302,7 @@ def test_a_name_is_taken_until_the_container_before_has_gone(
     async def start() -> None:
         engine = DockerEngine(LIMITS, b"secret")
         engine._daemon = await Daemon.connect()
-        await engine._start_container("crkernel:tag")
+        await engine._start_container("crkernel:tag", LIMITS)
 
     with daemon_saying(tmp_path, monkeypatch, {"/version": VERSION, "/info": INFO}):
         asyncio.run(start())

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from crkernel.cli import cli
-from crkernel.engines import cgroup
+from crkernel.engines import limits
 from crkernel.guest import enter, linger
 from crkernel.magic_syntax import parse
 from crkernel.magic_table import MAGICS
@@ -123,8 +123,8 @@ def test_numbers_of_the_security_document_are_those_of_the_code() -> None:
     said = " ".join(text("docs/security.md").split())
     assert f"is {enter.UNPRIVILEGED_IDS.start} plus the nest's process id" in said
     assert f"waits up to {linger.SECONDS:.0f} s for the next kernel" in said
-    assert f"{cgroup._OVERHEAD >> 20} MiB for crkernel's own processes" in said
-    assert cgroup._SANDBOXES == 3
+    assert f"{limits._OVERHEAD >> 20} MiB for crkernel's own processes" in said
+    assert limits._SANDBOXES == 3
     assert "`pids.max` is three times `max_processes`" in said
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from crkernel.engines import pool
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.limits import Limits
+from crkernel.errors import DaemonRefused, EngineError
 from crkernel.guest.enter import UNPRIVILEGED_IDS
 
 Json = dict[str, Any]
@@ -27,11 +28,9 @@ _TREE = "/image"
 """The image's tree is not the container's root: nothing that Docker mounts is then in the way of
 what sandboxes see."""
 GOLDEN = "/golden"
-_OVERHEAD = 256 << 20
-"""Bytes for nest, supervisors and CRIU."""
+_COURIER_MEMORY = 256 << 20
+"""Bytes for who works in an annex, beside what npm may use."""
 _UPLINKS_MEMORY = 512 << 20
-_SANDBOXES = 3
-"""Live, spare, and one that is just ending."""
 _MASKED = ["/sys/firmware", "/sys/devices/virtual/powercap"]
 _PROFILE = files("crkernel.engines.docker").joinpath("seccomp.json")
 _MAPPED_IDS = range(10_000, 60_000)
@@ -81,6 +80,22 @@ async def create(
     return str(created["Id"])
 
 
+async def enlarge(daemon: Daemon, container: str, limits: Limits) -> None:
+    """Have one hold guests under these limits, and those of before. Raises EngineError."""
+    found = await daemon.ask("inspect_container", container)
+    host, room = found["HostConfig"], limits.room()
+    memory = host["Memory"] and max(host["Memory"], room.memory)  # 0: there is no limit
+    processes = max(host["PidsLimit"] or 0, room.processes)
+    if (memory, processes) != (host["Memory"], host["PidsLimit"] or processes):
+        wanted = {"Memory": memory, "MemorySwap": memory, "PidsLimit": processes}
+        try:
+            await daemon.post(f"containers/{container}/update", wanted)
+        except DaemonRefused as refused:
+            if not daemon.podman or refused.status != 404:
+                raise
+            raise EngineError("this version of Podman cannot change them") from refused
+
+
 def body(
     image: str,
     limits: Limits,
@@ -106,15 +121,13 @@ def body(
     said = _security_of(info)
     mapped = "name=rootless" in said or "name=userns" in said or info.get("Rootless", False)
     user = random.SystemRandom().choice(_MAPPED_IDS if mapped else UNPRIVILEGED_IDS)
-    memory = limits.memory + limits.disk_size + limits.staging_size + _OVERHEAD
-    processes = _SANDBOXES * limits.max_processes
     return {
         "Image": image,
         "Cmd": [*_PYTHON, f"{CODE}/guest/enter.py", json.dumps(config)],
         "User": f"{user}:{user}",
         "Labels": labels,
         "StopSignal": "SIGKILL",
-        "HostConfig": _confinement(info, memory, processes, podman=podman)
+        "HostConfig": _confinement(info, *limits.room(), podman=podman)
         | {
             "Mounts": [{"Type": "volume", "Source": golden, "Target": GOLDEN}],
             "NanoCpus": int(limits.cpus * 1e9),
@@ -151,7 +164,7 @@ def annex_body(
 def for_courier(limits: Limits) -> Json:
     """What an annex has in which npm runs."""
     return {
-        "Memory": limits.memory + limits.disk_size + _OVERHEAD,
+        "Memory": limits.memory + limits.disk_size + _COURIER_MEMORY,
         "PidsLimit": limits.max_processes,
         "Mounts": [{"Type": "volume", "Source": npm_volume(), "Target": NPM_CACHE}],
     }

@@ -20,7 +20,7 @@ from crkernel.engines.docker.pool import DockerPool
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.engines.docker.uplinks import Uplinks
 from crkernel.engines.limits import Limits
-from crkernel.engines.nest_engine import NestEngine, Transfer
+from crkernel.engines.nest_engine import ANEW, NO_ROOM, NestEngine, Transfer
 from crkernel.engines.requests import Json
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
@@ -50,6 +50,7 @@ class DockerEngine(NestEngine):
         super().__init__(limits, secret)
         self._daemon: Daemon | None = None
         self._container = ""
+        self._roomy: Limits | None = None  # those for which the container has room
         self._nest_pid = 0  # as its container sees it
         self._stream: Stream | None = None  # to the nest
         self._listener: asyncio.Task[None] | None = None
@@ -68,28 +69,30 @@ class DockerEngine(NestEngine):
         """Start a container, or take over the one that waits, unless there is one already."""
         if self._stream is not None:
             return None
-        self._beginning = "cold"
+        self._beginning, self._roomy = "cold", None
+        limits = self.limits  # which may change meanwhile
         self._daemon = self._daemon or await Daemon.connect()
         image = await images.require(self._daemon)
-        pool = DockerPool(self._daemon, image, self.limits, self.network, self.pool, self._wanted)
+        pool = DockerPool(self._daemon, image, limits, self.network, self.pool, self._wanted)
         if self.secret and (state := await self._take_over(image)) is not None:
             self._keep_full(pool)
             return state
         if not await self._claim(pool):
-            await self._start_container(image)
+            await self._start_container(image, limits)
             try:
                 await self._connect()
             except BaseException:
                 await self._remove()
                 raise
+        self._roomy = limits
         self._keep_full(pool)
         return None
 
-    async def _start_container(self, image: str) -> None:
+    async def _start_container(self, image: str, limits: Limits) -> None:
         """One for this kernel alone, under its name."""
         assert self._daemon is not None
         name = self._name()
-        make = partial(container.create, self._daemon, image, self.limits, name, patience=_PATIENCE)
+        make = partial(container.create, self._daemon, image, limits, name, patience=_PATIENCE)
         try:
             self._container = await make()
         except DaemonRefused as refused:
@@ -266,6 +269,18 @@ class DockerEngine(NestEngine):
         task.add_done_callback(self._chores.discard)
 
     # -- sandboxes
+
+    async def make_room(self) -> None:
+        """By the container's own limits, which a kernel before this one may have set."""
+        limits = self.limits
+        if self._roomy == limits:
+            return
+        assert self._daemon is not None
+        try:
+            await container.enlarge(self._daemon, self._container, limits)
+        except EngineError as error:
+            raise EngineError(f"{NO_ROOM}: {error}", hint=ANEW) from error
+        self._roomy = limits
 
     def _request(self, golden: str | None = None) -> Json:
         """See there. Where the way to the network leads, an annex knows."""
