@@ -33,7 +33,10 @@ class Boot:
         """A sandbox with the guest of the golden root, and the name of that checkpoint; None if
         there is none or it does not come up here. Then it goes, so that a new one can be made,
         unless it is needed: there are checkpoints of guests that started from it."""
-        name = self._engine.golden(self._key)
+        return await self._from_golden(self.key, needed=needed)
+
+    async def _from_golden(self, key: str, *, needed: bool) -> tuple[Sandbox, str] | None:
+        name = self._engine.golden(key)
         if name is None:
             return None
         try:
@@ -41,7 +44,7 @@ class Boot:
         except CRKernelError as error:
             log.warning("the golden root %s could not be restored: %s", name, error)
             if not needed:
-                self._engine.discard_golden(self._key)
+                self._engine.discard_golden(key)
             return None
         self.version = str(restored.hello.get("version", ""))
         return sandbox, name
@@ -56,20 +59,21 @@ class Boot:
             raise
         return sandbox
 
-    async def keep_golden(self, name: str) -> bool:
-        """Make the golden root for these limits of the root checkpoint `name`, and try it; False if
-        there is one already, or it is of no use here. Raises EngineError."""
+    async def keep_golden(self, name: str, key: str) -> bool:
+        """Make the golden root `key` of the root checkpoint `name`, and try it; False if there is
+        one already, or it is of no use here. Raises EngineError."""
         async with self._keeping:
-            if self._engine.golden(self._key) is not None:
+            if self._engine.golden(key) is not None:
                 return False
-            await self._engine.keep_golden(name, self._key)
-            if (tried := await self.from_golden(needed=False)) is None:
+            await self._engine.keep_golden(name, key)
+            if (tried := await self._from_golden(key, needed=False)) is None:
                 return False
             await tried[0].end()
             return True
 
     @property
-    def _key(self) -> str:
+    def key(self) -> str:
+        """Of the golden root for guests that are started now."""
         return golden_root.key(self._language, self._engine.limits, self._engine.machine)
 
     async def _boot(self, sandbox: Sandbox) -> None:

@@ -129,11 +129,11 @@ class Present:
             with contextlib.suppress(SandboxDied):
                 await self.live.call("comm", delivery=0, **call)
 
-    async def keep_golden(self) -> bool:
-        """Make the golden root for sessions with these limits, of this one's root; False if there
-        is one. Raises EngineError."""
+    async def keep_golden(self, key: str) -> bool:
+        """Make the golden root `key` of this session's root; False if there is one. Raises
+        EngineError."""
         name = self._past.root_name()
-        return name is not None and await self.boot.keep_golden(name)
+        return name is not None and await self.boot.keep_golden(name, key)
 
     # -- staying reachable
 

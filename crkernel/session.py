@@ -20,7 +20,6 @@ from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
 from crkernel.engines.base import Engine
-from crkernel.engines.limits import Limits
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import SandboxDied, UserError
 from crkernel.guest.parcel import LEAVES
@@ -41,6 +40,8 @@ _LAST_SECONDS = 2.0
 _SPARE_DELAY = 0.25
 """Seconds that the first spare waits, so as not to slow down the first cell."""
 _GOLDEN_DELAY = 3.0
+_GOLDEN_STAGING = 256 << 20
+"""Bytes: a golden root is made in staging, where it needs 27 MB that a small one cannot spare."""
 
 
 class Session:
@@ -116,12 +117,13 @@ class Session:
         state = await self.engine.start()
         if state is not None:
             self._past.inherit(state)
+        key, enough = self._present.boot.key, self.engine.limits.staging_size >= _GOLDEN_STAGING
         await self._present.root(ROOT)
         self._past.last["start"] = time.monotonic() - begin
         self._present.reachable.set()
         self._present.spare.warm(_SPARE_DELAY)
-        if self._past.root_name() is not None and self.engine.limits == Limits.default():
-            self._background.start(self._make_golden(_GOLDEN_DELAY))
+        if enough and self._past.root_name() is not None:
+            self._background.start(self._make_golden(key))
 
     async def close(self, *, restart: bool = False) -> None:
         """End everything; nothing remains. Before a restart the past does, for the next session
@@ -390,11 +392,12 @@ class Session:
     async def keep_golden(self) -> bool:
         """Make the golden root for sessions with these limits, of this one's root; False if there
         is one. Raises EngineError."""
-        return await self._present.keep_golden()
+        return await self._present.keep_golden(self._present.boot.key)
 
-    async def _make_golden(self, delay: float) -> None:
-        await asyncio.sleep(delay)
-        await self.keep_golden()
+    async def _make_golden(self, key: str) -> None:
+        """Under the limits of the start, whatever they are by then."""
+        await asyncio.sleep(_GOLDEN_DELAY)
+        await self._present.keep_golden(key)
 
     def _on_exit(self, _how: Json) -> None:
         if not self._cells.running:  # its own call fails with it otherwise

@@ -221,6 +221,7 @@ class LocalEngine(NestEngine):
         if descriptor is None:
             return None
         self._golden[key] = descriptor
+        golden_store.touch(str(self._golden_folder), key)
         return self._root
 
     def inherit_golden(self, key: str) -> None:

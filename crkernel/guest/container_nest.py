@@ -141,6 +141,7 @@ class ContainerNest(Nest):
             before, self._kills = self._kills, oom_kills()
             return {"starved": self._kills > before}
         if request["op"] == "hold":
+            golden_store.touch(GOLDEN, request["key"])
             return {"held": self._hold(request["key"])}
         if request["op"] == "discard":
             os.close(self._held.pop(request["key"]))

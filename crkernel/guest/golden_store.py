@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from .sparse import extents
 
 _BLOCK = 1 << 14
+_KEPT = 4
+"""How many there are, for other limits or other versions of the code each, beside those in use."""
 _SPOILED = "damaged"
 """A file that marks a golden root from which nobody is to start."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -30,7 +32,17 @@ def hold(folder: str, key: str, *, needed: bool = False) -> int | None:
     except FileNotFoundError:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(f"{folder}/{key}"), os.fstat(descriptor)):
+            return descriptor
+    os.close(descriptor)  # it was just removed
+    return None
+
+
+def touch(folder: str, key: str) -> None:
+    """It is in use: those that nobody has used for longer go before it."""
+    with contextlib.suppress(OSError):  # it is another user's
+        os.utime(f"{folder}/{key}")
 
 
 def is_spoiled(folder: str, key: str) -> bool:
@@ -54,7 +66,7 @@ def keys(folder: str) -> list[str]:
 def store(folder: str, key: str, names: Sequence[str], descriptors: list[int]) -> None:
     """Copy the files of a golden root into `folder`: whole, or not at all. Closes the descriptors.
 
-    Those that were made under other conditions go. Raises OSError.
+    Of the others those go that have not been used for longest. Raises OSError.
     """
     os.makedirs(folder, exist_ok=True)
     partial = f"{folder}/.{key}.partial"
@@ -73,7 +85,7 @@ def store(folder: str, key: str, names: Sequence[str], descriptors: list[int]) -
                 _copy(descriptor, target.fileno())
                 os.fchmod(target.fileno(), 0o444)  # what CRIU will expect
                 os.fsync(target.fileno())
-        for old in keys(folder):
+        for old in _oldest(folder):
             remove_unused(f"{folder}/{old}")
         # Who may make one may mark and remove it.
         os.chmod(partial, os.stat(folder).st_mode & 0o777)
@@ -82,6 +94,13 @@ def store(folder: str, key: str, names: Sequence[str], descriptors: list[int]) -
         shutil.rmtree(partial, ignore_errors=True)
         for descriptor in (lock, *descriptors):
             os.close(descriptor)
+
+
+def _oldest(folder: str) -> list[str]:
+    """Those that make room for one more."""
+    whole = [key for key in keys(folder) if not is_spoiled(folder, key)]
+    latest = sorted(whole, key=lambda key: os.stat(f"{folder}/{key}").st_mtime, reverse=True)
+    return [key for key in keys(folder) if key not in latest[: _KEPT - 1]]
 
 
 def remove_unused(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import containers
@@ -30,9 +31,10 @@ DRAW = """(() => { const c = require("crypto");
     return [Math.random(), c.randomUUID(), c.randomBytes(8).toString("hex")]; })()"""
 
 
-def usual() -> Path:
-    """The folder of the golden root for the usual limits."""
-    key = golden_root.key(JAVASCRIPT, Limits.default(), processor.identity())
+def usual(**others: int) -> Path:
+    """The folder of the golden root for the usual limits, or but for some others."""
+    limits = replace(Limits.default(), **others)
+    key = golden_root.key(JAVASCRIPT, limits, processor.identity())
     if driver.engine == "local":
         return image.require_image() / "golden" / key
     volume = containers.client().volumes.get(container.golden_volume(images.code_tag()))
@@ -161,11 +163,18 @@ def test_a_restart_after_damage_boots_its_own(start_kernel: Callable[..., Kernel
     assert eventually(lambda: folder.is_dir() and folder.stat().st_ino != before, 30)
 
 
-def test_other_limits_boot_their_own(start_kernel: Callable[..., Kernel]) -> None:
-    kernel = start_kernel("--CRKernel.memory=1G")
-    kernel.ok("globalThis.x = 1")
-    kernel.ok("%rewind root")
-    assert kernel.ok("typeof x").text == "'undefined'"
+def test_other_limits_have_their_own(start_kernel: Callable[..., Kernel]) -> None:
+    """Of the root that was booted under them, whatever was set since."""
+    first = start_kernel("--CRKernel.memory=1G")
+    first.ok("globalThis.x = 1")
+    first.ok("%config memory = 1025M")
+    assert eventually(lambda: usual(memory=1 << 30).is_dir(), 30)
+    assert not usual(memory=1025 << 20).exists()
+    first.ok("%rewind root")
+    assert first.ok("typeof x").text == "'undefined'"
+    second = start_kernel("--CRKernel.memory=1G", "--CRKernel.disk_size=64M")
+    test_a_checkpoint_holds_what_was_written_since(second)
+    assert usual().is_dir(), "others stay"
 
 
 def test_kernels_do_not_share_randomness(start_kernel: Callable[..., Kernel]) -> None:

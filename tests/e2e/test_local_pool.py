@@ -375,7 +375,7 @@ async def test_one_with_other_limits_is_not_taken(
 
 
 async def test_limits_without_a_golden_root_have_nests_without_a_guest() -> None:
-    limits = replace(Limits.default(), memory=1 << 30)
+    limits = replace(Limits.default(), memory=(1 << 30) + (os.getpid() << 12))  # nobody else's
     nest = await put(limits=limits)
     assert guests_below(nest.pid) == []
     engine = LocalEngine(limits)

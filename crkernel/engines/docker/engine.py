@@ -366,9 +366,12 @@ class DockerEngine(NestEngine):
         return self._machine
 
     def golden(self, key: str) -> str | None:
-        """The nest holds all that were there when it started."""
+        """The nest holds all that were there when it started; it is told which is of use."""
         self._root = f"{golden.PREFIX}{key}"
-        return self._root if key in self._golden else None
+        if key not in self._golden:
+            return None
+        self._chore(self._ask_golden("hold", key))
+        return self._root
 
     def inherit_golden(self, key: str) -> None:
         """The nest holds what has come since it started, too."""
