@@ -16,6 +16,7 @@ from ipykernel.kernelbase import Kernel
 
 from crkernel import __version__
 from crkernel.engines import Engine, open_engine
+from crkernel.engines.limits import OF_THE_MACHINE
 from crkernel.errors import CRKernelError, EngineUnavailable, UserError
 from crkernel.history import History, history_file
 from crkernel.javascript import JAVASCRIPT, language_info
@@ -97,6 +98,9 @@ class CRKernel(Settings, Kernel):
         if self.misconfigured is not None:
             raise self.misconfigured
         await self.notebook.start()
+        limits = self.notebook.engine.limits
+        for name in OF_THE_MACHINE:  # another one's, perhaps
+            setattr(self, name, getattr(limits, name))
 
     async def ready(self) -> None:
         """Wait until there is a guest; what kept it from starting may be mended meanwhile."""

@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from driver import SECONDS, Kernel
 from registry import Registry
 
 from crkernel.doctor import examine
+from crkernel.engines import Limits, machine
 from crkernel.engines.docker import checks, container, images
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.engine import DockerEngine
 from crkernel.engines.docker.stream import Frames
 from crkernel.errors import EngineError, EngineUnavailable
 
@@ -413,6 +417,21 @@ def test_a_limit_that_is_raised_is_the_containers_too(start_kernel: Callable[...
     assert container_of(kernel).attrs["HostConfig"] == host, "guests of before may come back"
 
 
+async def test_defaults_fit_the_daemons_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one has, of a sudden, more."""
+    real = machine.memory()
+    monkeypatch.setattr(machine, "memory", lambda: 64 << 30)
+    engine = DockerEngine(Limits.default())
+    try:
+        await engine.start()
+        (made,) = containers.of()
+        assert made.attrs["HostConfig"]["Memory"] < max(real, 1 << 30)
+        engine.limits = replace(Limits.default(), max_processes=100)
+        assert engine.limits.memory < real
+    finally:
+        await engine.close()
+
+
 def test_a_guest_ended_for_the_memory_of_all_says_so(start_kernel: Callable[..., Kernel]) -> None:
     """It offers itself to Linux, so that it is the one who is ended, and not those who hoard."""
     kernel = start_kernel(
@@ -464,6 +483,18 @@ def test_a_daemon_by_tcp_with_tls(
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
     travels(start_kernel(), host)
+
+
+async def test_a_stream_that_leads_nowhere_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, certificates = by_tcp(monkeypatch)
+    monkeypatch.setenv("DOCKER_HOST", host)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    stream = await (await Daemon.connect())._open()
+    ours = stream.writer.get_extra_info("socket")
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
+    stream.writer.close()
 
 
 def test_a_daemon_that_wants_tls_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

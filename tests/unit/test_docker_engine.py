@@ -15,6 +15,7 @@ import threading
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -24,8 +25,9 @@ import pytest
 
 from crkernel import image
 from crkernel.doctor import examine
-from crkernel.engines import Limits
+from crkernel.engines import Limits, machine
 from crkernel.engines.docker import archive, build, checks, container, images, pool
+from crkernel.engines.docker import daemon as daemon_module
 from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.engine import DockerEngine
@@ -263,6 +265,21 @@ def test_no_image(
     assert error.hint == "run: crkernel image build --engine docker"
 
 
+async def test_a_daemon_that_hangs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with daemon_saying(tmp_path, monkeypatch, {"/version": VERSION}):
+        daemon = await Daemon.connect()
+    monkeypatch.setattr(daemon_module, "_TIMEOUT", 0.1)
+    (tmp_path / "docker.sock").unlink()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "docker.sock"))
+        silent.listen()
+        with pytest.raises(EngineError, match="opens no stream within") as caught:
+            await daemon.attach("abc")
+    assert caught.value.hint == "see whether the daemon is well: docker version"
+
+
 def test_a_container_that_is_being_removed_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +342,16 @@ def body(*security: str, podman: bool = False, **info: Any) -> dict[str, Any]:
         patience=1.0,
         podman=podman,
     )
+
+
+def test_defaults_are_those_of_the_smaller_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 48 << 30)
+    usual = replace(Limits.default(), disk_size=1 << 30)
+    assert (usual.memory, usual.on(96 << 30)) == (16 << 30, usual)
+    there = usual.on(6 << 30)
+    assert (there.memory, there.staging_size) == (2 << 30, 2 << 30)
+    assert there.disk_size == 1 << 30, "it was set"
+    assert there.on(6 << 30) == there
 
 
 def test_limits_become_dockers_own() -> None:

@@ -53,7 +53,7 @@ class Annex:
         kernels = await daemon.find("inspect_container", of.container) if of.container else None
         if kernels is None:
             raise EngineError("its container was removed", hint="try again")
-        info = await daemon.ask("info")
+        info = await daemon.info()
         said = json.dumps({**work, "nest": of.nest})
         body = container.annex_body(kernels, of.network, said, info, options, podman=daemon.podman)
         name = f"crkernel-annex-{secrets.token_hex(16)}"

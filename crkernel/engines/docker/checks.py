@@ -39,7 +39,7 @@ def check_machine() -> str:
 async def _check_machine() -> str:
     daemon = await Daemon.connect()
     architecture = await images.check_architecture(daemon)
-    info = await daemon.ask("info")
+    info = await daemon.info()
     release = str(info["KernelVersion"])
     if tuple(map(int, re.findall(r"\d+", release)[:2])) < _KERNEL_NEEDED:
         needed = ".".join(map(str, _KERNEL_NEEDED))

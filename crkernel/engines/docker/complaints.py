@@ -62,6 +62,7 @@ _KNOWN = (
     # The SDK wants it even to use the program ssh.
     ("paramiko", "ssh:// takes paramiko", "pip install 'crkernel[docker]'"),
     ("bind address|Invalid argument|npipe", "no Docker daemon can be at {url}: {why}", _ADDRESS),
+    ("[Tt]imed out", "the Docker daemon at {url} does not answer: {why}", SEE_DAEMON),
     ("^ssh://", "no Docker daemon answers at {url}", "see why: ssh {url} docker version"),
     (
         "(Client|Server) Error",

@@ -70,7 +70,7 @@ async def create(
         limits,
         golden=golden_volume(image),
         labels=maker | (labels or {}),
-        info=await daemon.ask("info"),
+        info=await daemon.info(),
         podman=daemon.podman,
         patience=patience,
         warm=warm,

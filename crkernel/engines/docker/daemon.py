@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,20 @@ Json = dict[str, Any]
 _API_NEEDED = (1, 41)
 """Docker 20.10: its runc knows the system calls that our seccomp profile names."""
 _TIMEOUT = 60.0
+# An idle stream is kept from being forgotten on the way, and one that leads nowhere ends, in place
+# of a cell that waits for ever: within two minutes.
+_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+)
+_SSH = [
+    word
+    for option in ("BatchMode=yes", "ServerAliveInterval=30", "ServerAliveCountMax=3")
+    for word in ("-o", option)
+]
 _PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
 
@@ -41,6 +56,7 @@ class Daemon:
         self.endpoint = endpoint
         self.podman = any("Podman" in one["Name"] for one in version.get("Components") or [])
         self._api = api
+        self._info: Json | None = None
 
     @classmethod
     async def connect(cls) -> Daemon:
@@ -51,6 +67,7 @@ class Daemon:
     def _connect(cls) -> Daemon:
         try:
             import docker
+            from urllib3.connection import HTTPConnection
         except ImportError as error:
             raise EngineUnavailable(
                 "the docker SDK for Python is not installed", hint="pip install 'crkernel[docker]'"
@@ -69,6 +86,8 @@ class Daemon:
             )
             # REQUESTS_CA_BUNDLE would outrank the daemon's own certificate authority.
             api.trust_env = False
+            pools = api.get_adapter(api.base_url).poolmanager.connection_pool_kw
+            pools["socket_options"] = [*HTTPConnection.default_socket_options, *_ALIVE]
             return api
 
         with contextlib.closing(translated(lambda: client(oldest), endpoint.url)) as first:
@@ -87,6 +106,12 @@ class Daemon:
         return await asyncio.to_thread(
             lambda: translated(lambda: call(*arguments, **options), self.endpoint.url)
         )
+
+    async def info(self) -> Json:
+        """What it says of itself and its machine."""
+        if self._info is None:
+            self._info = dict(await self.ask("info"))
+        return self._info
 
     async def find(self, method: str, *arguments: Any, **options: Any) -> Any | None:
         """As `ask`; None if there is no such thing."""
@@ -181,15 +206,23 @@ class Daemon:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
+        url = self.endpoint.url
         try:
-            stream = await self._open()
+            async with asyncio.timeout(_TIMEOUT):
+                return await self._upgraded(head.encode() + body)
+        except TimeoutError as error:
+            message = f"the daemon at {url} opens no stream within {_TIMEOUT:.0f} s"
+            raise EngineError(message, hint=SEE_DAEMON) from error
         except OSError as error:
-            raise unreachable(self.endpoint.url, error) from error
+            raise unreachable(url, error) from error
+
+    async def _upgraded(self, request: bytes) -> Stream:
+        stream = await self._open()
         try:
-            await stream.upgrade(head.encode() + body)
+            await stream.upgrade(request)
         except BaseException as error:
             stream.writer.close()
-            if isinstance(error, (OSError, ValueError, EOFError)):
+            if isinstance(error, (ConnectionError, ValueError, EOFError)):
                 raise self._hung_up(error) from error
             raise
         return stream
@@ -203,11 +236,11 @@ class Daemon:
         if url.scheme in ("unix", "http+unix"):
             return Stream(*await asyncio.open_unix_connection(url.path, limit=_LIMIT))
         if url.scheme == "ssh":
-            command = ["ssh", "-o", "BatchMode=yes", *(["-p", str(url.port)] if url.port else [])]
+            at = ["-p", str(url.port)] if url.port else []
             user = f"{url.username}@" if url.username else ""
             process = await asyncio.create_subprocess_exec(
-                *command,
-                *("--", f"{user}{url.hostname}", "docker", "system", "dial-stdio"),
+                *("ssh", *_SSH, *at, "--", f"{user}{url.hostname}"),
+                *("docker", "system", "dial-stdio"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LIMIT,
@@ -217,7 +250,10 @@ class Daemon:
             return Stream(process.stdout, process.stdin)
         context = _ssl_context(self.endpoint.tls) if self.endpoint.tls else None
         host, port = url.hostname or "localhost", url.port or 2375
-        return Stream(*await asyncio.open_connection(host, port, ssl=context, limit=_LIMIT))
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_LIMIT)
+        for option in _ALIVE:
+            writer.get_extra_info("socket").setsockopt(*option)
+        return Stream(reader, writer)
 
 
 def _ssl_context(tls: TLSConfig) -> ssl.SSLContext:

@@ -13,7 +13,7 @@ from typing import Any
 
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Neighbour, courier
-from crkernel.engines.docker.complaints import DOCTOR
+from crkernel.engines.docker.complaints import DOCTOR, SEE_DAEMON
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.ending import Ending
 from crkernel.engines.docker.pool import DockerPool
@@ -47,6 +47,7 @@ class DockerEngine(NestEngine):
     networks = ("none", "full")
 
     def __init__(self, limits: Limits, secret: bytes | None = None) -> None:
+        self._memory: int | None = None  # bytes that the daemon's machine has
         super().__init__(limits, secret)
         self._daemon: Daemon | None = None
         self._container = ""
@@ -70,10 +71,12 @@ class DockerEngine(NestEngine):
         if self._stream is not None:
             return None
         self._beginning, self._roomy = "cold", None
+        daemon = self._daemon = self._daemon or await Daemon.connect()
+        image, info = await asyncio.gather(images.require(daemon), daemon.info())
+        self._memory = int(info["MemTotal"])
+        self.limits = self._limits
         limits = self.limits  # which may change meanwhile
-        self._daemon = self._daemon or await Daemon.connect()
-        image = await images.require(self._daemon)
-        pool = DockerPool(self._daemon, image, limits, self.network, self.pool, self._wanted)
+        pool = DockerPool(daemon, image, limits, self.network, self.pool, self._wanted)
         if self.secret and (state := await self._take_over(image)) is not None:
             self._keep_full(pool)
             return state
@@ -220,6 +223,15 @@ class DockerEngine(NestEngine):
         self._nest.hang_up(EngineError(why, hint="restart the kernel"))
 
     @property
+    def limits(self) -> Limits:
+        """With defaults that suit the daemon's machine, once that is known."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = limits if self._memory is None else limits.on(self._memory)
+
+    @property
     def lost(self) -> bool:
         """The container has ended with all that was in it; `start` makes a new one."""
         return bool(self._lost)
@@ -325,11 +337,16 @@ class DockerEngine(NestEngine):
     ) -> tuple[Stream, asyncio.Future[wire.Message]]:
         ticket, stream = await parking
         try:
-            if await Frames(stream).next() is None:
+            async with asyncio.timeout(_START_SECONDS):
+                parked = await Frames(stream).next()
+            if parked is None:
                 raise EngineError(await self._why())
             return stream, self._nest.begin(op, ticket=ticket, **fields)
-        except BaseException:
+        except BaseException as error:
             stream.writer.close()
+            if isinstance(error, TimeoutError):
+                message = f"no program comes up in the container within {_START_SECONDS:.0f} s"
+                raise EngineError(message, hint=SEE_DAEMON) from error
             raise
 
     async def _transfer(self, op: str, **fields: Any) -> Transfer:
