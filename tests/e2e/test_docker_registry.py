@@ -78,6 +78,9 @@ def test_a_daemon_gets_the_image_from_a_registry(
         without = CliRunner().invoke(cli.cli, doctor).stdout
         assert f"has no image {images.base_tag()}" in without
         there.images.pull(here)
+        untagged = CliRunner().invoke(cli.cli, doctor).stdout
+        assert f"{here} is not looked for by that name, but as {tag}" in untagged
+        assert f"fix: docker tag {here} {tag}" in untagged
         there.images.get(here).tag(tag)
         listed = CliRunner().invoke(cli.cli, ["image", "list", "--engine", "docker"]).stdout
         assert {line.split()[0] for line in listed.splitlines()} == {here, tag}

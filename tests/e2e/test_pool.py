@@ -333,12 +333,32 @@ async def test_one_of_another_version_is_not_taken_and_goes_with_its_image(
     assert len(waiting()) == 1
 
 
+def but_never(method: str, ask: Any) -> Any:
+    """Asks a daemon for anything but that."""
+
+    async def some(daemon: Daemon, asked: str, *arguments: Any, **options: Any) -> Any:
+        return None if asked == method else await ask(daemon, asked, *arguments, **options)
+
+    return some
+
+
+@pytest.mark.parametrize("what", ["for a kernel", "for an image"])
 async def test_one_that_was_made_but_never_started_is_removed(
-    monkeypatch: pytest.MonkeyPatch,
+    what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever made it was killed at that instant."""
     client = containers.client()
-    stillborn = client.containers.create(images.code_tag(), ["true"], labels=container.owner())
+    if what == "for a kernel":
+        stillborn = client.containers.create(images.code_tag(), ["true"], labels=container.owner())
+    else:
+        made = container.scratch_name()
+        monkeypatch.setattr(images, "scratch_name", lambda: made)
+        monkeypatch.setattr(images.archive, "whole", lambda _: 1 / 0)
+        monkeypatch.setattr(Daemon, "ask", but_never("remove_container", Daemon.ask))
+        with pytest.raises(ZeroDivisionError):
+            await images.add_code(await Daemon.connect())
+        monkeypatch.undo()
+        stillborn = client.containers.get(made)
     keeper = pool.DockerPool(await Daemon.connect(), images.code_tag(), Limits.default(), "none", 0)
     await keeper.sweep()
     assert not is_gone(stillborn.id), "somebody may be just about to start it"

@@ -283,12 +283,14 @@ async def test_a_daemon_that_hangs_is_not_waited_for(
 def test_a_container_that_is_being_removed_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {"Id": "abc", "Names": None, "Image": "crkernel:tag", "Created": 1}
+    image = "docker.io/library/crkernel:tag"  # as Podman says
+    found = {"Id": "abc", "Names": None, "Image": image, "Created": 1}
     waits = found | {"Names": ["/crkernel-pool-x-0"]}
     with daemon_saying(
         tmp_path, monkeypatch, {"/version": VERSION, "/containers/json": [found, waits]}
     ):
-        assert [one.name for one in asyncio.run(pool.listed())] == ["crkernel-pool-x-0"]
+        (only,) = asyncio.run(pool.listed())
+    assert (only.name, only.image) == ("crkernel-pool-x-0", "crkernel:tag")
 
 
 def test_an_unknown_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +419,7 @@ def test_rootless_podman_has_few_user_ids() -> None:
 
 
 def test_the_registry_that_podman_names_is_left_out() -> None:
-    assert images.short("docker.io/library/crkernel:1") == images.short("crkernel:1")
+    assert container.short("docker.io/library/crkernel:1") == container.short("crkernel:1")
 
 
 def test_a_new_version_of_the_code_is_another_image() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import secrets
 import socket
 from importlib.resources import files
 from typing import Any
@@ -30,6 +31,7 @@ what sandboxes see."""
 GOLDEN = "/golden"
 _COURIER_MEMORY = 256 << 20
 """Bytes for who works in an annex, beside what npm may use."""
+SCRATCH = "crkernel-scratch-"
 _UPLINKS_MEMORY = 512 << 20
 _MASKED = ["/sys/firmware", "/sys/devices/virtual/powercap"]
 _PROFILE = files("crkernel.engines.docker").joinpath("seccomp.json")
@@ -45,6 +47,17 @@ def golden_volume(image: str) -> str:
 def npm_volume() -> str:
     """The volume with npm's cache, of all kernels of the user for whom containers are made."""
     return "-".join(["crkernel-npm", *owner().values()])
+
+
+def scratch_name() -> str:
+    """Of a container in which an image is made for this user. It tells whose it is in place of
+    labels, which would be the image's as well."""
+    return f"{SCRATCH}{'-'.join(owner().values())}-{secrets.token_hex(8)}"
+
+
+def short(tag: str) -> str:
+    """A tag as we and Docker write it; Podman names the registry too."""
+    return tag.removeprefix("docker.io/library/")
 
 
 def owner() -> dict[str, str]:

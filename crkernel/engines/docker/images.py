@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crkernel import image
 from crkernel.engines.docker import archive, pool
-from crkernel.engines.docker.container import CODE, golden_volume, npm_volume
+from crkernel.engines.docker.container import CODE, golden_volume, npm_volume, scratch_name, short
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.errors import DaemonRefused, EngineUnavailable, ImageMissing, UserError
 
@@ -44,11 +44,6 @@ def code_tag() -> str:
     return f"{base_tag()}-{image.code_digest()}"
 
 
-def short(tag: str) -> str:
-    """A tag as we and Docker write it; Podman names the registry too."""
-    return tag.removeprefix("docker.io/library/")
-
-
 async def require(daemon: Daemon) -> str:
     """The tag that containers start from. Raises ImageMissing with the remedy."""
     if await daemon.find("inspect_image", code_tag()) is None:
@@ -61,7 +56,13 @@ async def require(daemon: Daemon) -> str:
 async def _require_base(daemon: Daemon) -> None:
     if await daemon.find("inspect_image", base_tag()) is not None:
         return
-    if found := await listed(daemon):
+    found = await listed(daemon)
+    for one in found:
+        if one.current:
+            name = one.tag.rpartition("/")[2]
+            message = f"the image {one.tag} is not looked for by that name, but as {name}"
+            raise ImageMissing(message, hint=f"run: docker tag {one.tag} {name}")
+    if found:
         message = image.mismatch(f"the Docker image {base_tag()}", found[0].tag)
     else:
         message = f"the Docker daemon at {daemon.endpoint.url} has no image {base_tag()}"
@@ -168,7 +169,9 @@ async def load(daemon: Daemon, tree: Path) -> None:
 
 async def add_code(daemon: Daemon) -> None:
     """Make `code_tag()` of `base_tag()`."""
-    created = await daemon.ask("create_container", base_tag(), ["true"], network_disabled=True)
+    created = await daemon.ask(
+        "create_container", base_tag(), ["true"], name=scratch_name(), network_disabled=True
+    )
     try:
         await daemon.ask("put_archive", created["Id"], CODE, archive.whole(archive.code))
         await daemon.ask("commit", created["Id"], REPOSITORY, code_tag().partition(":")[2])

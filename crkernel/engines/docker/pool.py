@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +39,7 @@ async def empty() -> list[tuple[Waiting, bool]]:
 
 async def waiting(daemon: Daemon, label: str = _LABEL) -> list[Waiting]:
     """All that wait, oldest first: that one would end first."""
-    found = [one for one in await _made(daemon, [label]) if one.name.startswith(_NAME)]
+    found = [one for one in await _ours(daemon, label) if one.name.startswith(_NAME)]
     return sorted(found, key=lambda one: one.age, reverse=True)
 
 
@@ -57,17 +58,21 @@ async def dismiss(daemon: Daemon, one: Waiting) -> bool:
     return False
 
 
-async def _made(daemon: Daemon, labels: list[str], status: str | None = None) -> list[Waiting]:
+async def _ours(daemon: Daemon, *labels: str, **filters: str) -> list[Waiting]:
+    """Containers of this user's with these labels."""
     owner = [f"{key}={value}" for key, value in container.owner().items()]
-    filters = {"label": [*owner, *labels]} | ({"status": [status]} if status else {})
+    return await _made(daemon, label=[*owner, *labels], **filters)
+
+
+async def _made(daemon: Daemon, **filters: str | list[str]) -> list[Waiting]:
     return [
         Waiting(
             str(found["Id"]),
             str((found["Names"] or [""])[0]).lstrip("/"),  # one that is being removed has none
-            str(found["Image"]),
+            container.short(str(found["Image"])),
             time.time() - float(found["Created"]),
         )
-        for found in await daemon.ask("containers", filters=filters, all=status is not None)
+        for found in await daemon.ask("containers", filters=filters, all="status" in filters)
     ]
 
 
@@ -99,11 +104,15 @@ class DockerPool(Pool):
         """Containers whose image has gone, and those that were never started. Other versions of
         crkernel may be in use beside this one; their containers are theirs."""
         images = await self._daemon.ask("images")
-        tags = {tag for image in images for tag in image["RepoTags"] or []}
+        tags = {container.short(tag) for image in images for tag in image["RepoTags"] or []}
         for one in await waiting(self._daemon):
             if one.image not in tags:
                 await dismiss(self._daemon, one)
-        for one in await _made(self._daemon, [], "created"):
+        scratch = container.scratch_name().rpartition("-")[0]
+        for one in [
+            *await _ours(self._daemon, status="created"),
+            *await _made(self._daemon, name=f"^/?{re.escape(scratch)}-", status="created"),
+        ]:
             if one.age > _STILLBORN:
                 await self._daemon.find("remove_container", one.id, force=True)
 
