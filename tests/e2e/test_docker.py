@@ -99,7 +99,14 @@ def is_ordinary(container: Any) -> bool:
 def test_the_container_is_an_ordinary_one(docker_kernel: Kernel) -> None:
     docker_kernel.ok("1")
     assert is_ordinary(container_of(docker_kernel))
-    assert container_of(docker_kernel).attrs["HostConfig"]["NetworkMode"] == "none"
+    ours = container_of(docker_kernel).attrs["HostConfig"]
+    assert ours["NetworkMode"] == "none"
+    usual = containers.client().containers.create(images.code_tag(), ["true"])
+    masked = usual.attrs["HostConfig"]["MaskedPaths"]
+    usual.remove()
+    below_sys = {path for path in masked if path.startswith("/sys/")}
+    assert below_sys
+    assert below_sys <= set(ours["MaskedPaths"])
 
 
 @pytest.fixture

@@ -383,11 +383,12 @@ def test_apparmor_is_named_only_where_there_is_one() -> None:
 
 
 def test_podman_takes_the_same_in_other_words() -> None:
-    host = body("name=seccomp,profile=default", podman=True)["HostConfig"]
+    host = body("name=seccomp,profile=default", podman=True, NCPU=2)["HostConfig"]
     options = dict(one.split("=", 1) for one in host["SecurityOpt"] if "=" in one)
     assert json.loads(Path(options["seccomp"]).read_text())["defaultAction"] == "SCMP_ACT_ERRNO"
     assert options["unmask"] == "ALL"
     assert options["mask"].split(":") == host["MaskedPaths"]
+    assert "/sys/devices/system/cpu/cpu1/thermal_throttle" in host["MaskedPaths"]
     assert {one["Name"] for one in host["Ulimits"]} == {"nofile", "nproc"}
 
 

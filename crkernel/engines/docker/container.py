@@ -33,7 +33,8 @@ _COURIER_MEMORY = 256 << 20
 """Bytes for who works in an annex, beside what npm may use."""
 SCRATCH = "crkernel-scratch-"
 _UPLINKS_MEMORY = 512 << 20
-_MASKED = ["/sys/firmware", "/sys/devices/virtual/powercap"]
+_MASKED = ["/sys/firmware", "/sys/devices/virtual/powercap", "/sys/dev/block", "/sys/fs/selinux"]
+_MASKED_OF_CPU = "/sys/devices/system/cpu/cpu{}/thermal_throttle"
 _PROFILE = files("crkernel.engines.docker").joinpath("seccomp.json")
 _MAPPED_IDS = range(10_000, 60_000)
 """Where the daemon maps user ids, it has few of them."""
@@ -196,15 +197,21 @@ def _security_of(info: Json) -> str:
     return " ".join(info.get("SecurityOptions") or [])
 
 
+def _masked(info: Json) -> list[str]:
+    """What Docker or Podman covers below /sys, whichever it is."""
+    return [*_MASKED, *(_MASKED_OF_CPU.format(n) for n in range(info.get("NCPU", 0)))]
+
+
 def _confinement(info: Json, memory: int, processes: int, *, podman: bool) -> Json:
     """What holds for all of our containers."""
     security = ["no-new-privileges", f"seccomp={_profile()}"]
+    masked = _masked(info)
     ulimits = []
     if podman:
         # It takes the profile as a file of its machine, and knows neither MaskedPaths nor
         # ReadonlyPaths. Its own limits are more than what root in a container may set.
         security = ["no-new-privileges", f"seccomp={_PROFILE}"]
-        security += ["unmask=ALL", f"mask={':'.join(_MASKED)}"]
+        security += ["unmask=ALL", f"mask={':'.join(masked)}"]
         _, files_open = resource.getrlimit(resource.RLIMIT_NOFILE)
         ulimits = [
             {"Name": name, "Soft": value, "Hard": value}
@@ -217,7 +224,7 @@ def _confinement(info: Json, memory: int, processes: int, *, podman: bool) -> Js
         "CapDrop": ["ALL"],
         "IpcMode": "private",
         "LogConfig": {"Type": "none"},
-        "MaskedPaths": _MASKED,
+        "MaskedPaths": masked,
         "Memory": memory,
         "MemorySwap": memory,
         "PidsLimit": processes,
