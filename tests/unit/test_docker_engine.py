@@ -30,6 +30,7 @@ from crkernel.engines.docker import archive, build, checks, container, images, p
 from crkernel.engines.docker import daemon as daemon_module
 from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.daemon import Daemon
+from crkernel.engines.docker.endpoint import Endpoint
 from crkernel.engines.docker.engine import DockerEngine
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
@@ -461,6 +462,35 @@ async def test_stderr_goes_to_the_log_and_stdout_comes_out(
         assert await stream.read(100) == b" two"
         assert await stream.read(100) == b""
     assert "a complaint" in caplog.text
+
+
+async def test_who_writes_more_than_is_read_has_to_wait(tmp_path: Path) -> None:
+    """And nothing is lost of it."""
+    part = block(1, bytes(1 << 16))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "docker.sock"))
+        server.listen()
+        daemon = Daemon(Endpoint(f"unix://{tmp_path}/docker.sock", None), Any, {})
+        stream = await daemon._open()
+        program, _ = server.accept()
+    with program:
+        program.setblocking(False)
+        sent, idle = 0, 0
+        while idle < 20:  # turns of the loop, which takes what it wants to take in each
+            try:
+                sent += program.send(part[sent % len(part) :])
+                idle = 0
+            except BlockingIOError:
+                idle += 1
+                await asyncio.sleep(0)
+            assert sent < 16 << 20, "nobody reads, and there is no end to what is taken"
+    came = 0
+    while data := await stream.read(1 << 20):
+        came += len(data)
+    blocks, rest = divmod(sent, len(part))
+    assert came == (blocks << 16) + max(0, rest - 8)  # but for the last one's header
+    stream.writer.close()
+    await stream.writer.wait_closed()
 
 
 async def test_a_stream_may_be_cut_anywhere() -> None:
