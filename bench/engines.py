@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,6 +36,7 @@ _AIM = "<= 0.067x"  # fifteen times as fast
 _HEAP_MB = 208
 _MAPPED = ", memory files"
 """What a notebook has from the first pause on: most of the guest's memory is in a memory file."""
+_OURS_NEED = {"local": "user namespaces for ordinary users", "docker": "a Docker daemon"}
 _NEEDS = {
     "docker checkpoint": "an experimental daemon, CRIU on its machine; files are not rolled back",
     "podman": "root",
@@ -119,7 +120,8 @@ def _measure(title: str, code: str, n: int) -> Table:
             table.add(what, f"{name} (needs {needs})", values[name])
     for engine in filter(dumps.get, [each + kind for each in ours for kind in ("", _MAPPED)]):
         for what, values in (("checkpoint", dumps), ("restore", restores)):
-            table.add(what, f"crkernel {engine}", values[engine])
+            needs = _OURS_NEED[engine.removesuffix(_MAPPED)]
+            table.add(what, f"crkernel {engine} (needs {needs})", values[engine])
             for name in _NEEDS:
                 if name in values:
                     aim = "" if name == "runc" else _AIM
@@ -136,25 +138,27 @@ async def _take_turns(
     dumps: Values,
     restores: Values,
 ) -> None:
-    for name in ours:
-        async with booted(name) as (engine, guest), spare(engine) as twin:
-            guests = {name: guest}
+    async with AsyncExitStack() as stack:
+        guests: dict[str, tuple[Engine, Sandbox]] = {}
+        for name in ours:
+            engine, guest = await stack.enter_async_context(booted(name))
+            guests[name] = engine, guest
             if code:
+                twin = await stack.enter_async_context(spare(engine))
                 await execute(guest, code)
                 await guest.dump("mapped")
                 await engine.rebase("mapped", None)
                 await twin.restore("mapped")
-                guests[name + _MAPPED] = twin
-            for of, one in guests.items():
-                await one.dump(f"{of}, first")
-            for i in range(n):
-                for of, one in guests.items():
-                    dump, restore = await _our_turn(engine, one, f"{of}, {i}")
-                    dumps[of].append(dump)
-                    restores[of].append(restore)
-                if name == ours[0]:
-                    for rival in rivals:
-                        await asyncio.to_thread(_one_turn, rival, dumps, restores)
+                guests[name + _MAPPED] = engine, twin
+        for of, (_, guest) in guests.items():
+            await guest.dump(f"{of}, first")
+        for i in range(n):
+            for of, (engine, guest) in guests.items():
+                dump, restore = await _our_turn(engine, guest, f"{of}, {i}")
+                dumps[of].append(dump)
+                restores[of].append(restore)
+            for rival in rivals:
+                await asyncio.to_thread(_one_turn, rival, dumps, restores)
 
 
 async def _our_turn(engine: Engine, guest: Sandbox, checkpoint: str) -> tuple[float, float]:

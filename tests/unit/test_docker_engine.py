@@ -31,7 +31,6 @@ from crkernel.engines.docker import daemon as daemon_module
 from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.endpoint import Endpoint
-from crkernel.engines.docker.engine import DockerEngine
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
 from crkernel.guest import enter, gate, wire
@@ -320,9 +319,7 @@ def test_a_name_is_taken_until_the_container_before_has_gone(
     monkeypatch.setattr(_Handler, "do_DELETE", answer, raising=False)
 
     async def start() -> None:
-        engine = DockerEngine(LIMITS, b"secret")
-        engine._daemon = await Daemon.connect()
-        await engine._start_container("crkernel:tag", LIMITS)
+        await container.succeed(await Daemon.connect(), "crkernel:tag", LIMITS, "crkernel-name")
 
     with daemon_saying(tmp_path, monkeypatch, {"/version": VERSION, "/info": INFO}):
         asyncio.run(start())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import resource
 import secrets
 import socket
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -19,6 +21,8 @@ from crkernel.guest.enter import UNPRIVILEGED_IDS
 
 Json = dict[str, Any]
 
+_REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
+_PATIENCE = 60.0  # seconds that a nest waits for its kernel
 CODE = "/crkernel"
 """Where the guest's code lies in a container."""
 _PYTHON = ["python3", "-E", "-s", "-S"]
@@ -92,6 +96,24 @@ async def create(
     created = await daemon.ask("create_container_from_config", options, name)
     await daemon.ask("start", created["Id"])
     return str(created["Id"])
+
+
+async def succeed(daemon: Daemon, image: str, limits: Limits, name: str) -> str:
+    """Have one started for a kernel alone, in place of who has its name; its id. Raises
+    EngineError."""
+    make = partial(create, daemon, image, limits, name, patience=_PATIENCE)
+    try:
+        return await make()
+    except DaemonRefused as refused:
+        if refused.status != 409:
+            refused.hint = _REFUSED
+            raise
+    # The kernel that was killed and is restarted as this one has it, or the container that was lost
+    # and is just going.
+    with contextlib.suppress(DaemonRefused):
+        await daemon.ask("remove_container", name, force=True)
+    await daemon.find("wait", name, condition="removed")
+    return await make()
 
 
 async def enlarge(daemon: Daemon, container: str, limits: Limits) -> None:

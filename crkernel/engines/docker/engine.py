@@ -8,34 +8,27 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable
-from functools import partial
 from typing import Any
 
 from crkernel.engines.docker import container, images
 from crkernel.engines.docker.annex import Neighbour, courier
-from crkernel.engines.docker.complaints import DOCTOR, SEE_DAEMON
+from crkernel.engines.docker.complaints import SEE_DAEMON
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.ending import Ending
 from crkernel.engines.docker.pool import DockerPool
+from crkernel.engines.docker.readiness import ready
 from crkernel.engines.docker.stream import Frames, Stream
 from crkernel.engines.docker.uplinks import Uplinks
 from crkernel.engines.limits import Limits
 from crkernel.engines.nest_engine import ANEW, NO_ROOM, NestEngine, Transfer
 from crkernel.engines.requests import Json
 from crkernel.engines.sandbox import Sandbox
-from crkernel.errors import CRKernelError, DaemonRefused, EngineError, EngineUnavailable
+from crkernel.errors import CRKernelError, EngineError
 from crkernel.guest import golden, linger, processor, wire
 
 log = logging.getLogger(__name__)
 
-_REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
-_ALLOW = (
-    "on the daemon's machine, allow user namespaces: sudo sysctl -w "
-    "user.max_user_namespaces=15000, kernel.unprivileged_userns_clone=1, "
-    "kernel.apparmor_restrict_unprivileged_userns=0, those that are there"
-)
 _START_SECONDS = 30.0
-_PATIENCE = 60.0  # seconds that a nest waits for its kernel
 _ANSWER_SECONDS = 10.0
 _LAST_SECONDS = 3.0
 
@@ -81,7 +74,8 @@ class DockerEngine(NestEngine):
             self._keep_full(pool)
             return state
         if not await self._claim(pool):
-            await self._start_container(image, limits)
+            name = self._name()
+            self._container = await container.succeed(daemon, image, limits, name)
             try:
                 await self._connect()
             except BaseException:
@@ -90,24 +84,6 @@ class DockerEngine(NestEngine):
         self._roomy = limits
         self._keep_full(pool)
         return None
-
-    async def _start_container(self, image: str, limits: Limits) -> None:
-        """One for this kernel alone, under its name."""
-        assert self._daemon is not None
-        name = self._name()
-        make = partial(container.create, self._daemon, image, limits, name, patience=_PATIENCE)
-        try:
-            self._container = await make()
-        except DaemonRefused as refused:
-            if refused.status != 409:
-                refused.hint = _REFUSED
-                raise
-            # The name is taken, by the kernel that was killed and is restarted as this one, or by
-            # the container that was lost.
-            with contextlib.suppress(DaemonRefused):  # it is just going
-                await self._daemon.ask("remove_container", name, force=True)
-            await self._daemon.find("wait", name, condition="removed")
-            self._container = await make()
 
     async def _claim(self, pool: DockerPool) -> bool:
         """Take a container that waits, if there is one."""
@@ -190,7 +166,7 @@ class DockerEngine(NestEngine):
         assert self._daemon is not None
         frames = Frames(stream)
         try:
-            hello = await _ready(frames)
+            hello = await ready(frames, _START_SECONDS)
         except BaseException:
             stream.writer.close()
             raise
@@ -435,17 +411,3 @@ class DockerEngine(NestEngine):
             "staging used": int(answer["used"]),
             "staging size": int(answer["size"]),
         }
-
-
-async def _ready(frames: Frames) -> wire.Message:
-    """What a nest that is ready says first. Raises EngineError."""
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            hello = await frames.next() or {}
-    except TimeoutError as error:
-        raise EngineUnavailable("the nest does not come up", hint=DOCTOR) from error
-    if hello.get("ready") == wire.PROTOCOL:
-        return hello
-    reason = f"cannot {hello['failed']}: {hello['reason']}" if "failed" in hello else "it ended"
-    hint = _ALLOW if "namespaces" in str(hello.get("failed")) else DOCTOR
-    raise EngineUnavailable(f"no sandbox can be made in Docker: {reason}", hint=hint)
