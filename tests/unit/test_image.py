@@ -328,7 +328,7 @@ def test_storing_a_golden_root_sweeps_what_the_dead_left(tmp_path: Path) -> None
     (tmp_path / "source").write_bytes(b"whole")
     golden_store.store(str(folder), "cccc", ["memory"], [os.open(tmp_path / "source", os.O_RDONLY)])
     os.close(held)
-    assert {path.name for path in folder.iterdir()} == {"cccc", "eeee"}
+    assert {path.name for path in folder.iterdir()} == {"cccc", "dddd", "eeee"}
     assert (folder / "cccc/memory").read_bytes() == b"whole"
 
 
