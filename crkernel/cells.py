@@ -14,7 +14,7 @@ from crkernel.engines.base import Engine
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CRKernelError, SandboxDied
 from crkernel.listener import Listener
-from crkernel.outcome import Language, Outcome, add_network_hint, outcome, simple_error
+from crkernel.outcome import Json, Language, Outcome, add_network_hint, outcome, simple_error
 from crkernel.past import Past
 from crkernel.present import Present
 from crkernel.questions import Questions
@@ -49,6 +49,7 @@ class Cells:
         self._on_checkpoint = on_checkpoint
         self._checkpointing: asyncio.Task[None] | None = None
         self._interrupted_at: float | None = None
+        self._to_stop: list[asyncio.Future[Json]] = []  # what the guest was asked by then
 
     async def run(
         self,
@@ -122,6 +123,7 @@ class Cells:
     def begin_request(self) -> None:
         """A front end wants something new; interrupts from here on are meant for it."""
         self._interrupted_at = None
+        self._to_stop.clear()
 
     @property
     def interrupted(self) -> Outcome | None:
@@ -132,17 +134,18 @@ class Cells:
         return Outcome("error", error=error | {"interrupted": True})
 
     async def interrupt(self) -> None:
-        """Stop the running cell. One that does not react is ended, guest and all, by the second
-        interrupt, and the state before it comes back."""
-        live = self._present.live
+        """Stop the running cell, or one that waits, and whatever else the guest was asked. If it
+        does not answer, the second interrupt ends it, and the state before comes back."""
+        now, live = time.monotonic(), self._present.live
+        self._to_stop = [call for call in self._to_stop if not call.done()]
+        if self._interrupted_at is None or not self._to_stop:
+            self._interrupted_at = now
         if live is None or live.death is not None:
             return
-        now = time.monotonic()
-        if self._interrupted_at is None:
-            self._interrupted_at = now
-        elif self.running and now > self._interrupted_at + STUBBORN_SECONDS:
+        if self._to_stop and now > self._interrupted_at + STUBBORN_SECONDS:
             await live.kill_guest()
             return
+        self._to_stop = self._to_stop or live.unanswered
         with contextlib.suppress(SandboxDied):
             await live.call("interrupt", look=not self.running)
 

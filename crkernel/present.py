@@ -66,7 +66,7 @@ class Present:
         if golden is not None:
             self.move_in(golden[0])
             self._past.take_golden(draft, golden[1])
-            await self._close_comms(key)
+            self._close_comms(key)
             return
         sandbox = await self.boot.fresh()
         try:
@@ -75,14 +75,14 @@ class Present:
             self._background.start(sandbox.end())
             raise
         self.move_in(sandbox)
-        await self._close_comms(key)
+        self._close_comms(key)
 
     async def restore(self, key: str) -> None:
         """Go to a checkpoint. Raises CRKernelError, and nothing is changed."""
         begin = time.monotonic()
         self.move_in(await self._restored(key))
         self._past.timeline.move(key)
-        await self._close_comms(key)
+        self._close_comms(key)
         self._past.last["rewind"] = time.monotonic() - begin
 
     async def swap(self) -> bool:
@@ -122,12 +122,12 @@ class Present:
             old.silence()
             self._background.start(old.end())
 
-    async def _close_comms(self, key: str) -> None:
-        """Of the present and of the state `key`, those that the other does not know."""
+    def _close_comms(self, key: str) -> None:
+        """Of the present and of the state `key`, those that the other does not know. A handler of
+        the guest's may take as long as it likes, and nobody waits for it."""
         assert self.live is not None
         for call in self._comms.rewound(key, self._listener.sink):
-            with contextlib.suppress(SandboxDied):
-                await self.live.call("comm", delivery=0, **call)
+            self.live.call("comm", delivery=0, **call)
 
     async def keep_golden(self, key: str) -> bool:
         """Make the golden root `key` of this session's root; False if there is one. Raises

@@ -236,8 +236,7 @@ class Session:
         self._comms.taken(message, reply.get("known") is not False, sink)
 
     async def interrupt(self) -> None:
-        """Stop the running cell. One that does not react is ended, guest and all, by the second
-        interrupt, and the state before it comes back."""
+        """Stop npm, or see `Cells.interrupt`."""
         if self._delivery.under_way:
             await self._delivery.interrupt()
             return
@@ -365,15 +364,15 @@ class Session:
         """Exclude other operations, wait for the checkpoint under way, and start from a guest that
         lives: one that died meanwhile is put back first."""
         async with self._lock:
+            if self._present.live is None:
+                raise SandboxDied("there is no guest", hint="restart the kernel")
             self._past.touch()
             self._ahead.stop()
             self._present.reachable.clear()
-            await self._cells.settled()
-            if self._present.live is None:
-                raise SandboxDied("there is no guest", hint="restart the kernel")
-            if self._present.live.death is not None:
-                await self._present.revive(self._present.live.death)
             try:
+                await self._cells.settled()
+                if self._present.live.death is not None:
+                    await self._present.revive(self._present.live.death)
                 yield self._present.live
             finally:
                 self._present.reachable.set()

@@ -126,6 +126,11 @@ class FakeSandbox:
         """The guest does, once, so soon that both arrive at the same time."""
         self._late = text
 
+    def goes_silent(self) -> None:
+        """The guest answers nothing any more."""
+        assert self.guest is not None
+        self.guest.is_silent = True
+
     # -- the kernel's writer
 
     def write(self, data: bytes) -> None:

@@ -58,6 +58,8 @@ class Guest:
     def __init__(self, state: State, say: Callable[[Json], None]) -> None:
         self.state = state
         self._say = say
+        self.is_silent = False
+        """Whether it answers nothing any more, as if it was stopped."""
         self._spinning: int | None = None  # the call that does not end
         self._operations: dict[str, Callable[[Json], Json]] = {
             "comm": lambda _: {"known": True},
@@ -77,6 +79,8 @@ class Guest:
         """The replies that come at once: to an earlier call perhaps, and to this one unless it goes
         on. Raises Ended."""
         op, replies = call["op"], []
+        if self.is_silent:
+            return []
         if op == "execute" and call["code"] == SPIN:
             self._spinning = call["id"]
             return []

@@ -21,16 +21,23 @@ LONG = 60.0
 
 
 class Shown:
-    """A sink for what is printed; nothing else comes of the fake's guest."""
+    """A sink for what is printed, and for comms that are closed; nothing else comes of the fake's
+    guest."""
 
     audience = Audience()
 
     def __init__(self) -> None:
         self.text = ""
+        self.closed: list[str] = []
 
     def stream(self, _name: str, text: str) -> None:
         """See `Sink.stream`."""
         self.text += text
+
+    def comm(self, kind: str, content: dict[str, Any], *_: object) -> None:
+        """See `Sink.comm`."""
+        assert kind == "comm_close"
+        self.closed.append(content["comm_id"])
 
 
 class Played:
@@ -83,3 +90,14 @@ class Played:
     async def rest(self, seconds: float = LONG) -> None:
         """Let time pass."""
         await asyncio.sleep(seconds)
+
+
+async def two(play: Played) -> None:
+    """Two checkpoints, and a spare that is ready to go to the first."""
+    await play.cells("x = 1", "x = 2")
+    await play.rest()
+
+
+def work(what: object) -> asyncio.Future[object]:
+    """Something under way."""
+    return asyncio.ensure_future(what)  # type: ignore[call-overload,no-any-return]

@@ -110,12 +110,17 @@ class Sandbox:
         self._looks.add(op, fields, answer, moves)
         return answer
 
-    async def call(self, op: str, *, look: bool = False, **fields: Any) -> Message:
-        """Have the guest do something and return its reply. With `look` it only answers a question,
-        and is at rest afterwards if it was before. Raises SandboxDied."""
+    def call(self, op: str, *, look: bool = False, **fields: Any) -> asyncio.Future[Message]:
+        """Have the guest do something; its reply, for which nobody has to wait. With `look` it only
+        answers a question, and is at rest afterwards if it was before. Raises SandboxDied."""
         self.has_run = self.has_run or op == "execute"
         call = {"id": self._next_id + 1, "op": op, **fields}  # the id that the request gets
-        return await self._request("call", look=look, call=call)
+        return self._request("call", look=look, call=call)
+
+    @property
+    def unanswered(self) -> list[asyncio.Future[Message]]:
+        """The calls that the guest has not answered yet."""
+        return list(self._calls.values())
 
     async def rested(self) -> bool:
         """Whether the guest still is where its newest checkpoint left it."""
@@ -124,7 +129,7 @@ class Sandbox:
     async def retire(self) -> bool:
         """As `rested`; and if so, hear nothing more of it, not even what comes along with the
         answer: its twin, which is to take its place, does the same."""
-        answer = self._post("rested")
+        answer = self._request("rested")
         self._retiring = self._next_id
         return bool((await answer)["rested"])
 
@@ -187,17 +192,16 @@ class Sandbox:
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def _request(self, op: str, **fields: Any) -> Message:
-        return await self._post(op, **fields)
-
-    def _post(self, op: str, **fields: Any) -> asyncio.Future[Message]:
+    def _request(self, op: str, **fields: Any) -> asyncio.Future[Message]:
         """Send a request; its answer."""
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_heard)
         if self._death is not None:
             answer.set_exception(died(self._death))
             return answer
-        self._next_id += 1
-        number = self._next_id
+        number = self._next_id + 1
+        frame = wire.pack({"op": op, "id": number, **fields})
+        self._next_id = number
         self._waiting[number] = answer
         if op == "call":  # the guest answers it, unless the supervisor refuses
             self._calls[number] = answer
@@ -205,7 +209,7 @@ class Sandbox:
         if moves:
             self._looks.moved()
         answer.add_done_callback(lambda _: self._forget(number, moves=moves))
-        self._writer.write(wire.pack({"op": op, "id": number, **fields}))
+        self._writer.write(frame)
         return answer
 
     def _forget(self, number: int, *, moves: bool) -> None:
@@ -221,11 +225,15 @@ class Sandbox:
             while data := await self._reader.read(_CHUNK):
                 for body in decoder.feed(data):
                     self._dispatch(body)
-        except (WireError, TypeError, KeyError, ValueError, RecursionError) as error:
+        except OSError as error:
+            how = {"reason": f"the connection to its sandbox broke: {error}"}
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
             how = {"reason": f"it sent what is no message: {error}"}
             self._writer.close()
-        except ConnectionError as error:
-            how = {"reason": f"the connection to its sandbox broke: {error}"}
+        except Exception as error:  # no memory for it, or our bug: nobody listens any more
+            log.exception("what a sandbox sent could not be taken")
+            how = {"reason": f"what it sent could not be taken: {error!r}"}
+            self._writer.close()
         if self._death is None:
             self._fail(how or {"reason": await self._why()})
 
@@ -284,8 +292,13 @@ class Sandbox:
         for future in (*self._calls.values(), *self._waiting.values()):
             if not future.done():
                 future.set_exception(died(how))
-                future.exception()  # whoever waits gets it; nobody waiting is fine as well
         self.on_exit(how)
+
+
+def _heard(answer: asyncio.Future[Message]) -> None:
+    """Whoever waits gets an error; that nobody waits is fine as well."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 async def restored(sandbox: Sandbox, name: str) -> Restored:

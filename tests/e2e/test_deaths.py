@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
+from _driver import eventually, guest_of
 from driver import Kernel, Result
 
 pytestmark = pytest.mark.e2e
@@ -55,6 +59,17 @@ def test_the_guest_runs_out_of_memory(start_kernel: Start) -> None:
     assert result.reply["ename"] == "GuestDied"
     assert "ran out of memory (limit memory = 300 MiB" in result.reply["evalue"]
     assert kernel.value("alive") == 1
+
+
+def test_the_second_interrupt_ends_a_guest_that_stands_still(kernel: Kernel) -> None:
+    kernel.ok("globalThis.timer = setInterval(() => {}, 10); 0")  # no twin takes its place
+    kernel.ok("%timeline")  # by then the checkpoint is taken
+    guest = guest_of(kernel)
+    os.kill(guest, signal.SIGSTOP)
+    asking = kernel.submit("%whos")
+    assert eventually(lambda: kernel.interrupt() and not psutil.pid_exists(guest), 20)
+    assert "SIGKILL" in kernel.finish(asking).error
+    kernel.ok("clearInterval(timer)")
 
 
 def test_the_guest_dies_between_cells(kernel: Kernel) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import virtual_time
 from fake_engine import FakeEngine, FakeSandbox, Stop
 from fake_guest import SPIN
-from fake_session import GROW, LIMITS, MB, Played
+from fake_session import GROW, LIMITS, MB, Played, two, work
 
 from crkernel.errors import (
     CRKernelError,
@@ -23,34 +23,6 @@ from crkernel.errors import (
 )
 
 NO = RestoreFailed("no way back")
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine(LIMITS)
-
-
-@pytest.fixture
-async def play(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Played]:
-    """A started session; whatever happens, nothing of it remains."""
-    virtual_time.install(monkeypatch)
-    played = Played(engine)
-    await played.session.start()
-    await played.rest()
-    yield played
-    await played.session.close()
-    assert engine.alive == []
-
-
-async def two(play: Played) -> None:
-    """Two checkpoints, and a spare that is ready to go to the first."""
-    await play.cells("x = 1", "x = 2")
-    await play.rest()
-
-
-def work(what: object) -> asyncio.Future[object]:
-    """Something under way."""
-    return asyncio.ensure_future(what)  # type: ignore[call-overload,no-any-return]
 
 
 # -- a rewind ----------------------------------------------------------------------------------
@@ -198,62 +170,6 @@ async def test_a_guest_that_dies_while_it_is_kept(play: Played) -> None:
     assert await play.value() == "1"
     await play.cell("0")
     assert "SIGKILL" in play.shown.text
-
-
-# -- interrupts --------------------------------------------------------------------------------
-
-
-async def test_an_interrupt_during_a_rewind_harms_neither(play: Played) -> None:
-    await two(play)
-    stop = play.engine.stop("restore")
-    going = work(play.session.rewind("1"))
-    await stop.reached
-    await play.session.interrupt()
-    stop.go()
-    assert await going == "1"
-    assert await play.value() == "1"
-    await play.cells("x += 1")
-    assert await play.value() == "2"
-
-
-async def test_an_interrupt_stops_a_cell(play: Played) -> None:
-    spinning = work(play.cell(SPIN))
-    await asyncio.sleep(1)
-    await play.session.interrupt()
-    outcome = await spinning
-    assert outcome.error["interrupted"]  # type: ignore[attr-defined]
-    await play.cells("x = 1")
-
-
-async def test_a_cell_that_still_waits_is_interrupted_before_it_begins(play: Played) -> None:
-    stop = play.engine.stop("dump")
-    await play.cell("x = 1")
-    await stop.reached
-    waiting = work(play.cell("x = 2"))
-    interrupting = work(play.session.interrupt())
-    await asyncio.sleep(1)
-    stop.go()
-    await interrupting
-    assert (await waiting).error["interrupted"]  # type: ignore[attr-defined]
-    assert await play.value() == "1"
-
-
-async def test_the_second_interrupt_ends_what_the_first_did_not_stop(play: Played) -> None:
-    await play.cells("x = 1")
-    spinning = work(play.cell(SPIN))
-    await asyncio.sleep(1)
-    ignored = play.engine.stop("interrupt")
-    first = work(play.session.interrupt())
-    await ignored.reached
-    await play.rest(3)
-    ignored.go()  # the supervisor still listens
-    play.live.guest._spinning = None  # type: ignore[union-attr]  but the guest stays silent
-    await first
-    await play.session.interrupt()
-    outcome = await spinning
-    assert "SIGKILL" in outcome.error["message"]  # type: ignore[attr-defined]
-    assert await play.value() == "1"
-    assert play.keys["2"] is not None
 
 
 # -- deaths ------------------------------------------------------------------------------------
