@@ -24,12 +24,11 @@ from crkernel.engines.nest_process import NestProcess
 from crkernel.engines.requests import Json
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import EngineError, EngineUnavailable
-from crkernel.guest import golden, golden_store, linger, wire
+from crkernel.guest import golden, golden_store, linger, link, wire
 from crkernel.guest.greeting import peer
 
 log = logging.getLogger(__name__)
 
-_DATAGRAM = 1 << 16
 _START_SECONDS = 20.0
 _MAX_DESCRIPTORS = 200
 
@@ -97,8 +96,8 @@ class LocalEngine(NestEngine):
         """Have the same hold on the nest of the kernel before as on one of our own; the state that
         it keeps, or None if it is of no use."""
         assert self._image is not None
-        legacy, _, state = (await self._hello(control) or b"{}").partition(b"\n")
-        left = json.loads(legacy)
+        first, _, state = (await self._hello(control) or b"{}").partition(b"\n")
+        left = json.loads(first)
         if left.get("image") != str(self._image):
             log.warning("the sandbox image is a new one: the past of before the restart is gone")
             self._disconnect()
@@ -115,8 +114,7 @@ class LocalEngine(NestEngine):
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await _readable(control)
-            first, descriptors, _, _ = socket.recv_fds(control, _DATAGRAM, 1)
-            hello = json.loads(first or b"{}")
+            hello, descriptors = link.receive(control, 1) or ({}, [])
         except (TimeoutError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the nest did not start: {error!r}", hint=_DOCTOR) from error
         if hello.get("ready") != wire.PROTOCOL:
@@ -124,7 +122,7 @@ class LocalEngine(NestEngine):
             reason = f"cannot {hello['failed']}: {hello['reason']}" if failed else "it ended"
             raise EngineUnavailable(f"no sandbox can be made here: {reason}", hint=_DOCTOR)
         self._control = control
-        self._nest.connect(partial(_send, control))
+        self._nest.connect(partial(link.send, control))
         loop.add_reader(control.fileno(), self._on_answer)
         if not descriptors:
             return None
@@ -139,8 +137,8 @@ class LocalEngine(NestEngine):
         where, token = linger.address(self.secret), linger.token(self.secret)
         with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
             cgroup = str(self._cgroup.path) if self._cgroup else None
-            legacy = {"image": str(self._image), "cgroup": cgroup}
-            file.write(json.dumps(legacy).encode() + b"\n" + state)
+            left = {"image": str(self._image), "cgroup": cgroup}
+            file.write(json.dumps(left).encode() + b"\n" + state)
             file.flush()
             fields = {"address": where.hex(), "token": token.decode()}
             await self._nest.ask("linger", [file.fileno()], **fields)
@@ -298,17 +296,19 @@ class LocalEngine(NestEngine):
 
     def _on_answer(self) -> None:
         assert self._control is not None
-        descriptors: list[int] = []
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, _DATAGRAM, _MAX_DESCRIPTORS)
+            answer = link.receive(self._control, _MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            answer = None
+        except wire.WireError as error:
+            self._nest.fail(EngineError(f"an answer of the nest was lost: {error}"))
+            return
+        if answer is None:
             self._disconnect()
             return
-        self._nest.deliver(json.loads(data), descriptors)
+        self._nest.deliver(*answer)
 
     def _disconnect(self) -> None:
         if self._control is not None:
@@ -338,10 +338,6 @@ class Heirloom:
         select.select([self._descriptor], [], [])
         os.close(self._descriptor)
         os.close(self._held)
-
-
-def _send(control: socket.socket, request: Json, descriptors: list[int]) -> None:
-    socket.send_fds(control, [json.dumps(request).encode()], descriptors)
 
 
 async def _readable(control: socket.socket) -> None:

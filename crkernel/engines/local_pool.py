@@ -23,8 +23,7 @@ from crkernel.engines.limits import Limits
 from crkernel.engines.pool import PATIENCE, TENDING, Pool, Waiting
 from crkernel.engines.requests import Json
 from crkernel.errors import EngineUnavailable
-from crkernel.guest.enter import UNPRIVILEGED_IDS
-from crkernel.guest.greeting import CLAIM, peer
+from crkernel.guest.greeting import CLAIM, is_ours, peer
 
 _NAME = "nest-"
 _STILLBORN = 60.0
@@ -221,8 +220,7 @@ def _connect(folder: int, name: str) -> socket.socket | None:
     link.setblocking(False)
     with contextlib.suppress(OSError):  # it is just coming up, or has ended
         link.connect(_address(folder, name))
-        pid, user = peer(link)
-        if user == (UNPRIVILEGED_IDS[pid] if os.geteuid() == 0 else os.geteuid()):
+        if is_ours(link):
             return link
     link.close()
     return None

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from crkernel.errors import EngineError, from_wire
+from crkernel.errors import CRKernelError, EngineError, from_wire
+from crkernel.guest.wire import WireError
 
 Json = dict[str, Any]
 Send = Callable[[Json, list[int]], None]
@@ -44,8 +45,8 @@ class Requests:
         self._next_id += 1
         try:
             self._send({"op": op, "id": self._next_id, **fields}, descriptors or [])
-        except OSError as error:
-            raise EngineError(f"the nest does not listen: {error}") from error
+        except (OSError, WireError) as error:
+            raise EngineError(f"the nest cannot be told: {error}") from error
         self._answers[self._next_id] = asyncio.get_running_loop().create_future()
         return self._next_id
 
@@ -59,9 +60,13 @@ class Requests:
         return message
 
     def deliver(self, message: Json, descriptors: list[int] | None = None) -> None:
-        """An answer has come; its descriptors are in it as `descriptors`. Or news have."""
+        """An answer has come; its descriptors are in it as `descriptors`. Or news have, or the nest
+        could not read a request."""
         if "id" not in message:
-            self.on_news(message)
+            if "error" in message:
+                self.fail(from_wire(message["error"]))
+            else:
+                self.on_news(message)
             return
         future = self._answers.get(message["id"])
         if future is not None and not future.done():
@@ -73,6 +78,10 @@ class Requests:
     def hang_up(self, why: EngineError) -> None:
         """The nest is gone: all who wait, and all who come, get to know why."""
         self._send, self._gone = None, why
+        self.fail(why)
+
+    def fail(self, why: CRKernelError) -> None:
+        """Whose answer is lost is not known, so nobody waits for one any more."""
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(why)

@@ -6,10 +6,13 @@ address that both derive from it, and hands itself over to whoever knows the res
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import socket
 import time
+
+from .greeting import is_ours
 
 SECONDS = 60.0
 """How long a nest waits; a front end starts the next kernel at once."""
@@ -52,12 +55,13 @@ def await_heir(listener: socket.socket, expected: bytes) -> socket.socket | None
 
 
 def claim(secret: bytes) -> socket.socket | None:
-    """The next kernel's side: the connection to a nest that waits, if there is one."""
+    """The next kernel's side: the connection to a nest that waits, if there is one. Anybody may
+    have taken its name, and gets to know nothing."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
+    with contextlib.suppress(OSError):
         connection.connect(address(secret))
-        connection.send(token(secret))
-    except OSError:
-        connection.close()
-        return None
-    return connection
+        if is_ours(connection):
+            connection.send(token(secret))
+            return connection
+    connection.close()
+    return None

@@ -1,28 +1,61 @@
 """The nest's end of its link to the kernel: JSON objects, with descriptors where those can travel.
 
-On the kernel's own machine it is a socket, and each message a datagram. Into a container it is the
-stream of a `gate`, and each message a frame: descriptors stay behind there, and what they would
-have given goes another way, see docs/protocol.md.
+On the kernel's own machine it is a socket, and each message a datagram, or in a file that a
+datagram brings along. Into a container it is the stream of a `gate`, and each message a frame:
+descriptors stay behind there, and what they would have given goes another way, see
+docs/protocol.md.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from . import wire
 from .gate import Arrival
 
 _MAX_DATAGRAM = 1 << 16
+_IN_FILE = b"file"
+"""A datagram whose message is in a file, the first descriptor that comes along."""
 _MAX_BROUGHT = 8
 _CHUNK = 1 << 18
 
 Json = dict[str, Any]
 Request = tuple[Json, list[int]]
+
+
+def send(control: socket.socket, message: Json, descriptors: Sequence[int] = ()) -> None:
+    """A message of any length, as one datagram. Raises OSError."""
+    body = wire.encode(message)
+    if len(body) <= _MAX_DATAGRAM:
+        socket.send_fds(control, [body], descriptors)
+        return
+    with os.fdopen(os.memfd_create("crkernel"), "wb") as file:
+        file.write(body)
+        file.flush()
+        socket.send_fds(control, [_IN_FILE], [file.fileno(), *descriptors])
+
+
+def receive(control: socket.socket, most: int) -> Request | None:
+    """The message in the next datagram, and the descriptors that came along, `most` of them; None
+    once the other side is gone. Raises OSError, and WireError for what is no whole message."""
+    body, descriptors, flags, _ = socket.recv_fds(control, _MAX_DATAGRAM, most + 1)
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise wire.WireError("a datagram was cut")
+        if body == _IN_FILE and descriptors:
+            with open(descriptors.pop(0), "rb") as file:
+                file.seek(0)
+                body = file.read()
+        return (wire.parse(body), descriptors) if body else None
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
 
 
 class SocketLink:
@@ -38,16 +71,17 @@ class SocketLink:
         return self._control.fileno()
 
     def receive(self) -> list[Request] | None:
-        """The requests that have come; None once the kernel is gone."""
+        """The requests that have come; None once the kernel is gone. Raises WireError for what is
+        none."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_DATAGRAM, 2)
+            request = receive(self._control, _MAX_BROUGHT)
         except ConnectionResetError:
             return None  # it was killed
-        return [(json.loads(data), descriptors)] if data else None
+        return [request] if request else None
 
     def send(self, message: Json, descriptors: list[int] | None = None) -> None:
         """Tell the kernel. Raises OSError."""
-        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors or [])
+        send(self._control, message, descriptors or ())
 
     def close(self) -> None:
         """Hang up."""
@@ -68,7 +102,8 @@ class GateLink:
         return self._arrival.reader
 
     def receive(self) -> list[Request] | None:
-        """The requests that have come; None once the kernel is gone."""
+        """The requests that have come; None once the kernel is gone. Raises WireError for what is
+        none."""
         data = os.read(self._arrival.reader, _CHUNK)
         if not data:
             return None

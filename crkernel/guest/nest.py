@@ -196,7 +196,11 @@ class Nest:
     def _on_link(self) -> bool:
         """Serve requests; False once there is nobody to serve."""
         assert self._link is not None
-        requests = self._link.receive()
+        try:
+            requests = self._link.receive()
+        except wire.WireError as error:  # whose request it was is not known
+            self.answer({"error": {"kind": "EngineError", "message": f"a request: {error}"}})
+            return True
         if requests is None:
             return False
         return all(self._serve(*request) for request in requests)

@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import containers
@@ -23,6 +24,7 @@ import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
 from crkernel.errors import DumpRefused, EngineError, RestoreFailed, SandboxDied
+from crkernel.guest import link
 from crkernel.javascript import JAVASCRIPT
 
 SECONDS = 20.0
@@ -287,6 +289,16 @@ async def test_end_takes_everything_along_and_only_that(engine: Engine) -> None:
     with pytest.raises(SandboxDied):
         await doomed.call("hello")
     assert await run(kept, "1") == "1"
+
+
+@pytest.mark.local_only("a stream that is none has an end")
+async def test_a_request_that_cannot_be_read_is_an_error_and_not_the_end(engine: Any) -> None:
+    control = engine._control
+    engine._nest.connect(lambda _request, _descriptors: control.send(b"{"))
+    with pytest.raises(EngineError, match="a request"):
+        await engine.status()
+    engine._nest.connect(partial(link.send, control))
+    assert (await engine.status())["staging used"] >= 0
 
 
 @pytest.mark.real("it looks at processes")

@@ -111,6 +111,16 @@ async def test_names_lead_nowhere_else(engine: Engine) -> None:  # noqa: F811
             await engine.drop([name])
 
 
+async def test_any_number_of_names(engine: Engine) -> None:  # noqa: F811
+    live = await boot(engine)
+    await live.dump("a")
+    many = [f"no-such-checkpoint-{number}" for number in range(20_000)]
+    assert list(await engine.costs([*many, "a"])) == ["a"]
+    with pytest.raises(EngineError, match="drop"):
+        await engine.drop(many)
+    assert await run(await restored(engine, "a"), "1") == "1"
+
+
 async def test_what_each_takes(engine: Engine) -> None:  # noqa: F811
     twin = await mapped(engine, "a")
     images, own, shared, files = (await engine.costs(["a"]))["a"]

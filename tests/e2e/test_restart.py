@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
@@ -88,6 +89,20 @@ def test_a_restart_in_an_endless_loop(fresh_kernel: Kernel) -> None:
     restart(kernel)
     kernel.ok("%rewind r1.1")
     assert kernel.value("x") == 1
+
+
+def test_who_has_the_name_of_a_nest_but_is_another_user_hears_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anybody can see the name of one, and take it."""
+    with linger.listen(linger.address(b"secret")) as listener:
+        other = os.geteuid() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: other)
+            assert linger.claim(b"secret") is None
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100) == b""
 
 
 def test_who_does_not_know_the_secret_gets_nothing() -> None:
