@@ -97,7 +97,6 @@ def _uplinks(request: Json) -> None:
     _put_at(uplink.TUN)
     nameserver = resolver.nameserver(request["files"]["resolv.conf"])
     write_all(1, wire.pack({"ready": wire.PROTOCOL}))
-    decoder, poll = wire.Decoder(), select.poll()
     decoder, poll, children = wire.Decoder(), select.poll(), _ends_of_children()
     links = uplink.Uplinks(_fork)
     sandboxes: dict[int, int] = {}  # process ids of their PID 1, by descriptors of them

@@ -9,6 +9,7 @@ it into the guest's tree. No code of a package or of the guest runs in here, onl
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import select
@@ -19,7 +20,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from . import golden, mounts, parcel, process, record, seccomp, wire
+from . import eviction, golden, mounts, parcel, process, record, seccomp, wire
 from . import syscalls as sc
 from .link import Channel
 from .parcel import NPMS_OWN
@@ -91,7 +92,7 @@ class Courier:
                 try:
                     answer = self._npm(request)
                 except (OSError, parcel.NotAProject) as error:
-                    full = isinstance(error, OSError) and error.errno == 28
+                    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
                     message = STAGING_FULL if full else str(error)
                     answer = {"error": {"kind": "NpmFailed", "message": message}}
                 self._kernel.sendall(wire.pack({"id": request["id"]} | answer))
@@ -103,11 +104,13 @@ class Courier:
         code = self._run(request["arguments"])
         if code or request["name"] is None:
             return {"code": code, "files": None}
+        eviction.mark(request["name"], make=True, within=self._staging)
         files = self._tree.snapshot(request["name"]).name
         after = read_manifest(self._staging, files)
         self._recognise(before, after)
         os.unlink(files, dir_fd=self._staging)
         if not _differ(before, after):
+            self._tree.take_back(request["name"])
             return {"code": code, "files": None}
         write_json(self._staging, files, after)
         return {"code": code, "files": files}

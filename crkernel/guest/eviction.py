@@ -4,11 +4,15 @@ A checkpoint's memory files, the contents of its files and, if others are differ
 images may be part of other checkpoints. Those stay until the last of these is dropped too. Who
 drops some sees to it that nobody works on checkpoints meanwhile, and that the one which the live
 guest was dumped to or restored from last is not dropped: it names all that the guest maps.
+
+What npm has made for a guest belongs to a folder that is marked from the start: it goes with the
+last checkpoint that needs it, and not while a guest has it that was not dumped since.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections import Counter
@@ -30,7 +34,7 @@ def drop(staging: str, names: Collection[str]) -> int:
         if "/" in name or "." in name:
             raise ValueError(f"{name!r} is no name of a checkpoint")
     folders = [n for n in os.listdir(staging) if "." not in n and os.path.isdir(f"{staging}/{n}")]
-    marked = {name for name in folders if os.path.exists(f"{staging}/{name}/{DROPPED}")}
+    marked = {name for name in folders if _is_marked(f"{staging}/{name}")}
     dropped = marked | set(names)
     alive = (f"{staging}/{name}" for name in folders if _lives(staging, name, dropped))
     living = [meta for meta in map(record.found, alive) if meta is not None]
@@ -38,24 +42,43 @@ def drop(staging: str, names: Collection[str]) -> int:
     needed = bases | {file for found in living for file in found["memory"]}
     contents = _contents(staging, living)
     for name in dropped - marked:  # from here on it is done, now or the next time
-        mark(staging, name)
+        mark(f"{staging}/{name}")
     left = _remove(memory.FOLDER, dropped, needed)
     left |= _remove(memory.IMAGES, dropped, {os.path.basename(file) for file in needed})
     left |= _remove(staging, dropped, needed | contents)
     for name in dropped - bases:
         shutil.rmtree(f"{staging}/{name}")
         if name in left:
-            mark(staging, name, make=True)
+            mark(f"{staging}/{name}", make=True)
     share_room()
     return before - used()[0]
 
 
-def mark(staging: str, name: str, *, make: bool = False) -> None:
-    """From here on a checkpoint's folder stays only for what others need of it."""
+def mark(folder: str, *, make: bool = False, within: int | None = None) -> None:
+    """From here on a checkpoint's folder, by its path, below that of the descriptor `within` if it
+    is relative, stays only for what others need of it."""
     if make:
-        os.mkdir(f"{staging}/{name}", 0o700)
-    with open(f"{staging}/{name}/{DROPPED}", "w"):
-        pass
+        os.mkdir(folder, 0o700, dir_fd=within)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    os.close(os.open(f"{folder}/{DROPPED}", flags, 0o600, dir_fd=within))
+
+
+def hold(staging: int, name: str) -> int:
+    """A descriptor. Until it is closed nothing goes of what is marked under that name. Raises
+    OSError."""
+    descriptor = record.open_directory(staging, name)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def _is_marked(folder: str) -> bool:
+    """And nobody holds it."""
+    if not os.path.exists(f"{folder}/{DROPPED}"):
+        return False
+    with record.opened(folder) as descriptor, contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def costs(staging: str, names: Collection[str]) -> dict[str, list[int]]:

@@ -108,7 +108,7 @@ class _Dock:
         if self._images is not None or not self._names:
             raise ValueError("it ends before a checkpoint does")
         # What several share belongs to a folder that nobody wanted: it goes with its last user.
-        eviction.mark(self._staging, self._name, make=True)
+        eviction.mark(self._path(self._name), make=True)
         for folder in self._folders:
             os.rename(f"{self._path(folder)}.new", self._path(folder))
         share_room()
@@ -190,7 +190,7 @@ class _Dock:
         meta["files"] = None
         name, base = said["name"], said["base"]
         if name is None:
-            eviction.mark(self._staging, f"{folder}.new")
+            eviction.mark(path)
         else:
             self._names[self._unknown(name)] = folder
             meta["files"] = self._manifests[claims.number(said["files"])]

@@ -8,6 +8,7 @@ could call one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import shutil
@@ -21,6 +22,7 @@ from . import activity, golden, integrity, memory, mounts, process, record, secc
 from . import syscalls as sc
 from .clock import Clock
 from .criu import Criu, CriuError
+from .eviction import hold
 from .link import Channel
 from .mapped import mapped
 from .process import Guest, GuestEnded
@@ -75,6 +77,7 @@ class Supervisor:
         self._guest: Guest | None = None
         self._hello: wire.Message = {}
         self._memory: wire.Message = {}  # fingerprints of what the guest was restored with
+        self._placed: list[int] = []  # descriptors that hold what no checkpoint names yet
         self._selector = selectors.DefaultSelector()
         self._selector.register(kernel, selectors.EVENT_READ, self._on_request)
         self._operations: dict[str, Callable[[wire.Message], wire.Message | None]] = {
@@ -205,6 +208,8 @@ class Supervisor:
             )
             meta["images"] = record.images(images)
             record.write(images, meta)
+            while self._placed:
+                os.close(self._placed.pop())
         except (CriuError, OSError, wire.WireError) as error:
             shutil.rmtree(name, dir_fd=self._staging)
             self._tree.take_back(name)
@@ -274,10 +279,13 @@ class Supervisor:
     def _place(self, request: wire.Message) -> wire.Message:
         """Put files that somebody else made in the place of some of the guest's."""
         self._rest.end()
+        files = str(request["files"])
         try:
-            self._tree.place(request["files"], request["folder"], request["leaves"])
+            self._placed.append(hold(self._staging, files.removesuffix(".tree")))
+            self._tree.place(files, request["folder"], request["leaves"])
         except OSError as error:
-            reason = "they do not fit (limit disk_size)" if error.errno == 28 else _words(error)
+            full = error.errno == errno.ENOSPC
+            reason = "they do not fit (limit disk_size)" if full else _words(error)
             raise Refused(
                 "EngineError", f"the guest's files cannot be changed: {reason}"
             ) from error
@@ -384,7 +392,7 @@ def _restoring() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return STAGING_FULL
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {str(error.filename)[:200]}"
