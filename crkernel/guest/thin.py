@@ -13,12 +13,13 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from . import integrity, protobuf, record
+from . import integrity, record
+from .images import Images
+from .messages import Json
 from .syscalls import exchange
 
 _PAGE = 4096
@@ -28,13 +29,13 @@ _NEW_BYTES = 2 << 20
 _FROM_PARENT, _PRESENT = 1, 6  # PE_PARENT, PE_LAZY | PE_PRESENT of CRIU's pagemap.h
 
 
-@dataclass(frozen=True)
-class Pages:
-    """The memory of one process in an image: where each run of pages begins in the pages file."""
+class Layout(NamedTuple):
+    """Of the memory of one process in an image: the image of its pages, and where there each run
+    of pages begins."""
 
-    head: bytes
-    pages_id: int
-    runs: list[tuple[int, int, int]]  # address, number of pages, offset in the pages file
+    head: Json
+    pages: str
+    runs: list[tuple[int, int, int]]  # address, number of pages, offset
 
 
 def thin(staging: str, name: str, base: str) -> tuple[int, int]:
@@ -44,25 +45,21 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
     away from any base. Raises OSError or ValueError, and the checkpoint is as it was.
     """
     old, new = f"{staging}/{name}", f"{staging}/{name}.thin"
+    images, earlier = Images(old, new), Images(f"{staging}/{base}")
     os.mkdir(new, 0o700)
     try:
-        before, after, replaced = 0, 0, set()
+        before, after = 0, 0
         for file in sorted(os.listdir(old)):
             if not file.startswith("pagemap-") or not file[8:].split(".")[0].isdigit():
                 continue
-            if not os.path.exists(f"{staging}/{base}/{file}"):
+            if not os.path.exists(earlier.path(file)):
                 continue  # a process that the base does not have
-            pages = _read(f"{old}/{file}")
-            kept = _rewrite(old, new, f"{staging}/{base}", file, pages)
-            before += sum(count for _, count, _ in pages.runs) * _PAGE
-            after += kept
-            replaced |= {file, f"pages-{pages.pages_id}.img"}
+            layout = _layout(images, file)
+            before += sum(count for _, count, _ in layout.runs) * _PAGE
+            after += _rewrite(images, earlier, file, layout, f"{new}/{layout.pages}")
         if after * 2 >= before or after > max(_NEW_BYTES, before // 3):
             return before, before
-        for file in os.listdir(old):
-            if file.endswith(".img") and file not in replaced:
-                # Not a link: that would change when the file was changed.
-                shutil.copyfile(f"{old}/{file}", f"{new}/{file}")
+        images.copy_others()
         os.symlink(f"../{base}", f"{new}/parent")
         integrity.seal(new)
         integrity.expect(staging, name, base)
@@ -73,25 +70,28 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
     return before, after
 
 
-def _rewrite(old: str, new: str, base: str, file: str, pages: Pages) -> int:
-    """Write the difference of one process's memory; the bytes that are left."""
-    base_pages = _read(f"{base}/{file}")
-    kept = 0
+def _rewrite(images: Images, earlier: Images, file: str, layout: Layout, target: str) -> int:
+    """Write the difference of one process's memory, its pages into `target`; the bytes that are
+    left."""
+    base = _layout(earlier, file)
+    kept, entries = 0, [layout.head]
     with (
-        _mapped(f"{old}/pages-{pages.pages_id}.img") as mine,
-        _mapped(f"{base}/pages-{base_pages.pages_id}.img") as theirs,
-        open(f"{new}/pages-{pages.pages_id}.img", "wb") as out,
-        open(f"{new}/{file}", "wb") as pagemap,
+        _mapped(images.path(layout.pages)) as mine,
+        _mapped(earlier.path(base.pages)) as theirs,
+        open(target, "wb") as out,
     ):
-        pagemap.write(pages.head)
-        lookup = _Lookup(base_pages.runs)
-        for address, count, offset in pages.runs:
+        lookup = _Lookup(base.runs)
+        for address, count, offset in layout.runs:
             for start, length, same in _differences(address, count, offset, mine, theirs, lookup):
-                pagemap.write(_entry(start, length, _FROM_PARENT if same else _PRESENT))
+                flags = _FROM_PARENT if same else _PRESENT
+                run = {"vaddr": start, "compat_nr_pages": length, "flags": flags}
+                entries.append(run | {"nr_pages": length})
                 if not same:
                     position = offset + (start - address)
                     out.write(mine[position : position + length * _PAGE])
                     kept += length * _PAGE
+    images.save(file, entries)
+    images.replaced(layout.pages)
     return kept
 
 
@@ -158,30 +158,15 @@ def _end(run: tuple[int, int, int]) -> int:
     return run[0] + run[1] * _PAGE
 
 
-def _read(path: str) -> Pages:
-    """Parse a pagemap image: two magic numbers, then length-prefixed messages."""
-    with open(path, "rb") as file:
-        data = file.read()
-    position, entries = 8, []
-    while position < len(data):
-        (size,) = struct.unpack_from("<I", data, position)
-        entries.append(data[position + 4 : position + 4 + size])
-        position += 4 + size
-    head, *rest = entries
-    pages_id = int(dict(protobuf.decode(head))[1])
+def _layout(images: Images, file: str) -> Layout:
+    head, *entries = images.load(file)
     runs, offset = [], 0
-    for entry in map(dict, map(protobuf.decode, rest)):
-        count = int(entry.get(5, entry.get(2, 0)))
-        if int(entry.get(4, _PRESENT)) & _FROM_PARENT or entry.get(3):
+    for run in entries:
+        if run.get("in_parent") or run["flags"] & _FROM_PARENT:
             raise ValueError("the image is a difference already")
-        runs.append((int(entry[1]), count, offset))
-        offset += count * _PAGE
-    return Pages(data[: 12 + len(head)], pages_id, runs)
-
-
-def _entry(address: int, count: int, flags: int) -> bytes:
-    body = protobuf.encode([(1, address), (2, count), (4, flags), (5, count)])
-    return struct.pack("<I", len(body)) + body
+        runs.append((run["vaddr"], run["nr_pages"], offset))
+        offset += run["nr_pages"] * _PAGE
+    return Layout(head, f"pages-{head['pages_id']}.img", runs)
 
 
 @contextmanager
