@@ -19,9 +19,9 @@ in one into many mappings."""
 _MOST = 7, 8
 """So much of an image has to be in such runs; the rest stays in it, and is of no use."""
 _HOLE = 4 << 30
-"""After each group of neighbours in a store: realloc() may let the last mapping grow, into zeros.
-A mapping of an image grows into what was dumped next, of the same process, and that is as good:
-nobody may expect anything of what realloc() adds."""
+"""After each group of neighbours in a store: what goes past the shim may let the last mapping grow,
+into zeros. A mapping of an image grows into what was dumped next, of the same process, and that is
+as good for realloc(): nobody may expect anything of what it adds."""
 _END = 64 << 30
 """After all of them: growing past the end of the file would be fatal, past other groups is not."""
 

@@ -11,14 +11,23 @@
  *    zeros, and MADV_FREE is refused. Allocators like jemalloc and mimalloc rely on the zeros, and
  *    so does V8 where an ArrayBuffer shrinks and grows again. Here a fresh anonymous mapping takes
  *    the place of that part.
- *  - mremap() that grows a mapping would show what follows in the file. Here the new part is fresh.
+ *  - mremap() that grows a mapping would show what follows in the file, and what it leaves behind
+ *    with MREMAP_DONTUNMAP the file itself. Here both are fresh.
+ *  - realloc() of libc grows by an mremap() of its own, and what is written then takes memory in the
+ *    file besides the private copy. Here such a block is copied into fresh memory.
  *
- * libc's own calls do not come by here; it clears what it hands out as zeroed. A program whose
+ * libc's other calls do not come by here; it clears what it hands out as zeroed. A program whose
  * machine code makes the system call itself is not served.
  *
- * Which parts are of memory files is in /proc/self/maps. A process that has no descriptor left to
- * open it has a child do the work, which shares its memory and not its descriptors. If that cannot
- * be either, nothing is given back or grown: memory is never another than it should be.
+ * A checkpoint may be taken between any two system calls here, and what was anonymous is then of a
+ * memory file when the call after it is made; the reverse never happens. So a range is always given
+ * back, or grown, first, and only then looked through for files: what was anonymous at that moment
+ * is zeros, and stays so in a memory file; what was of a file still is, and is found.
+ *
+ * Which parts are of memory files is in /proc/self/maps. Of a process that has no descriptor left to
+ * open it, or whose main thread has ended, for then it is empty, a child does the work, which shares
+ * its memory and not its descriptors. If that cannot be either, the caller is told: memory that is
+ * said to be given back or grown is never another than it should be.
  *
  * The other matter: V8 asks for each page of its heap at a random address, and each is a mapping of
  * its own then, of which CRIU reads, writes and restores every one by itself. Here the kernel finds
@@ -36,28 +45,40 @@ typedef long ssize_t;
 
 extern int *__errno_location(void);
 extern unsigned long getauxval(unsigned long type);
+extern void *dlsym(void *handle, const char *name);
+extern void *memcpy(void *to, const void *from, size_t length);
+extern void *__libc_malloc(size_t size);
+extern void *__libc_realloc(void *block, size_t size);
+extern void __libc_free(void *block);
+extern size_t malloc_usable_size(void *block);
 
 #define AT_FDCWD (-100)
 #define AT_PHDR 3
 #define AT_PHNUM 5
 #define CLONE_VM 0x100
 #define CLONE_VFORK 0x4000
+#define EACCES 13
 #define EAGAIN 11
 #define EINVAL 22
 #define ENOMEM 12
 #define MADV_DONTNEED 4
 #define MADV_FREE 8
+#define MADV_REMOVE 9
 #define MADV_NOHUGEPAGE 15
+#define MADV_DONTNEED_LOCKED 24
 #define MAP_FIXED 0x10
 #define MAP_ANONYMOUS 0x20
 #define MAP_FIXED_NOREPLACE 0x100000
+#define IS_MMAPPED 2 /* in the word before a block: malloc.c of glibc */
 #define HUGE_PAGE (2UL << 20)
 #define NEAR_CODE (64UL << 20) /* V8 reserves 512 MiB for code */
 #define MAP_FRESH 0x32 /* MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED */
+#define MREMAP_DONTUNMAP 4
 #define O_CLOEXEC 02000000
 #define PAGE 4096
 #define PT_LOAD 1
 #define PT_PHDR 6
+#define RTLD_NEXT ((void *)-1L)
 #define SIG_SETMASK 2
 #define SIGNALS 8 /* bytes of a set of them */
 #define WCLONE 0x80000000
@@ -67,7 +88,9 @@ extern unsigned long getauxval(unsigned long type);
 enum {
 	SYS_read = 0,
 	SYS_close = 3,
+	SYS_lseek = 8,
 	SYS_mmap = 9,
+	SYS_munmap = 11,
 	SYS_rt_sigprocmask = 14,
 	SYS_mremap = 25,
 	SYS_madvise = 28,
@@ -96,9 +119,11 @@ static inline __attribute__((always_inline)) long call(long number, long a, long
 enum {
 	SYS_openat = 56,
 	SYS_close = 57,
+	SYS_lseek = 62,
 	SYS_read = 63,
 	SYS_exit = 93,
 	SYS_rt_sigprocmask = 135,
+	SYS_munmap = 215,
 	SYS_mremap = 216,
 	SYS_clone = 220,
 	SYS_mmap = 222,
@@ -159,9 +184,14 @@ static int from_program(const void *caller)
 	return (size_t)caller >= program_start && (size_t)caller < program_end;
 }
 
+static int is_error(long result)
+{
+	return result < 0 && result >= -4095;
+}
+
 static long failed(long result)
 {
-	if (result >= 0 || result < -4095)
+	if (!is_error(result))
 		return result;
 	*__errno_location() = (int)-result;
 	return -1;
@@ -170,7 +200,7 @@ static long failed(long result)
 /* One line of /proc/self/maps: "start-end rwxp offset device inode   path". */
 struct mapping {
 	size_t start, end;
-	int protection, is_private, is_memory_file;
+	int protection, is_private, is_file, is_memory_file;
 };
 
 static int digit(char c)
@@ -202,22 +232,9 @@ static struct mapping parse(const char *line)
 	found.is_private = line[4] == 'p';
 	while (*line && *line != '/')
 		line++;
+	found.is_file = *line == '/';
 	found.is_memory_file = starts(line, "/memory/") || starts(line, "/golden/");
 	return found;
-}
-
-/* Do to a part of the range what was asked for, in the meaning of anonymous memory. */
-static long advise_part(struct mapping part, size_t start, size_t end, int advice)
-{
-	if (part.start > start)
-		start = part.start;
-	if (part.end < end)
-		end = part.end;
-	if (start >= end)
-		return 0;
-	if (part.is_private && part.is_memory_file)
-		return call(SYS_mmap, (long)start, (long)(end - start), part.protection, MAP_FRESH, -1, 0);
-	return call(SYS_madvise, (long)start, (long)(end - start), advice, 0, 0, 0);
 }
 
 /* What is asked of memory that may be of memory files, and the answer. */
@@ -225,36 +242,10 @@ struct request {
 	long (*serve)(struct request *, long maps);
 	size_t start, end;
 	int advice;
-	size_t address, old_size, size, to; /* to be grown */
+	size_t address, old_size, size, to; /* to be moved or grown */
 	int flags;
 	long result;
 };
-
-/* madvise() of a range that may hold parts of memory files. What maps says of a part that comes
- * later stays true: only what has been read is changed. */
-static long advise(struct request *request, long maps)
-{
-	char line[320]; /* of longer ones the rest of the path */
-	char text[4096];
-	size_t length = 0;
-	long got, result = 0;
-
-	while ((got = call(SYS_read, maps, (long)text, sizeof(text), 0, 0, 0)) > 0) {
-		for (long i = 0; i < got; i++) {
-			if (text[i] != '\n') {
-				if (length < sizeof(line) - 1)
-					line[length++] = text[i];
-				continue;
-			}
-			line[length] = 0;
-			length = 0;
-			long answer = advise_part(parse(line), request->start, request->end, request->advice);
-			if (answer < 0 && answer > -4096)
-				result = answer;
-		}
-	}
-	return got < 0 ? got : result;
-}
 
 /* Whether a range holds something that is no anonymous memory; the contents of the rest are given
  * up. The kernel's answer to MADV_FREE tells, and costs less than a look into maps. */
@@ -263,35 +254,128 @@ static int has_files(size_t start, size_t end)
 	return call(SYS_madvise, (long)start, (long)(end - start), MADV_FREE, 0, 0, 0) == -EINVAL;
 }
 
+/* Have a part of a memory file read as zeros: there is fresh memory in its place. Where the kernel
+ * has no mapping left to give, zeros are written. It gets huge pages no more than the file did. */
+static long renew(struct mapping part, int advice)
+{
+	long length = (long)(part.end - part.start);
+	long result = call(SYS_mmap, (long)part.start, length, part.protection, MAP_FRESH, -1, 0);
+
+	if (!is_error(result)) {
+		call(SYS_madvise, (long)part.start, length, MADV_NOHUGEPAGE, 0, 0, 0);
+		return 0;
+	}
+	if (advice == MADV_FREE) /* may as well stay */
+		return 0;
+	if (!(part.protection & 2))
+		return result;
+	for (volatile size_t *word = (size_t *)part.start; word < (size_t *)part.end; word++)
+		*word = 0;
+	return 0;
+}
+
+/* Renew what a range has of memory files. `seen` becomes the address up to which there was no gap, or
+ * 0 if the text of maps has become another one midway, as it does by a restore. */
+static long look_through(struct request *request, long maps, size_t *seen)
+{
+	char line[328]; /* of longer ones the rest of the path */
+	char text[4096];
+	size_t length = 0, last = 0;
+	long got = 0, result = 0;
+	int gap = 0;
+
+	*seen = request->start;
+	call(SYS_lseek, maps, 0, 0, 0, 0, 0);
+	while (last < request->end &&
+	       (got = call(SYS_read, maps, (long)text, sizeof(text), 0, 0, 0)) > 0) {
+		for (long i = 0; i < got && last < request->end; i++) {
+			if (text[i] != '\n') {
+				if (length < 319)
+					line[length++] = text[i];
+				continue;
+			}
+			line[length] = 0;
+			length = 0;
+			struct mapping part = parse(line);
+			if (part.end <= part.start || part.start < last) {
+				*seen = 0;
+				return result;
+			}
+			last = part.end;
+			if (part.start < request->start)
+				part.start = request->start;
+			if (part.end > request->end)
+				part.end = request->end;
+			if (part.start >= part.end)
+				continue;
+			gap |= part.start != *seen;
+			if (!gap)
+				*seen = part.end;
+			if (part.is_private && part.is_memory_file)
+				result = renew(part, request->advice) ?: result;
+			else if (request->advice == MADV_FREE && part.is_file)
+				result = -EINVAL;
+			else if (request->advice == MADV_FREE)
+				has_files(part.start, part.end); /* they are given up */
+		}
+	}
+	return got < 0 ? got : result;
+}
+
+/* The same until all of it was seen at one go, or the same gap twice: nothing is mapped there. */
+static long renew_files(struct request *request, long maps)
+{
+	size_t before = 0, seen;
+	long result;
+
+	while ((result = look_through(request, maps, &seen)) == 0 && seen < request->end) {
+		if (seen && seen == before)
+			return -ENOMEM;
+		before = seen;
+	}
+	return result;
+}
+
 static size_t page_end(size_t size)
 {
 	return (size + PAGE - 1) & -(size_t)PAGE;
 }
 
-/* mremap() that makes a mapping larger. */
-static long grow(struct request *request, long maps)
+/* mremap() after which there is memory that is new. If that cannot be made what it has to be it goes
+ * again: nothing has changed, or, if the rest has moved, nobody sees what is wrong. */
+static long remap(struct request *request, long maps)
 {
+	size_t old = page_end(request->old_size);
 	long moved = call(SYS_mremap, (long)request->address, (long)request->old_size,
 			  (long)request->size, request->flags, (long)request->to, 0);
+	long result;
 
-	request->start = (size_t)moved + page_end(request->old_size);
-	request->end = (size_t)moved + page_end(request->size);
+	if (is_error(moved))
+		return moved;
+	request->start = request->flags & MREMAP_DONTUNMAP ? request->address : (size_t)moved + old;
+	request->end = request->flags & MREMAP_DONTUNMAP ? request->address + old :
+							   (size_t)moved + page_end(request->size);
 	request->advice = MADV_DONTNEED;
-	if ((moved >= 0 || moved < -4095) && has_files(request->start, request->end))
-		advise(request, maps);
-	return moved;
+	if (!has_files(request->start, request->end) || !(result = renew_files(request, maps)))
+		return moved;
+	call(SYS_munmap, (long)request->start, (long)(request->end - request->start), 0, 0, 0, 0);
+	return result;
 }
 
-/* Whether it was served: maps may not be to be opened. */
+/* Whether it was served: maps may not be to be opened, or be empty. */
 static __attribute__((noinline)) int serve(struct request *request)
 {
 	long maps = call(SYS_openat, AT_FDCWD, (long)"/proc/self/maps", O_CLOEXEC, 0, 0, 0);
+	char first;
+	int served;
 
 	if (maps < 0)
 		return 0;
-	request->result = request->serve(request, maps);
+	served = call(SYS_read, maps, (long)&first, 1, 0, 0, 0) == 1;
+	if (served)
+		request->result = request->serve(request, maps);
 	call(SYS_close, maps, 0, 0, 0, 0, 0);
-	return 1;
+	return served;
 }
 
 /* The same in a child that shares this memory, but has descriptors of its own, of which one can go.
@@ -325,23 +409,53 @@ static long answer(struct request *request, long otherwise)
 int madvise(void *address, size_t length, int advice)
 {
 	size_t start = (size_t)address, end = page_end(start + length);
-	struct request request = {.serve = advise, .start = start, .end = end, .advice = advice};
+	struct request request = {.serve = renew_files, .start = start, .end = end, .advice = advice};
+	long result = call(SYS_madvise, (long)address, (long)length, advice, 0, 0, 0);
 
-	if ((advice == MADV_DONTNEED || advice == MADV_FREE) && start % PAGE == 0 && end > start &&
-	    has_files(start, end)) /* what may go may stay as well */
-		return (int)answer(&request, advice == MADV_FREE ? 0 : -EAGAIN);
-	return (int)failed(call(SYS_madvise, (long)address, (long)length, advice, 0, 0, 0));
+	if ((advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED) &&
+	    (result == 0 || result == -ENOMEM) && has_files(start, end))
+		return (int)answer(&request, -EAGAIN);
+	if (advice == MADV_FREE && result == -EINVAL && start % PAGE == 0 && end > start)
+		return (int)answer(&request, 0); /* what may go may stay as well */
+	return (int)failed(result);
 }
 
 void *mremap(void *address, size_t old_size, size_t size, int flags, void *to)
 {
-	struct request request = {.serve = grow, .address = (size_t)address, .old_size = old_size,
+	struct request request = {.serve = remap, .address = (size_t)address, .old_size = old_size,
 				  .size = size, .to = (size_t)to, .flags = flags};
 
-	if (old_size && page_end(size) > page_end(old_size))
+	if (old_size && (page_end(size) > page_end(old_size) || flags & MREMAP_DONTUNMAP))
 		return (void *)answer(&request, -ENOMEM);
 	return (void *)failed(call(SYS_mremap, (long)address, (long)old_size, (long)size, flags,
 				   (long)to, 0));
+}
+
+/* Whether libc has this block in a mapping of its own, which is of a file. MADV_REMOVE does nothing
+ * to private memory, and its answers differ. */
+static int is_in_file(const size_t *block)
+{
+	size_t page = (size_t)block & -(size_t)PAGE;
+
+	return block[-1] & IS_MMAPPED &&
+	       call(SYS_madvise, (long)page, PAGE, MADV_REMOVE, 0, 0, 0) == -EACCES;
+}
+
+void *realloc(void *block, size_t size)
+{
+	static void *(*next)(void *, size_t); /* that of another allocator, if the program has one */
+	void *fresh;
+	size_t old;
+
+	if (!next)
+		next = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
+	if (block && size > PAGE && next == __libc_realloc && is_in_file(block) &&
+	    (old = malloc_usable_size(block)) < size && (fresh = __libc_malloc(size))) {
+		memcpy(fresh, block, old);
+		__libc_free(block);
+		return fresh;
+	}
+	return next(block, size);
 }
 
 static void *map(const void *caller, void *address, size_t length, int protection, int flags, int fd,
@@ -353,7 +467,7 @@ static void *map(const void *caller, void *address, size_t length, int protectio
 	long start = call(SYS_mmap, anywhere ? 0 : (long)address, (long)length, protection, flags, fd,
 			  offset);
 
-	if (anywhere && length < HUGE_PAGE && (start >= 0 || start < -4095))
+	if (anywhere && length < HUGE_PAGE && !is_error(start))
 		call(SYS_madvise, start, (long)length, MADV_NOHUGEPAGE, 0, 0, 0);
 	return (void *)failed(start);
 }
