@@ -124,18 +124,16 @@ class Pages:
         """How many pages between these addresses were dumped."""
         return sum(upto - begin for _, begin, upto, _ in self._pieces(start, end)) // _PAGE
 
-    def groups(self, start: int, end: int, least: int, gap: int) -> Iterator[tuple[int, int]]:
+    def groups(self, start: int, end: int, gap: int) -> Iterator[tuple[int, int]]:
         """(start, end) of what was dumped in a range: runs that have fewer than `gap` bytes between
-        them, or between them and an end of the range, belong together; groups of fewer than
-        `least` bytes are left out."""
+        them, or between them and an end of the range, belong together."""
         begin = last = -1
         for _, first, upto, _ in self._pieces(start, end):
             if begin >= 0 and first - last >= gap:
-                if last - begin >= least:
-                    yield (start if begin - start < gap else begin), last
+                yield (start if begin - start < gap else begin), last
                 begin = -1
             begin, last = (first if begin < 0 else begin), upto
-        if begin >= 0 and last - begin >= least:
+        if begin >= 0:
             yield (start if begin - start < gap else begin), (end if end - last < gap else last)
 
     def read(self, start: int, end: int) -> bytes:

@@ -39,6 +39,8 @@ _CHUNK = 1 << 20
 """What is decided on as a whole: pieces of mappings of this size."""
 _MIN_BYTES = 64 << 10
 """Fewer together that were dumped are not worth the system calls of mapping them."""
+_SPARSE = 8
+"""Nor is it worth so many bytes of a file to hold one that was dumped."""
 _MIN_GAP = 256 << 10
 """Fewer that were not, between others, are not worth a mapping: each costs every dump and restore
 to come its share."""
@@ -56,6 +58,8 @@ _REG = 1  # fd_types of CRIU's fdinfo.proto
 _REGULAR, _HEAP, _FILE_PRIVATE, _ANON_PRIVATE = 1 << 0, 1 << 5, 1 << 6, 1 << 9
 _ANONYMOUS = (_REGULAR | _ANON_PRIVATE, _REGULAR | _ANON_PRIVATE | _HEAP)
 _MAPPED = _REGULAR | _FILE_PRIVATE
+_GUARD = 1 << 16
+"""Pages within other mappings that are fatal (MADV_GUARD_INSTALL), as at the ends of stacks."""
 _READ_WRITE = 3
 _PLAIN_FLAGS = (0x22, 0x4022)  # MAP_PRIVATE | MAP_ANONYMOUS, with or without MAP_NORESERVE
 _MAP_PRIVATE = 2
@@ -79,7 +83,7 @@ def rewrite(
     that the new ones name under this prefix is to become a memory file, `enlarged`.
 
     Returns how many bytes of pages the images need no more. Raises OSError, or ValueError for
-    images that are not what they are expected to be, and where more than `room` bytes are copied.
+    images that are not what they are expected to be, and where that takes more than `room` bytes.
     """
     images, files = Images(source, target), Files(source)
     before = after = 0
@@ -93,10 +97,10 @@ def rewrite(
             store = Store(memory + suffix, seen_as + suffix)
             with store, Pages(source, target, images, pid) as pages:
                 kept = Image(pages, images_as, known)
-                if (room := room - kept.copied) < 0:
-                    raise ValueError("there is no room to make it smaller")
-                rewriting = _Rewriting(pages, files, store, kept, known)
+                _check(room - kept.copied)
+                rewriting = _Rewriting(pages, files, store, kept, known, room)
                 mm["vmas"] = list(_merged(rewriting.vmas(mm["vmas"])))
+                room -= rewriting.written
                 before, after = before + pages.before, after + pages.after
             files.sizes |= {store.seen_as: store.size, kept.seen_as: kept.size}
             images.save(f"mm-{pid}.img", image)
@@ -141,7 +145,8 @@ class Files:
         return self._ids[path]
 
     def image(self) -> list[Json]:
-        """With the files that have come in."""
+        """With the files that have come in. None goes that is mapped no more: the guest that was
+        dumped may run on with it, and has it by this checkpoint."""
         for path in self._new:
             size = self.sizes.get(path) or os.stat(path).st_size
             self._image.append(_file_entry(self._ids[path], path, size))
@@ -165,22 +170,32 @@ class _Rewriting:
     """Goes through the mappings of one process, in the order of their addresses."""
 
     def __init__(
-        self, pages: Pages, files: Files, store: Store, image: Image, near: list[Mapped]
+        self,
+        pages: Pages,
+        files: Files,
+        store: Store,
+        image: Image,
+        near: list[Mapped],
+        room: float,
     ) -> None:
         self._pages = pages
         self._files = files
         self._store = store
         self._image = image
         self._near = near
+        self._room = room
+        self._moved = 0
         self._next_near = 0
         self._opened: dict[str, int] = {}
         self._worn: set[str] = set()
+        self._guards: list[Json] = []
         self._renewed = _RENEWED_SMALL if pages.before < _SMALL else _RENEWED
 
     def vmas(self, old: list[Json]) -> Iterator[Json]:
         """The same addresses, in mappings as they shall be restored; the pages go where they
         belong meanwhile."""
         self._worn = self._find_worn(old)
+        self._guards = [vma for vma in old if vma["status"] & _GUARD]
         try:
             for vma in old:
                 base = self._base(vma)
@@ -198,6 +213,11 @@ class _Rewriting:
         finally:
             for descriptor in self._opened.values():
                 os.close(descriptor)
+
+    @property
+    def written(self) -> int:
+        """Bytes that have been written: into the new file, and into images."""
+        return self._moved + self._pages.after
 
     def _base(self, vma: Json) -> Mapped | None:
         """The part of a memory file that a mapping shows."""
@@ -219,7 +239,9 @@ class _Rewriting:
         """Moves what was dumped of a piece. Where nothing was it stays anonymous: a hole in a
         mapped file would take memory as soon as somebody reads it."""
         at = piece["start"]
-        for start, end in self._pages.groups(at, piece["end"], _MIN_BYTES, _MIN_GAP):
+        for start, end in self._pages.groups(at, piece["end"], _MIN_GAP):
+            if not self._is_worth_it(start, end):
+                continue
             if at < start:
                 self._pages.keep(at, start)
                 yield piece | {"start": at, "end": start}
@@ -228,6 +250,14 @@ class _Rewriting:
         if at < piece["end"]:
             self._pages.keep(at, piece["end"])
             yield piece | {"start": at}
+
+    def _is_worth_it(self, start: int, end: int) -> bool:
+        """Whether what was dumped here is so much, and may move: before Linux 6.15 only anonymous
+        memory can have guard pages."""
+        dumped = self._pages.count(start, end) * _PAGE
+        if dumped < _MIN_BYTES or dumped * _SPARSE < end - start:
+            return False
+        return not any(start < vma["end"] and vma["start"] < end for vma in self._guards)
 
     def _like_parent(self, piece: Json) -> Json | None:
         """Shown from the parent's memory file, if that nearly holds it."""
@@ -256,6 +286,8 @@ class _Rewriting:
         start, end = piece["start"], piece["end"]
         if (at := self._image.find(start, end)) is not None:
             return self._show(piece, Mapped(start, end, self._image.seen_as, at))
+        self._moved += end - start
+        _check(self._room - self.written)
         offset = self._store.place(start, end)
         if base is not None:
             send(self._store.descriptor, offset, self._open(base.path), base.offset, end - start)
@@ -300,6 +332,11 @@ def path_of(name: str) -> str:
 def is_memory(path: str) -> bool:
     """Whether this is the path of a memory file, as guests see it."""
     return path.startswith(_FOLDERS)
+
+
+def _check(room: float) -> None:
+    if room < 0:
+        raise ValueError("there is no room to make it smaller")
 
 
 def _is_anonymous(vma: Json) -> bool:

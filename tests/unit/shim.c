@@ -147,7 +147,7 @@ static void scenario(const char *name)
 	munmap(area + PAGES * PAGE, (ROOM - PAGES) * PAGE); /* it can grow in place */
 	memset(area, 'a', PAGES * PAGE);
 	/* what comes before it in maps, more than one read of it */
-	neighbours = mmap(0, ROOM * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	neighbours = mmap(0, (ROOM + 2) * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (neighbours > area) fail("badly placed");
 	again = is("grow") || is("dontunmap");
 	if (is("mapped")) restore();
