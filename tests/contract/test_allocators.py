@@ -315,3 +315,87 @@ async def test_memory_may_grow_far(limits: Limits, tmp_path: Path) -> None:
         await _write(live, "/tmp/addon.node", addon.read_bytes())
         await run(live, "globalThis.grow = require('/tmp/addon.node'); grow()")
         assert await run(await mapped(small, live), "grow()") == str(61 << 19)
+
+
+AREAS = r"""
+#define _GNU_SOURCE
+#include <string.h>
+#include <sys/mman.h>
+typedef void *handle;
+int napi_create_function(handle, const char *, unsigned long, handle (*)(handle, handle),
+                         void *, handle *);
+int napi_create_double(handle, double, handle *);
+enum { PAGE = 4096, PAGES = 1024, AREAS = 6 };
+static unsigned char *area[AREAS]; static char gone[AREAS][PAGES], closed[AREAS][PAGES];
+static unsigned long seed = 7, refused;
+static unsigned long chance(unsigned long below) {
+    seed = seed * 6364136223846793005ul + 1442695040888963407ul; return (seed >> 33) % below;
+}
+/* move, protect, cut, give back, map anew: parts of all, and write to the rest */
+static void change(int i) {
+    int at = chance(PAGES - 64), count = 1 + chance(64), kind = chance(6);
+    unsigned char *from = area[i] + (long)at * PAGE; long length = (long)count * PAGE;
+    if (kind == 0) {
+        munmap(from, length); memset(gone[i] + at, 1, count);
+    } else if (kind == 1) {
+        mmap(from, length, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        memset(gone[i] + at, 0, count); memset(closed[i] + at, 0, count);
+    } else if (kind == 2) { /* page by page: only what is one mapping can be moved at once */
+        unsigned char *to = mmap(0, (long)PAGES * PAGE, 0, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int p = 0; p < PAGES; p++) {
+            unsigned char *old = area[i] + (long)p * PAGE, *new = to + (long)p * PAGE;
+            if (gone[i][p]) munmap(new, PAGE);
+            else refused += mremap(old, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, new) != new;
+        }
+        area[i] = to;
+    } else
+        for (int p = at; p < at + count; p++) {
+            if (gone[i][p]) continue;
+            unsigned char *page = area[i] + (long)p * PAGE;
+            if (kind == 3) madvise(page, PAGE, MADV_DONTNEED);
+            else if (kind == 4) mprotect(page, PAGE, (closed[i][p] = !closed[i][p]) ? 1 : 3);
+            else if (!closed[i][p]) memset(page, chance(256), PAGE);
+        }
+}
+static handle step(handle env, handle info) {
+    handle result; unsigned long sum = 0;
+    for (int i = 0; i < AREAS; i++) {
+        if (!area[i]) {
+            area[i] = mmap(0, (long)PAGES * PAGE, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            memset(area[i], i + 1, (long)PAGES * PAGE);
+        }
+        for (int round = 0; round < 12; round++) change(i);
+    }
+    for (int i = 0; i < AREAS; i++)
+        for (int p = 0; p < PAGES; p++)
+            for (int at = 0; !gone[i][p] && at < PAGE; at += 8)
+                sum = sum * 31 + *(unsigned long *)(area[i] + (long)p * PAGE + at);
+    napi_create_double(env, refused ? -1. : (double)(sum >> 12), &result);
+    return result;
+}
+__attribute__((visibility("default"))) handle napi_register_module_v1(handle env, handle exports) {
+    handle function; napi_create_function(env, "step", 4, step, 0, &function); return function;
+}
+"""
+
+
+async def test_mappings_that_are_moved_protected_and_cut(
+    engine: Engine,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    addon = tmp_path / "addon.node"
+    options = ["-O1", "-shared", "-fPIC", "-w", "-x", "c", "-"]
+    subprocess.run(["cc", *options, "-o", addon], input=AREAS, text=True, check=True)
+    control, guest = await boot(engine), await boot(engine)
+    for sandbox in (control, guest):
+        await _write(sandbox, "/tmp/addon.node", addon.read_bytes())
+        await run(sandbox, "globalThis.step = require('/tmp/addon.node'); step()")
+    for cycle in range(4):  # each is rebased on what the one before has made of its mappings
+        await guest.dump(f"c{cycle}")
+        await engine.rebase(f"c{cycle}", None)
+        await guest.end()
+        guest = await restored(engine, f"c{cycle}")
+        for _ in range(2):
+            wanted = await run(control, "step()")
+            assert wanted != "-1"
+            assert await run(guest, "step()") == wanted, f"cycle {cycle}"

@@ -4,6 +4,7 @@ here, for hours with `make torture`."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ import pytest
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
 from crkernel.javascript import JAVASCRIPT
 
-from .test_engine import restored, run, started
+from .test_engine import boot, restored, run, started
 
 pytestmark = pytest.mark.real("is about memory files")
 
@@ -128,3 +129,62 @@ async def _torture(engine: Engine, plain: Engine, seed: int) -> None:
             near, base = (None if known == dropped else known for known in (near, base))
     used = (await engine.status())["staging used"] >> 20
     print(f"seed {seed}: {_CYCLES} cycles, digests equal at each; {used} MiB in staging")
+
+
+WORKING = r"""
+const { parentPort } = require("worker_threads");
+require("v8").setFlagsFromString("--expose-gc");
+const gc = require("vm").runInNewContext("gc");
+const zeros = Buffer.alloc(2e6), is = (bytes, value) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).equals(
+    value ? Buffer.alloc(bytes.length, value) : zeros.subarray(0, bytes.length));
+let rounds = 0, wrong = 0, until = 0;
+const sized = Array.from({ length: 4 }, () => new ArrayBuffer(2e6, { maxByteLength: 3e6 }));
+const held = Array.from({ length: 40 }, () => Buffer.alloc(0));
+let list = [];
+// What was written is there, what is new is zero; and there is always something on the way.
+const work = () => {
+  const value = 1 + rounds++ % 255, at = rounds % held.length, old = held[at];
+  for (const buffer of sized) {
+    const bytes = new Uint8Array(buffer);
+    if (rounds > 1 && !is(bytes, value - 1 || 255)) wrong++;
+    buffer.resize(5000); buffer.resize(2e6);
+    if (!is(bytes.subarray(5000), 0)) wrong++;
+    bytes.fill(value);
+  }
+  if (old.length && !is(old, old[0])) wrong++;
+  const fresh = Buffer.alloc(1000 + rounds * 7919 % 300000);
+  if (!is(fresh, 0)) wrong++;
+  held[at] = fresh.fill(value);
+  list.push(Array.from({ length: 500 }, (_, i) => ({ i, value })));
+  if (list.some((part) => part.some((x, i) => x.i !== i || x.value !== part[0].value))) wrong++;
+  if (rounds % 10 === 0) { list = list.slice(-20); gc(); }
+  if (rounds === until) (parentPort ? parentPort.postMessage(wrong) : process.send(wrong));
+  setImmediate(work);
+};
+work();
+(parentPort ?? process).on("message", () => { until = rounds + 5; });
+"""
+
+
+async def test_checkpoints_in_the_midst_of_work(limits: Limits) -> None:
+    """A worker and a child are checkpointed wherever they are, and find all as it has to be."""
+    async with started(replace(limits, memory=6 << 30)) as engine:
+        guest = await boot(engine)
+        await run(
+            guest,
+            f"""globalThis.code = {json.dumps(WORKING)};
+            globalThis.both = [new (require("worker_threads").Worker)(code, {{ eval: true }}),
+                require("child_process").fork("/dev/stdin", [], {{ execArgv: ["-e", code] }})];
+            globalThis.ask = async () => JSON.stringify(await Promise.all(both.map((one) =>
+                new Promise((resolve) => {{
+                    one.once("message", resolve);
+                    (one.postMessage ?? one.send).call(one, 0); }}))));
+            await ask()""",
+        )
+        for cycle in range(3):
+            await guest.dump(f"c{cycle}")
+            await engine.rebase(f"c{cycle}", None)
+            await guest.end()
+            guest = await restored(engine, f"c{cycle}")
+            assert await run(guest, "await ask()") == "'[0,0]'", f"cycle {cycle}"
