@@ -34,6 +34,8 @@ class Lookup:
             return _completions(start, end, [(match, "magic", "") for match in matches])
         script = magic_help.without_magics(code)
         answer = await self._ask("complete", code=script, cursor=utf16(code, cursor))
+        if failed := _failure(answer):
+            return _completions(cursor, cursor, []) | failed
         try:
             start, end = (code_points(code, int(answer[key])) for key in ("start", "end"))
             columns = [answer[key] for key in ("matches", "types", "signatures")]
@@ -52,6 +54,8 @@ class Lookup:
         answer = await self._ask(
             "inspect", code=script, cursor=utf16(code, cursor), detail=int(detail)
         )
+        if failed := _failure(answer):
+            return {"found": False, "data": {}, "metadata": {}} | failed
         data = answer.get("data")
         found = answer.get("found") is True and isinstance(data, dict) and bool(data)
         bundle = {str(mime): str(text) for mime, text in data.items()} if found and data else {}
@@ -59,9 +63,20 @@ class Lookup:
 
     async def is_complete(self, code: str) -> Json:
         """The content of an is_complete_reply."""
-        if (own := magic_help.is_complete(code)) is not None:
-            return dict(own)
-        answer = await self._ask("is_complete", code=magic_help.without_magics(code))
+        found = magic_help.is_complete(code)
+        if isinstance(found, dict):
+            return dict(found)
+        for line in found.lines:
+            if (await self._judge(line))["status"] in ("incomplete", "invalid"):
+                return {"status": "invalid"}
+        answer = await self._judge(found.script)
+        if found.body and answer["status"] == "complete" and not code.endswith("\n"):
+            return {"status": "incomplete", "indent": ""}
+        return answer
+
+    async def _judge(self, script: str) -> Json:
+        answer = await self._ask("is_complete", code=script)
+        _failure(answer)
         status = answer.get("status")
         if status not in ("complete", "incomplete", "invalid"):
             return {"status": "unknown"}
@@ -76,6 +91,18 @@ class Lookup:
         except CRKernelError as error:
             log.debug("no answer to %s: %s", op, error)
             return {}
+
+
+def _failure(answer: Json) -> Json:
+    """The content of an error's reply for an answer that failed in the guest; nothing in it for
+    others. Front ends show none of it, but neither does it pass for an empty answer."""
+    if answer.get("status") != "error":
+        return {}
+    error = answer.get("error")
+    error = error if isinstance(error, dict) else {}
+    name, message = str(error.get("name")), str(error.get("message"))
+    log.warning("a lookup failed in the guest: %s: %s", name, message)
+    return {"status": "error", "ename": name, "evalue": message, "traceback": []}
 
 
 def _completions(start: int, end: int, rows: list[tuple[str, str, str]]) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from crkernel import npm
 from crkernel.checkpoint import KEYWORDS
@@ -19,7 +20,8 @@ Settings = Callable[[], Iterable[str]]
 """Gives the names of the kernel's settings."""
 
 
-_ASKED = re.compile(r"\s*(?P<name>[^\W\d][\w$]*(?:\??\.[^\W\d][\w$]*)*)(?P<marks>\?{1,2})\s*")
+_NAME = r"(?:[^\W\d]|\$)[\w$]*"
+_ASKED = re.compile(rf"\s*(?P<name>{_NAME}(?:\??\.{_NAME})*)(?P<marks>\?{{1,2}})\s*")
 
 
 def asked_about(cell: str) -> tuple[str, int] | None:
@@ -52,9 +54,21 @@ def help_at(cell: str, cursor: int) -> str | None:
     return help_text(name[1]) if name and name[1] in MAGICS else None
 
 
-def is_complete(cell: str) -> dict[str, str] | None:
-    """What is_complete_request answers for a cell that begins with a magic or asks about a name;
-    None for others."""
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The JavaScript of a cell, as whether Enter runs it depends on that."""
+
+    lines: tuple[str, ...]
+    """What stands behind magics like %time; it cannot go on below."""
+    script: str
+    """All that stands below magics, on the lines where it was typed."""
+    body: bool
+    """Whether that belongs to a cell magic, which ends with an empty line."""
+
+
+def is_complete(cell: str) -> dict[str, str] | Pieces:
+    """What is_complete_request answers for a cell of magics, or one that asks about a name; for
+    others what the guest has to look at."""
     if asked_about(cell) is not None:
         return {"status": "complete"}
     try:
@@ -63,11 +77,11 @@ def is_complete(cell: str) -> dict[str, str] | None:
         if _lacks_body(cell):
             return {"status": "incomplete", "indent": ""}
         return {"status": "complete"}  # running it explains what is wrong
-    if not parsed.commands:
-        return None
-    if parsed.commands[-1].body is not None and not cell.endswith("\n"):
-        return {"status": "incomplete", "indent": ""}
-    return {"status": "complete"} if not parsed.code.strip() else None
+    body = parsed.commands[-1].body if parsed.commands else None
+    lines = tuple(c.code for c in parsed.commands if c.code is not None and c.body is None)
+    if body is None and not lines and not parsed.code.strip() and parsed.commands:
+        return {"status": "complete"}
+    return Pieces(lines, parsed.code if body is None else body, body is not None)
 
 
 def without_magics(cell: str) -> str:

@@ -3,9 +3,11 @@
 
 const { tokenize, IDENTIFIER } = require('./tokens.js');
 const {
-  operand, expressionOf, declarations, valueAt, is, isWord,
+  operand, expressionOf, declarations, foreseen, valueAt, is, isWord,
 } = require('./outline.js');
+const { classAround } = require('./classes.js');
 const { builtinModules, specifiers, paths } = require('./files.js');
+const { propertiesOf } = require('./probe.js');
 const { signatureOf, isClass } = require('./signature.js');
 
 const KEYWORDS = ('abstract async await break case catch class const continue debugger declare '
@@ -44,32 +46,40 @@ async function members(probe, expression, prefix) {
 
 const plain = (names, type) => names.map((text) => ({ text, type, rank: 0 }));
 
-/** The properties of what a name of this very cell will hold; null if that is not plain. */
-async function foreseen(probe, tokens, { from, module, member }, prefix) {
-  const value = from === undefined ? { module, member } : valueAt(tokens, from);
-  if (value?.keys) {
-    const inherited = await members(probe, 'Object.prototype', prefix);
-    return [...plain(value.keys, 'property'), ...inherited.map((e) => ({ ...e, rank: 1 }))];
-  }
-  if (value?.module) {
-    if (value.member) return null;
-    const id = builtinModules.has(value.module) ? `node:${value.module}` : value.module;
-    return (await probe('exports', id, prefix))?.map((row) => entry(row)) ?? null;
-  }
-  return value && members(probe, expressionOf(value), prefix);
+/** The properties of an operand as `foreseen` gives it; none if it cannot be looked at yet. */
+async function ofForeseen(probe, value, prefix) {
+  if (value?.module) return exportsOf(probe, value.module, value.path, prefix);
+  if (!value?.keys) return value ? members(probe, expressionOf(value), prefix) : NOTHING;
+  const inherited = await members(probe, 'Object.prototype', prefix);
+  return [...plain(value.keys, 'property'), ...inherited.map((e) => ({ ...e, rank: 1 }))];
+}
+
+/** What a class whose body the cursor is in, and those that it extends, give to `this`. */
+async function ofThis(probe, { names, base }, prefix) {
+  const inherited = await members(probe, base ? `${base}?.prototype` : 'Object.prototype', prefix);
+  return [...plain(names, 'property'), ...inherited.filter(({ text }) => !names.includes(text))];
 }
 
 /** What can follow the dot behind the operand that ends with the token at `last`. */
-async function afterDot(probe, tokens, last, prefix) {
+async function afterDot(probe, tokens, last, prefix, behind) {
+  const around = classAround(tokens, behind);
+  if (prefix.startsWith('#')) return plain(around?.privates ?? NOTHING, 'property');
+  if (around && isWord(tokens[last], 'this') && !is(tokens[last - 1], '.', '?.')) {
+    return ofThis(probe, around, prefix);
+  }
   const holder = operand(tokens, last);
   if (!holder) return NOTHING;
   if (holder.root === 'import') {
     const meta = holder.path.length === 1 && holder.path[0].key === 'meta';
     return plain(meta ? IMPORT_META : ['meta'], 'property');
   }
-  const declared = holder.path?.length === 0 ? declarations(tokens).get(holder.root) : null;
-  const known = declared ? await foreseen(probe, tokens, declared, prefix) : null;
-  return known ?? members(probe, expressionOf(holder), prefix);
+  return ofHolder(probe, tokens, holder, prefix);
+}
+
+/** The properties of an operand: of what this cell makes of it, else of what there is. */
+async function ofHolder(probe, tokens, holder, prefix) {
+  const found = await ofForeseen(probe, foreseen(tokens, holder), prefix);
+  return found.length ? found : members(probe, expressionOf(holder), prefix);
 }
 
 /** What a bare name can be. */
@@ -88,32 +98,62 @@ async function names(probe, tokens, prefix) {
   return [...found.values()];
 }
 
-/** The module of whose exports a name is about to be imported; null if none is. */
-function importedFrom(tokens, last, behind) {
+/** What the names in the braces around the cursor are of, in an import or a pattern; else null. */
+function listedFrom(tokens, last, behind) {
   let i = last;
-  while (tokens[i]?.kind === 'name' || is(tokens[i], ',')) i -= 1;
+  while (is(tokens[i], ',', ':') || tokens[i]?.kind === 'name') i -= 1;
   if (!is(tokens[last], '{', ',') || !is(tokens[i], '{')) return null;
+  const rest = /^[^{}]*\}([^]*)$/.exec(behind)?.[1];
+  if (rest === undefined) return null;
+  if (isWord(tokens[i - 1], 'const', 'let', 'var')) {
+    const value = tokenize(rest);
+    const found = is(value[0], '=') ? valueAt(value, 1) : null;
+    return (found?.root && foreseen(tokens, found)) ?? found;
+  }
   const keyword = isWord(tokens[i - 1], 'type') ? i - 2 : is(tokens[i - 1], ',') ? i - 3 : i - 1;
-  if (!isWord(tokens[keyword], 'import')) return null;
-  return /^[^{}]*\}\s*from\s*(["'])([^"'\n]+)\1/.exec(behind)?.[2] ?? null;
+  if (!isWord(tokens[keyword], 'import', 'export')) return null;
+  const module = /^\s*from\s*(["'])([^"'\n]+)\1/.exec(rest)?.[2];
+  return module === undefined ? null : { module, path: [] };
 }
 
-/** What a module exports; of one of Node's that nobody has loaded, too. */
-async function exportsOf(probe, name, prefix) {
+/** What a module exports, or a property of what it does; of Node's modules, loaded or not. */
+async function exportsOf(probe, name, path, prefix) {
   const isBuiltin = builtinModules.has(name.replace(/^node:/, ''));
   const id = isBuiltin ? `node:${name.replace(/^node:/, '')}` : name;
-  const rows = await probe('exports', id, prefix);
-  if (rows) return rows.filter(([text]) => IDENTIFIER.test(text)).map((row) => entry(row));
-  return isBuiltin && id !== UNAVAILABLE ? plain(Object.keys(require(id)), 'property') : NOTHING;
+  const rows = path.length ? null : await probe('exports', id, prefix);
+  if (rows) return rows.map((row) => entry(row));
+  if (!isBuiltin || id === UNAVAILABLE) return NOTHING;
+  // This thread has the same, and no code of the user's.
+  const value = path.reduce((holder, { key }) => holder?.[key], require(id));
+  return propertiesOf(value, prefix).map((row) => entry(row));
+}
+
+/** A text as it is written in a string that begins with `quote`. */
+function quoted(text, quote) {
+  const special = quote === '`' ? /`|\$(?=\{)/g : new RegExp(quote, 'g');
+  return JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replace(special, '\\$&');
+}
+
+/** What is written in a string so far, without its backslashes; escapes by number are left alone. */
+function unquoted(text) {
+  return text.replace(/\\([^ux\d])/g, (_, character) => ({ n: '\n', t: '\t' })[character] ?? character);
 }
 
 /** What can stand in the string whose token is the last: a key, a module or a path. */
-async function inString(probe, tokens, written) {
+async function inString(probe, tokens, text) {
+  const quote = text[0];
+  const { entries, written } = await ofString(probe, tokens, unquoted(text.slice(1)));
+  const typed = quoted(written, quote);
+  if (!text.endsWith(typed)) return { entries: NOTHING, written: '' }; // by other escapes
+  return { entries: entries.map((e) => ({ ...e, text: quoted(e.text, quote) })), written: typed };
+}
+
+async function ofString(probe, tokens, written) {
   const before = tokens[tokens.length - 2];
   const last = tokens.length - 2;
   if (is(before, '[')) {
     const holder = operand(tokens, is(tokens[last - 1], '?.') ? last - 2 : last - 1);
-    if (holder) return { entries: await members(probe, expressionOf(holder), written), written };
+    if (holder) return { entries: await ofHolder(probe, tokens, holder, written), written };
   }
   const call = is(before, '(') && (isWord(tokens[last - 1], 'require', 'import')
     || (isWord(tokens[last - 1], 'resolve') && isWord(tokens[last - 3], 'require')));
@@ -129,19 +169,21 @@ async function find(probe, code, behind) {
   const { kind, open, text } = last ?? {};
   if (open) {
     const whole = kind === 'string' || (kind === 'template' && text.startsWith('`'));
-    return whole ? inString(probe, tokens, text.slice(1)) : nothing;
+    return whole ? inString(probe, tokens, text) : nothing;
   }
   if (kind === 'number' && last.end === code.length) return nothing;
-  if (is(last, '#')) return nothing; // a private name begins
-  const touched = kind === 'name' && last.end === code.length;
+  const touched = (kind === 'name' || is(last, '#')) && last.end === code.length;
   const prefix = touched ? text : '';
   const before = tokens.length - 1 - touched;
   if (is(tokens[before], '.', '?.')) {
-    const entries = await afterDot(probe, tokens.slice(0, before + 1), before - 1, prefix);
+    const entries = await afterDot(probe, tokens.slice(0, before + 1), before - 1, prefix, behind);
     return { entries: entries.filter((e) => IDENTIFIER.test(e.text)), written: prefix };
   }
-  const module = importedFrom(tokens, before, behind);
-  if (module) return { entries: await exportsOf(probe, module, prefix), written: prefix };
+  const listed = listedFrom(tokens, before, behind);
+  if (listed) {
+    const entries = await ofForeseen(probe, listed, prefix);
+    return { entries: entries.filter((e) => IDENTIFIER.test(e.text)), written: prefix };
+  }
   if (isWord(tokens[before], ...DECLARING) || prefix.startsWith('#')) return nothing;
   return { entries: await names(probe, tokens.slice(0, before + 1), prefix), written: prefix };
 }

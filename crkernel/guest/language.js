@@ -8,6 +8,7 @@ const { tokenize } = require('./tokens.js');
 
 // What V8 says of modules, before it looks at the rest.
 const NO_SCRIPT = /outside a module|^Unexpected token 'export'/;
+const AsyncFunction = (async () => {}).constructor;
 
 /** See parser.js, which is loaded with the first tree that is needed. */
 function parse(code) {
@@ -16,8 +17,11 @@ function parse(code) {
 
 /** The SyntaxError with which V8 refuses code as a cell; null if it is one. */
 function refusalOf(code) {
+  const body = code.replace(/^#!/, '//');
   try {
-    new vm.Script(`async () => {\n${code.replace(/^#!/, '//')}\n}`, { lineOffset: -1 });
+    new vm.Script(`async () => {\n${body}\n}`, { lineOffset: -1 });
+    // Braces that close ours and open others would pass there.
+    new AsyncFunction(body);
     return null;
   } catch (error) {
     return error;

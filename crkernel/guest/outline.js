@@ -9,7 +9,10 @@ const LITERALS = {
   __proto__: null, string: 'String', template: 'String', number: 'Number', regex: 'RegExp',
 };
 const OPENING = { __proto__: null, ')': '(', ']': '[', '}': '{' };
-const CONTROL = new Set(['if', 'while', 'for', 'switch', 'with']);
+const CONTROL = ['if', 'while', 'for', 'switch', 'with'];
+const SORTING = ['sort', 'toSorted'];
+const ITERATING = ['every', 'filter', 'find', 'findIndex', 'findLast', 'flatMap', 'forEach', 'map',
+  'some', ...SORTING];
 
 const is = (token, ...texts) => token?.kind === 'punctuator' && texts.includes(token.text);
 const isWord = (token, ...texts) => token?.kind === 'name' && texts.includes(token.text);
@@ -22,7 +25,11 @@ function opening(tokens, close) {
   for (let i = close; i >= 0; i--) {
     if (is(tokens[i], ')', ']', '}') || closesTemplate(tokens[i])) depth += 1;
     else if (is(tokens[i], '(', '[', '{') || opensTemplate(tokens[i])) depth -= 1;
-    if (depth === 0) return is(tokens[i], OPENING[tokens[close].text]) ? i : -1;
+    if (depth === 0) {
+      const fits = closesTemplate(tokens[close]) ? opensTemplate(tokens[i])
+        : is(tokens[i], OPENING[tokens[close].text]);
+      return fits ? i : -1;
+    }
   }
   return -1;
 }
@@ -59,9 +66,11 @@ function operand(tokens, last) {
       i = holder;
       continue;
     }
+    if (is(token, ')')) return inParentheses(tokens, i, path);
     if (token.kind in LITERALS) {
-      const whole = token.kind !== 'template' || token.text.startsWith('`');
-      return whole && !token.open ? { start: i, literal: LITERALS[token.kind], path } : null;
+      const start = closesTemplate(token) ? opening(tokens, i) : i;
+      const whole = token.kind !== 'template' || tokens[start]?.text.startsWith('`');
+      return whole && !token.open ? { start, literal: LITERALS[token.kind], path } : null;
     }
     if (token.kind !== 'name') return null;
     if (!is(tokens[i - 1], '.', '?.')) {
@@ -70,6 +79,20 @@ function operand(tokens, last) {
     path.unshift({ key: token.text });
     i -= 2;
   }
+}
+
+/** The operand `(a.b)` or `new A(...)` that the parenthesis at `close` ends, with a path behind it. */
+function inParentheses(tokens, close, path) {
+  const open = opening(tokens, close);
+  if (open < 0) return null;
+  if (!endsValue(tokens[open - 1])) {
+    const inner = operand(tokens, close - 1);
+    return inner?.start === open + 1 && !isWord(tokens[open - 1], ...CONTROL, 'import', 'super')
+      ? { ...inner, start: open, path: [...inner.path, ...path] } : null;
+  }
+  const made = operand(tokens, open - 1);
+  if (!made?.root || !isWord(tokens[made.start - 1], 'new')) return null;
+  return { ...made, start: made.start - 1, path: [...made.path, { key: 'prototype' }, ...path] };
 }
 
 function endsValue(token) {
@@ -97,28 +120,28 @@ function callee(tokens) {
   return -1;
 }
 
-/** The names bound by the pattern, parameter list or import clause between two tokens. */
+/** The indices of the names bound by the pattern, parameter list or import clause between two tokens. */
 function bound(tokens, from, to) {
-  const names = [];
+  const found = [];
   for (let i = from; i < to; i++) {
     if (!isName(tokens[i]) || isWord(tokens[i], 'as', 'from', 'type')) continue;
     const before = tokens[i - 1];
     const renamed = isWord(before, 'as') || is(before, ':');
     const first = i === from || is(before, '{', '[', '(', ',', '...') || isWord(before, 'type');
-    const key = is(tokens[i + 1], ':') && braced(tokens, from, i);
-    if ((renamed || first) && !key && !isWord(tokens[i + 1], 'as')) names.push(tokens[i].text);
+    const key = is(tokens[i + 1], ':') && is(tokens[enclosing(tokens, from, i)], '{');
+    if ((renamed || first) && !key && !isWord(tokens[i + 1], 'as')) found.push(i);
   }
-  return names;
+  return found;
 }
 
-/** Whether the innermost bracket that is open at `at` is a brace. */
-function braced(tokens, from, at) {
+/** The index of the innermost bracket that is open at `at`, or -1. */
+function enclosing(tokens, from, at) {
   let depth = 0;
   for (let i = at - 1; i >= from; i--) {
     if (is(tokens[i], ')', ']', '}')) depth += 1;
-    else if (is(tokens[i], '(', '[', '{') && depth-- === 0) return is(tokens[i], '{');
+    else if (is(tokens[i], '(', '[', '{') && depth-- === 0) return i;
   }
-  return false;
+  return -1;
 }
 
 /** The index behind the bracket that the one at `open` opens. */
@@ -132,8 +155,9 @@ function behind(tokens, open) {
 }
 
 /**
- * The names that code declares, in whatever scope: name -> {kind, from?, module?, member?}; `from`
- * is the index of the first token of its value, `member` what of a module it is.
+ * The names that code declares, in whatever scope: name -> {kind, from?, each?, within?, module?,
+ * member?}. `from` is the index of the first token of its value, `each` and `within` those of the
+ * first and the last token of something whose elements it holds; `member` is what of it it is.
  */
 function declarations(tokens) {
   const found = new Map();
@@ -148,15 +172,28 @@ function declarations(tokens) {
     } else if (isWord(token, 'function')) {
       const name = is(tokens[i + 1], '*') ? tokens[i + 2] : tokens[i + 1];
       if (isName(name)) add(name.text, 'function');
-    } else if (is(token, '=>') && isName(tokens[i - 1])) add(tokens[i - 1].text, 'param');
-    else if (is(token, '(')) {
+    } else if (is(token, '=>') && isName(tokens[i - 1])) {
+      add(tokens[i - 1].text, 'param', elementsBefore(tokens, i - 1));
+    } else if (is(token, '(')) {
       const end = behind(tokens, i);
-      const control = tokens[i - 1]?.kind === 'name' && CONTROL.has(tokens[i - 1].text);
-      if (control || !is(tokens[end], '{', '=>', ':')) continue;
-      for (const name of bound(tokens, i + 1, end - 1)) add(name, 'param');
+      if (isWord(tokens[i - 1], ...CONTROL) || !is(tokens[end], '{', '=>', ':')) continue;
+      const source = elementsBefore(tokens, i);
+      for (const at of bound(tokens, i + 1, end - 1)) {
+        const first = at === i + 1 || isWord(tokens[source.within + 2], ...SORTING);
+        add(tokens[at].text, 'param', first ? source : partOf(tokens, i + 1, at, source));
+      }
     }
   }
   return found;
+}
+
+/** {within}: where the operand ends to whose elements the function with parameters at `at` is applied. */
+function elementsBefore(tokens, at) {
+  let call = at - 1;
+  while (isWord(tokens[call], 'async', 'function')) call -= 1;
+  const iterates = is(tokens[call], '(') && isWord(tokens[call - 1], ...ITERATING)
+    && is(tokens[call - 2], '.', '?.');
+  return iterates ? { within: call - 3 } : {};
 }
 
 /** What follows const, let or var. */
@@ -170,12 +207,23 @@ function declared(tokens, at, add) {
     while (tokens[value] && !is(tokens[value], '=', ',', ';', ')')
       && !isWord(tokens[value], 'of', 'in')) value += 1;
     const from = is(tokens[value], '=') ? value + 1 : undefined;
-    if (pattern) for (const name of bound(tokens, i, end)) add(name, 'variable');
-    else if (isName(tokens[i])) add(tokens[i].text, 'variable', { from });
+    const source = isWord(tokens[value], 'of') ? { each: value + 1 } : { from };
+    for (const k of pattern ? bound(tokens, i, end) : []) {
+      add(tokens[k].text, 'variable', partOf(tokens, i, k, source));
+    }
+    if (!pattern && isName(tokens[i])) add(tokens[i].text, 'variable', source);
     i = from === undefined ? value : nextDeclarator(tokens, from);
     if (!is(tokens[i], ',')) return;
     i += 1;
   }
+}
+
+/** What is known of the name at `at` in the pattern that begins at `open`, of a value's `source`. */
+function partOf(tokens, open, at, source) {
+  const key = is(tokens[at - 1], ':') ? tokens[at - 2] : tokens[at];
+  const plain = is(tokens[open], '{') && enclosing(tokens, open, at) === open && isName(key)
+    && !is(tokens[at - 1], '...');
+  return plain ? { ...source, member: key.text } : {};
 }
 
 /** The index of the comma or whatever else ends the value that begins at `from`. */
@@ -195,26 +243,47 @@ function imported(tokens, at, add) {
   if (!isWord(tokens[i], 'from')) return;
   const module = tokens[i + 1]?.kind === 'string' ? tokens[i + 1].text.slice(1, -1) : undefined;
   const open = tokens.findIndex((token, k) => k >= at && k < i && is(token, '{'));
-  for (const name of bound(tokens, at, open < 0 ? i : open)) add(name, 'module', { module });
+  for (const k of bound(tokens, at, open < 0 ? i : open)) add(tokens[k].text, 'module', { module });
   if (open < 0) return;
-  for (const name of bound(tokens, open, i)) {
-    const k = tokens.findIndex((token, n) => n > open && n < i && token.text === name);
-    const member = isWord(tokens[k - 1], 'as') ? tokens[k - 2].text : name;
-    add(name, 'variable', { module, member });
+  for (const k of bound(tokens, open, i)) {
+    const member = (isWord(tokens[k - 1], 'as') ? tokens[k - 2] : tokens[k]).text;
+    add(tokens[k].text, 'variable', { module, member });
   }
 }
 
 /**
- * What the value that begins at `from` will be, where that is plain to see: an operand, or
- * {module}; or {keys} of an object literal.
+ * What an operand will be, where that is plain to see in the cell that declares its name: an operand
+ * that leads there by names of earlier cells, {module, path} or {keys}; else null.
+ */
+function foreseen(tokens, { root, path }) {
+  const declared = declarations(tokens);
+  const seen = new Set();
+  let found = { root, path };
+  while (declared.has(found.root) && !seen.has(found.root)) {
+    seen.add(found.root);
+    const { from, each, within, module, member } = declared.get(found.root);
+    const value = module !== undefined ? { module, path: [] }
+      : within === undefined ? valueAt(tokens, from ?? each) : operand(tokens, within);
+    if (!value) return null;
+    const element = from === undefined && module === undefined ? [{ computed: '0' }] : [];
+    const part = member === undefined ? [] : [{ key: member }];
+    found = { ...value, path: [...value.path, ...element, ...part, ...found.path] };
+  }
+  return seen.size === 0 || (found.keys && found.path.length) ? null : found;
+}
+
+/**
+ * What the value that begins at `from` will be, where that is plain to see: an operand, {module,
+ * path}, or {keys, path} of an object literal.
  */
 function valueAt(tokens, from) {
+  if (from === undefined) return null;
   let i = from;
   const awaited = isWord(tokens[i], 'await');
   if (awaited) i += 1;
   if (isWord(tokens[i], awaited ? 'import' : 'require') && is(tokens[i + 1], '(')) {
     const whole = tokens[i + 2]?.kind === 'string' && is(tokens[i + 3], ')') && ends(tokens, i + 4);
-    return whole ? { module: tokens[i + 2].text.slice(1, -1) } : null;
+    return whole ? { module: tokens[i + 2].text.slice(1, -1), path: [] } : null;
   }
   if (awaited) return null;
   if (isWord(tokens[i], 'new')) {
@@ -225,9 +294,9 @@ function valueAt(tokens, from) {
     const end = is(tokens[last + 1], '(') ? behind(tokens, last + 1) : last + 1;
     return ends(tokens, end) ? { ...made, path: [...made.path, { key: 'prototype' }] } : null;
   }
-  if (is(tokens[i], '{')) return { keys: keysOf(tokens, i) };
+  if (is(tokens[i], '{')) return { keys: keysOf(tokens, i), path: [] };
   if (is(tokens[i], '[')) {
-    return ends(tokens, behind(tokens, i)) ? { literal: 'Array' } : null;
+    return ends(tokens, behind(tokens, i)) ? { literal: 'Array', path: [] } : null;
   }
   let last = i;
   while (tokens[last] && !ends(tokens, last + 1)) last += 1;
@@ -247,8 +316,10 @@ function keysOf(tokens, open) {
   const keys = [];
   const end = behind(tokens, open) - 1;
   for (let i = open + 1; i < end; i++) {
-    if (isName(tokens[i]) && (is(tokens[i + 1], ':', '(', ',', '}') || i + 1 === end)) {
-      keys.push(tokens[i].text);
+    const { kind, text } = tokens[i];
+    if (kind === 'string' && is(tokens[i + 1], ':')) keys.push(text.slice(1, -1));
+    else if (kind === 'name' && (is(tokens[i + 1], ':', '(', ',', '}') || i + 1 === end)) {
+      keys.push(text);
     }
     while (i < end && !is(tokens[i], ',')) {
       i = is(tokens[i], '(', '[', '{') ? behind(tokens, i) : i + 1;
@@ -258,5 +329,5 @@ function keysOf(tokens, open) {
 }
 
 module.exports = {
-  operand, expressionOf, callee, declarations, valueAt, opening, is, isWord, isName,
+  operand, expressionOf, callee, declarations, foreseen, valueAt, opening, behind, is, isWord, isName,
 };

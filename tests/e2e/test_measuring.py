@@ -308,6 +308,12 @@ def test_help_and_completion(kernel: Kernel) -> None:
         ("%time 1", "complete"),
         ("%%time", "incomplete"),
         ("%%time\n1\n", "complete"),
+        ("%%time\nif (x) {\n", "incomplete"),
+        ("%%time\nif (x) {\n}", "incomplete"),
+        ("%%time\nif (x) {\n}\n", "complete"),
+        ("%time foo(", "invalid"),  # the next line would not belong to it
+        ("%time foo()\nbar(", "incomplete"),
+        ("%status\nif (x) {", "incomplete"),
     ):
         kernel.client.is_complete(code)
         assert kernel.reply("is_complete_reply")["status"] == status, code
@@ -319,7 +325,9 @@ def test_help_and_completion(kernel: Kernel) -> None:
 
 
 def test_a_name_with_a_question_mark_is_explained_in_the_pager(kernel: Kernel) -> None:
-    kernel.ok("function area(w, h) {\n  return w * h\n}\nconst shape = { sides: { n: 4 } }")
+    kernel.ok(
+        "var $el = 5; function area(w, h) {\n  return w * h\n}\nconst shape = { sides: { n: 4 } }"
+    )
     count = kernel.ok("0").count
     result = kernel.ok("area?")
     (payload,) = result.reply["payload"]
@@ -330,6 +338,8 @@ def test_a_name_with_a_question_mark_is_explained_in_the_pager(kernel: Kernel) -
     assert "return w * h" in payload["data"]["text/plain"]
     (payload,) = kernel.ok("shape.sides?").reply["payload"]
     assert "n: 4" in payload["data"]["text/plain"]
+    (payload,) = kernel.ok("$el?").reply["payload"]
+    assert payload["data"]["text/plain"] == "$el: number\n5"
     assert result.messages[1:] == []
     assert f"○ {count + 1}" not in kernel.ok("%timeline").shown
     assert kernel.fails("nowhere?").error == "UserError: there is nothing to say of nowhere"
@@ -342,5 +352,6 @@ def test_questions_that_are_javascript_are_run(kernel: Kernel, code: str) -> Non
 
 
 def test_a_question_about_a_name_is_complete(kernel: Kernel) -> None:
-    kernel.client.is_complete("Math.max?")
-    assert kernel.reply("is_complete_reply")["status"] == "complete"
+    for code in ("Math.max?", "$?", "$el?", "jQuery.$fn??"):
+        kernel.client.is_complete(code)
+        assert kernel.reply("is_complete_reply")["status"] == "complete"

@@ -17,6 +17,7 @@ const heir = Object.create(proxy); heir.own = 1;
 var text = 'abc';
 function area(w, h = 2) { return w * h }
 class Shape { constructor(a) {} static make() {} draw(where) {} get deep() { return { er: 1 } } }
+const keys = { "don't": 1, 'say "hi"': 2, 'a${b': 3 };
 const shape = new Shape(); const big = new Float64Array(1e7);
 """
 
@@ -26,6 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     files = {
         "data.csv": "",
+        "it's.txt": "",
+        "my file.txt": "",
         "own.mjs": "",
         "sub/inner.js": "",
         "node_modules/left-pad/package.json": '{"exports": {".": "./a.js", "./sub": "./s.js"}}',
@@ -112,6 +115,38 @@ def _complete(guest: Guest, code: str) -> dict[str, tuple[str, str]]:
         ("import fs from 'fs'\nfs.readFileS", "readFileSync"),
         ("import * as p from 'node:path'; p.joi", "join"),
         ("const fs = require('node:fs'); fs.readFileS", "readFileSync"),
+        ("const z = require('zlib'); z.gz", "gzipSync"),  # nobody has loaded it
+        ("import fs from 'fs'; fs.promises.readF", "readFile"),
+        ("const { promises: p } = await import('fs'); p.readF", "readFile"),
+        ("const o = { 'odd key': 1 }; o['o", "odd key"),
+        ("const a = thing.beta; const b = a; b.ga", "gamma"),
+        ("const { beta } = thing; beta.ga", "gamma"),
+        ("for (const it of thing.list) it.", "q"),
+        ("thing.list.map(row => row.", "q"),
+        ("thing.list.filter(async ({ q }, i) => q.toF", "toFixed"),
+        ("thing.list.toSorted((a, b) => a.q - b.", "q"),
+        # declared again, for what is there already
+        ("class Shape {}\nShape.ma", "make"),
+        ("function area() {}\narea.na", "name"),
+        ("let thing\nthing.al", "alpha"),
+        # made on the spot
+        ("new Date().getF", "getFullYear"),
+        ("new Shape(1).dr", "draw"),
+        ("(thing).al", "alpha"),
+        ("`a${1}`.at", "at"),
+        # the class that the cursor is in
+        ("class A { #y = 2; m() { this.#", "#y"),
+        ("class A { x = 1\n y = () => { return {} }\n m() { this.", "y"),
+        ("class A { constructor() { this.foo = 1; [].map(() => this.", "foo"),
+        ("class A extends Shape { m() { this.dr", "draw"),
+        # as keys and paths are written in their string
+        ("keys['don", "don\\'t"),
+        ("keys['don\\'", "don\\'t"),
+        ('keys["don', "don't"),
+        ('keys["say', 'say \\"hi\\"'),
+        ("keys[`a", "a\\${b"),
+        ("fs.readFileSync('it", "it\\'s.txt"),
+        ("fs.readFileSync('my f", "my file.txt"),
         # modules and files
         ("import x from 'no", "node:fs"),
         ("import 'fs/", "fs/promises"),
@@ -134,7 +169,7 @@ def test_complete(shared: Guest, code: str, name: str) -> None:
     [
         "thing.bad.", "proxy.", "nothing.", "area().", "area(1)[0].", "super.", "1.",
         "// thi", "/* thi", "'thi", "`thi", "/thi", "let thi", "class Sha",
-        "import './da", "x.#pri", "x.#", "'https://da",
+        "import './da", "x.#pri", "x.#", "'https://da", "import('fs').", "if (thing).", "x(thing).",
     ],
 )  # fmt: skip
 def test_nothing_to_complete(shared: Guest, code: str) -> None:
@@ -238,6 +273,10 @@ def test_inspect(shared: Guest, marked: str, detail: int, text: str | None) -> N
         ('import { readFileS| } from "node:fs"', "readFileSync"),
         ("import { statSync as s, readFileS| } from 'fs';\n0", "readFileSync"),
         ("import fs, { statSync, readFileS|, existsSync } from 'fs'", "readFileSync"),
+        ("export { readFileS| } from 'fs'", "readFileSync"),
+        ("const { statSync, readFileS| } = require('fs')", "readFileSync"),
+        ("const { statSync: s, readFileS| } = fs", "readFileSync"),
+        ("const made = fs; const { readFileS| } = made", "readFileSync"),
         ("import { gzipS| } from 'zlib'", "gzipSync"),  # nobody has loaded it
     ],
 )
