@@ -7,13 +7,21 @@ const { typedPosition } = require('./mappings.js');
 const SCRIPT = /cell%20([^\s:()]+):(\d+)(?::(\d+))?/g;
 const KEPT = 1000; // cells, the newest ones
 const WIDTH = 160; // of a line of code that is shown; of a longer one the part around the spot
+const BEFORE = 5000; // units of code before a function, in which a comment on it may be
+const BLANK = /\s/;
+const HEAD = /^\S*/;
+const NAMED = /^(?:async\s+)?(?:(?:function\b\s*\*?|class\b)\s*)?[\p{ID_Start}$_][\p{ID_Continue}$]*/u;
+// What a function does not begin behind: the rest of a name, the words that its source begins with.
+const WITHIN = /[\p{ID_Continue}$.#]$|\b(?:async|function|get|new|set)\s*\*?\s*$/u;
 
 const { apply } = Reflect;
 const { replace, split, slice } = String.prototype;
 const decode = decodeURIComponent;
 const encode = encodeURIComponent;
 const cells = new Map(); // label, encoded -> {code, layers}
-const { get, set, delete: remove, keys } = Map.prototype;
+const { get, set, delete: remove, keys, forEach } = Map.prototype;
+const { charCodeAt, indexOf } = String.prototype;
+const { exec } = RegExp.prototype;
 const { next } = Object.getPrototypeOf(cells.keys());
 const size = Object.getOwnPropertyDescriptor(Map.prototype, 'size').get;
 
@@ -56,6 +64,48 @@ function codeOf(label) {
   return apply(get, cells, [encode(label)])?.code;
 }
 
+/** Whether code has, at some place, the text of a source; what became blanks in that may be anything. */
+function agrees(code, at, source) {
+  if (at + source.length > code.length) return false;
+  for (let i = 0; i < source.length; i++) {
+    const unit = apply(charCodeAt, source, [i]);
+    if (unit !== apply(charCodeAt, code, [at + i]) && !apply(exec, BLANK, [source[i]])) return false;
+  }
+  return true;
+}
+
+/** Where a function of this source begins in a cell's code, or -1. */
+function placeOf(code, source) {
+  const { 0: head } = apply(exec, HEAD, [source]);
+  for (let at = 0; (at = apply(indexOf, code, [head, at])) >= 0; at++) {
+    const before = apply(slice, code, [at > 20 ? at - 20 : 0, at]);
+    if (!apply(exec, WITHIN, [before]) && agrees(code, at, source)) return at;
+  }
+  return -1;
+}
+
+/**
+ * How a function of this source was typed, as the newest cell has it: {before, text}, the code that
+ * stands before it and its own, with the types that a source has not. In a cell that was rewritten
+ * it may be recognised by its name alone, and `text` is null. Null if no cell has it.
+ */
+function typedAs(source) {
+  const all = [];
+  apply(forEach, cells, [(cell) => (all[all.length] = cell)]);
+  const name = apply(exec, NAMED, [source])?.[0];
+  for (let i = all.length - 1; i >= 0; i--) {
+    const { code, layers } = all[i];
+    const whole = placeOf(code, source);
+    const at = whole < 0 && name && layers?.length ? placeOf(code, name) : whole;
+    if (at < 0) continue;
+    return {
+      before: apply(slice, code, [at > BEFORE ? at - BEFORE : 0, at]),
+      text: whole < 0 ? null : apply(slice, code, [at, at + source.length]),
+    };
+  }
+  return null;
+}
+
 /** A line of code and a caret below the column, 1-based. */
 function pointAt(code, line, column) {
   let text = apply(split, code, ['\n'])[line - 1];
@@ -71,4 +121,4 @@ function pointAt(code, line, column) {
   return [text, `${indent}^`];
 }
 
-module.exports = { codeOf, original, pointAt, remember, rename, scriptName };
+module.exports = { codeOf, original, pointAt, remember, rename, scriptName, typedAs };

@@ -4,7 +4,7 @@
 const { tokenize, nameBehind } = require('./tokens.js');
 const { operand, expressionOf, callee, declarations, valueAt } = require('./outline.js');
 const { signatureOf, isClass } = require('./signature.js');
-const { commentOn } = require('./jsdoc.js');
+const { commentAtEnd } = require('./jsdoc.js');
 const typings = require('./typings.js');
 const ownGlobals = require('./globals.js');
 
@@ -84,7 +84,7 @@ function documented(target, info) {
 function partsOf(target, info, detail) {
   const title = [target.root, ...target.path.map(({ key, computed }) => key ?? computed)].join('.');
   const known = documented(target, info);
-  const { remote, name } = info ?? {};
+  const { remote, typed } = info ?? {};
   if (!remote) {
     return known && { title: `${title}: ${known.kind}`, code: known.signatures, text: known.text };
   }
@@ -96,17 +96,18 @@ function partsOf(target, info, detail) {
   const source = remote.description;
   const kind = isClass(source) ? 'class' : 'function';
   const native = NATIVE.test(source);
-  const text = known ? known.text : commentOn(name, source);
-  const head = known ? known.signatures : [native ? source : headOf(kind, title, source)];
-  const more = detail > 0 && !native ? source : '';
+  const text = known ? known.text : commentAtEnd(typed?.before ?? '');
+  const written = typed?.text ?? source;
+  const head = known ? known.signatures : [native ? source : headOf(kind, title, source, written)];
+  const more = detail > 0 && !native ? written : '';
   const named = known?.kind ?? `${kind}${native ? ' (native)' : ''}`;
   return { title: `${title}: ${named}`, code: head, text, more };
 }
 
-/** The line that declares a function: its keyword, name and parameters. */
-function headOf(kind, title, source) {
+/** The line that declares a function: its keyword, name and parameters, with the types as typed. */
+function headOf(kind, title, source, typed) {
   const name = title.slice(title.lastIndexOf('.') + 1);
-  const parameters = signatureOf(source);
+  const parameters = signatureOf(source, typed);
   if (kind === 'class') {
     const extended = /^class\b[^{]*?\bextends\s+([\w$.]+)/.exec(source);
     const base = extended ? ` extends ${extended[1]}` : '';

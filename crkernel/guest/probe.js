@@ -6,6 +6,7 @@
 // captured when the guest came up.
 
 const { types } = require('node:util');
+const { typedAs } = require('./cells.js');
 const { ask } = require('./internals.js');
 
 const { apply } = Reflect;
@@ -234,13 +235,14 @@ function makeProbe(session, carrier, builtins) {
       const origins = isObject(value) ? originsOf(value) : [];
       const owners = owner ? originsOf(owner) : [];
       for (let i = 0; i < owners.length; i++) origins[origins.length] = `${owners[i]}.${name}`;
-      if (remote && typeof value === 'function') remote.description = source(value, SOURCE);
+      const written = typeof value === 'function' ? source(value, SOURCE) : null;
+      if (remote && written) remote.description = written;
       if (remote && typeof value === 'string') {
         remote.value = apply(slice, value, [0, SOURCE]);
         remote.length = value.length;
       }
       return {
-        remote, origins, name: typeof value === 'function' ? own(value, 'name') : null,
+        remote, origins, typed: written && typedAs(written),
         holder: container && (container.className ?? container.type),
       };
     },

@@ -15,8 +15,11 @@ function closing(source, open) {
   return -1;
 }
 
-/** The parameters with their parentheses, on one line; '' if the source does not tell. */
-function signatureOf(source) {
+/**
+ * The parameters with their parentheses, on one line; '' if the source does not tell. `typed`, which
+ * is as long, has types where the source has blanks: then with type parameters and what is returned.
+ */
+function signatureOf(source, typed = source) {
   if (/\{\s*\[native code\]\s*\}$/.test(source)) return '';
   const lone = /^(?:async\s+)?([\p{ID_Start}$_][\p{ID_Continue}$]*)\s*=>/u.exec(source);
   if (lone) return `(${lone[1]})`;
@@ -26,8 +29,9 @@ function signatureOf(source) {
   const start = open.index + open[0].length - 1;
   const end = closing(source, start);
   if (end < 0) return '';
-  // Where types were there are blanks now.
-  return source.slice(start, end + 1).replace(/\s+/g, ' ').replace(/ (?=[,)])/g, '');
+  const begin = start - /\s*$/.exec(source.slice(0, start))[0].length;
+  const behind = end + 1 + /^\s*/.exec(source.slice(end + 1))[0].length;
+  return typed.slice(begin, behind).trim().replace(/\s+/g, ' ').replace(/ (?=[,)])/g, '');
 }
 
 module.exports = { signatureOf, isClass };

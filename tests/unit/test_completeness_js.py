@@ -89,7 +89,8 @@ def test_incomplete(shared: Guest, code: str, indent: str) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "}", "}\n{", "},{", "})\n({", "'abc", '"abc', "const +", "return 1", "a b", "1 2", "f(]", "if (x) }", "else", "/re",
+        "}", "}\n{", "},{", "})\n({",
+        "'abc", '"abc', "const +", "return 1", "a b", "1 2", "f(]", "if (x) }", "else", "/re",
         "let let = 1", "const x;", "let a; let a;", "5 = 3", "let x: number +* 3",
         "<div>", "<div></div>", "const a = <b>x</b>", "f(<br/>)",
     ],

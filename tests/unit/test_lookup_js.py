@@ -298,7 +298,7 @@ def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
     guest = Guest(find_node(), tmp_path)
     source = "function twice(x) { return 2 * x }"
     guest.value(f"/**\n * Doubles it.\n *\n * @param x what\n */\n{source}")
-    guest.value("/** Waits. */ const nap = async (ms: number) => ms;")
+    guest.run("/** Waits. */ const nap = async (ms: number): Promise<number> => ms;", cell="8")
 
     def inspect(code: str, detail: int = 0) -> str:
         reply = guest.call("inspect", code=code, cursor=2, detail=detail)
@@ -308,8 +308,45 @@ def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
     comment = "Doubles it.\n\n@param x what"
     assert inspect("twice") == f"twice: function\nfunction twice(x)\n\n{comment}"
     assert inspect("twice", 1) == f"{inspect('twice')}\n\n{source}"
-    assert inspect("nap") == "nap: function\nasync function nap(ms)\n\nWaits."
-    guest.value("function twice(y) { return y + y }")
+    nap = "nap: function\nasync function nap(ms: number): Promise<number>\n\nWaits."
+    assert inspect("nap") == nap
+    assert inspect("nap", 1) == f"{nap}\n\nasync (ms: number): Promise<number> => ms"
+    guest.run("function twice(y) { return y + y }", cell="9")
+    assert inspect("twice") == "twice: function\nfunction twice(y)"
+    guest.close()
+
+
+_TYPED = """
+/** Global. */ function open() { return 1 }
+const door = { open() { return 1 }, /** Shuts. */ shut() {} };
+/** A box. */ abstract class Box<T> {
+  count: number = 1;
+  constructor(readonly_: T) {}
+  /** Draws. */
+  draw(where: string): void {}
+}
+/** Not of what follows. */ const five = 5
+function bare<K, V>(m: Map<K, V>, n = [1]): { a: K } { return m }
+"""
+
+
+def test_comments_and_types_are_those_of_the_function_itself(tmp_path: Path) -> None:
+    guest = Guest(find_node(), tmp_path)
+    guest.value(_TYPED)
+    # Rewritten as a whole, not only without its types.
+    guest.run("enum Way { Up }\n/** Turns. */ function turn(way: Way) { return 1 }", cell="8")
+    for code, text in [
+        ("open", "function open()\n\nGlobal."),
+        ("door.open", "function open()"),
+        ("door.shut", "function shut()\n\nShuts."),
+        ("Box.prototype.draw", "function draw(where: string): void\n\nDraws."),
+        ("bare", "function bare<K, V>(m: Map<K, V>, n = [1]): { a: K }"),
+        ("turn", "function turn(way)\n\nTurns."),
+    ]:
+        data = guest.call("inspect", code=code, cursor=len(code), detail=0)["data"]
+        assert data["text/plain"] == f"{code}: function\n{text}"
+    data = guest.call("inspect", code="Box", cursor=3, detail=0)["data"]
+    assert data["text/plain"] == "Box: class\nclass Box { constructor(readonly_: T) }\n\nA box."
     guest.close()
 
 
