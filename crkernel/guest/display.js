@@ -10,7 +10,7 @@ const {
 } = require('./presentation.js');
 const { boxOf } = require('./console.js');
 const { makeProgress } = require('./progress.js');
-const { tableOf } = require('./tables.js');
+const { firstOf, tableOf } = require('./tables.js');
 
 const { apply } = Reflect;
 const { hexSlice } = Buffer.prototype;
@@ -171,7 +171,8 @@ const family = {
 };
 
 function tableBundle(data, { columns, rows }) {
-  const text = boxOf(data, columns);
+  const { part, more } = firstOf(data, rows);
+  const text = boxOf(part, columns) + (more && `\n… ${more}`);
   return { 'text/plain': text, 'text/html': tableOf(data, { columns, rows }) ?? undefined };
 }
 

@@ -150,18 +150,18 @@ function evaluateAll(expressions, group, done) {
         next(i + 1);
       };
       if (error) take({ status: 'error', error });
-      else show(value, false, take);
+      else show(value, {}, take);
     });
   };
   next(0);
 }
 
 /** Hands over how a value is shown, or what its own code throws; at once, if that needs no wait. */
-function show(value, colors, done) {
+function show(value, options, done) {
   const shown = (data) => done({ status: 'ok', data, metadata: {} });
   const refuse = (thrown) => done({ status: 'error', error: failed(thrown) });
   try {
-    const data = present(value, { colors, tell: reportPresentation });
+    const data = present(value, { ...options, tell: reportPresentation });
     if (isPromise(data)) apply(then, data, [shown, refuse]);
     else shown(data);
   } catch (thrown) {
@@ -204,7 +204,8 @@ function execute(request) {
   displays.takePending();
   running = run;
   input.begin();
-  const reveal = (value) => show(value, audience.colors, ({ error, data, metadata }) => {
+  const shown = { colors: audience.colors, name: `Out[${cell}]` };
+  const reveal = (value) => show(value, shown, ({ error, data, metadata }) => {
     if (error) fail(error);
     else succeed(keys(data).length ? { data, metadata } : null);
   });

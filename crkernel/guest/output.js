@@ -23,7 +23,7 @@ function emit(event) {
 function emitDisplay({ data, metadata = {}, transient = {}, update = false }) {
   const mimes = ownKeys(data);
   let long = false;
-  for (let i = 0; i < mimes.length; i++) long ||= data[mimes[i]].length > PIECE;
+  for (let i = 0; i < mimes.length; i++) long ||= data[mimes[i]]?.length > PIECE;
   if (!long) {
     emit({ event: 'display', data, metadata, transient, update });
     return;

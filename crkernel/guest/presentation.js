@@ -27,6 +27,7 @@ const DATA_URL = /^data:image\/[\w+.-]+;base64,/;
 const SVG_ROOT = /^<svg(?![^>]*\sxmlns=)/;
 const MORE = /\.\.\. \d+ more (?:item|character)s?\b/; // what inspect leaves out
 const MOST_DEEP = 200; // below what wire.py allows, which counts what is around as well
+const WHOLE = { maxArrayLength: 100_000, maxStringLength: null }; // a million items take seconds
 const CUT = 64 * 1024; // UTF-16 units of a text that nobody asked to see whole
 
 // Methods of values, in the spellings that libraries use, and the type of what they return.
@@ -203,38 +204,38 @@ function ownBundle(value) {
   return holdsPromise(bundle) ? awaited(bundle) : cleanBundle(bundle);
 }
 
-/** A text of which a result shows the beginning; `whole` keeps all of it. */
-function cut(text, { colors, whole }) {
-  if (whole) return text;
-  if (text.length <= CUT) {
-    if (!apply(exec, MORE, [text])) return text;
-    return `${text}\n… console.dir(_, { maxArrayLength: null, maxStringLength: null }) shows all`;
+/** A value as text. A result shows the beginning and says how to see all; `whole` is all of it. */
+function textOf(value, { colors, whole, name, depth }) {
+  const text = inspect(value, { colors, ...whole && WHOLE, ...depth !== undefined && { depth } });
+  const remedy = whole ? `console.dir(${name}, { maxArrayLength: null })` : `display(${name})`;
+  if (whole || text.length <= CUT) {
+    return apply(exec, MORE, [text]) ? `${text}\n… ${remedy} shows all` : text;
   }
   const shown = apply(slice, text, [0, CUT]) + (colors ? '\x1b[0m' : '');
-  return `${shown}\n… cut: ${CUT >> 10} of ${text.length >> 10} KiB; display(…) shows all`;
+  return `${shown}\n… cut: ${CUT >> 10} of ${text.length >> 10} KiB; ${remedy} shows all`;
 }
 
 /** A value as text, and as a table if it is one. */
-function plainBundle(value, { colors, whole }) {
-  const bundle = { 'text/plain': cut(inspect(value, { colors }), { colors, whole }) };
-  const table = implicitTable(value);
+function plainBundle(value, options) {
+  const bundle = { 'text/plain': textOf(value, options) };
+  const table = implicitTable(value, options);
   if (table !== null) bundle['text/html'] = table;
   return bundle;
 }
 
 /** A bundle with a text for front ends that show nothing else; one that is empty stays empty. */
-function withText(bundle, value, { colors }) {
+function withText(bundle, value, options) {
   if (bundle['text/plain'] !== undefined || ownKeys(bundle).length === 0) return bundle;
-  return { ...bundle, 'text/plain': cut(inspect(value, { depth: 0, colors }), { colors }) };
+  return { ...bundle, 'text/plain': textOf(value, { ...options, depth: 0 }) };
 }
 
 /**
  * The bundle of a value, or a promise of it. What its own methods throw goes to `tell`, and the
  * value is shown as text; what its own util.inspect.custom throws is thrown. `whole`: the user
- * asked to see all of it.
+ * asked to see all of it; `name`: how the user gets at the value.
  */
-function present(value, { colors = false, whole = false, tell }) {
-  const options = { colors, whole };
+function present(value, { colors = false, whole = false, name = '…', tell }) {
+  const options = { colors, whole, name };
   const failed = (thrown) => {
     tell(thrown);
     return plainBundle(value, options);

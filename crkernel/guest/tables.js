@@ -11,8 +11,8 @@ const { isArray } = Array;
 const { isProxy, isTypedArray, isMap, isSet } = types;
 const { isBuffer } = Buffer;
 const { min } = Math;
-const { forEach: mapForEach } = Map.prototype;
-const { forEach: setForEach } = Set.prototype;
+const { forEach: mapForEach, set: mapSet } = Map.prototype;
+const { forEach: setForEach, add: setAdd } = Set.prototype;
 const sizeOfMap = getOwnPropertyDescriptor(Map.prototype, 'size').get;
 const sizeOfSet = getOwnPropertyDescriptor(Set.prototype, 'size').get;
 const asString = String;
@@ -50,8 +50,8 @@ function read(object, key) {
   return 'value' in property ? property.value : '[Getter]';
 }
 
-/** `{ columns, rows: [{ label, cells }], count, width }` as HTML. */
-function render({ columns, rows, count, width }, remedy) {
+/** `{ columns, rows: [{ label, cells }] }` as HTML, and below it what is left out, if anything is. */
+function render({ columns, rows }, more) {
   let head = '<th></th>';
   for (let i = 0; i < columns.length; i++) head += `<th>${escape(textOf(columns[i]))}</th>`;
   let body = '';
@@ -61,14 +61,28 @@ function render({ columns, rows, count, width }, remedy) {
     for (let j = 0; j < cells.length; j++) body += cellOf(cells[j]);
     body += '</tr>\n';
   }
-  const more = note(rows.length, count, 'rows') + note(columns.length, width, 'columns');
   return `<table>\n<thead><tr>${head}</tr></thead>\n<tbody>\n${body}</tbody>\n</table>`
-    + (more ? `\n<p>${apply(slice, more, [2])}${remedy}</p>` : '');
+    + (more ? `\n<p>${more}</p>` : '');
 }
 
+/** What is left out, in words; '' if nothing is. */
 function note(shown, all, what) {
   const number = (n) => apply(toLocaleString, n, ['en-US']);
-  return shown < all ? `; the first ${number(shown)} of ${number(all)} ${what}` : '';
+  return shown < all ? `the first ${number(shown)} of ${number(all)} ${what}` : '';
+}
+
+/** The call that shows more of the table of `name`. */
+function fuller(name, count, width) {
+  let options = count > LARGE.rows ? `rows: ${count}` : '';
+  if (width > LARGE.columns) options += `${options && ', '}columns: [names]`;
+  return `display.table(${name}${options && `, { ${options} }`}) shows more`;
+}
+
+/** The parts that are not empty, as one sentence. */
+function sentence(...parts) {
+  let text = '';
+  for (let i = 0; i < parts.length; i++) if (parts[i]) text += `${text && '; '}${parts[i]}`;
+  return text;
 }
 
 function isRecord(value) {
@@ -122,15 +136,34 @@ function columnsOf(entries) {
 }
 
 /**
- * Any collection as an HTML table, one row per entry, as console.table draws it; null for what is
- * none. `columns` picks some, `rows` says how many at most.
+ * The first entries of a collection as one of its kind, for console.table, and the words for what is
+ * left out: {part, more}. All else as it is.
  */
-function tableOf(data, { columns: picked, rows: most, limits = LARGE, remedy = '' } = {}) {
+function firstOf(data, most = LARGE.rows) {
+  const { entries, count } = isObject(data) ? entriesOf(data, most) : { count: 0 };
+  if (count <= most) return { part: data, more: '' };
+  const part = isMap(data) ? new Map() : isSet(data) ? new Set()
+    : isArray(data) || isTypedArray(data) ? [] : {};
+  for (let i = 0; i < entries.length; i++) {
+    const { label, value } = entries[i];
+    if (isMap(data)) apply(mapSet, part, [label, value]);
+    else if (isSet(data)) apply(setAdd, part, [value]);
+    else part[label] = value;
+  }
+  return { part, more: note(entries.length, count, 'rows') };
+}
+
+/**
+ * Any collection as an HTML table, one row per entry, as console.table draws it; null for what is
+ * none. `columns` picks some, `rows` says how many at most; `name`: how the user gets at the data.
+ */
+function tableOf(data, { columns: picked, rows: most, limits = LARGE, name = '…' } = {}) {
   if (!isObject(data)) return null;
   const { entries, count } = entriesOf(data, most ?? limits.rows);
   const { columns: all, bare } = picked ? { columns: picked, bare: false } : columnsOf(entries);
   const columns = [];
-  for (let i = 0; i < min(all.length, limits.columns); i++) columns[i] = all[i];
+  const wide = picked ? all.length : min(all.length, limits.columns);
+  for (let i = 0; i < wide; i++) columns[i] = all[i];
   const rows = [];
   for (let i = 0; i < entries.length; i++) {
     const { label, value } = entries[i];
@@ -142,11 +175,15 @@ function tableOf(data, { columns: picked, rows: most, limits = LARGE, remedy = '
     rows[i] = { label, cells };
   }
   if (bare) columns[columns.length] = 'Values';
-  return render({ columns, rows, count, width: all.length + (bare ? 1 : 0) }, remedy);
+  const fewRows = note(rows.length, count, 'rows');
+  const fewColumns = note(wide, all.length, 'columns');
+  const asked = most !== undefined && !fewColumns; // no more than that
+  const remedy = (fewRows || fewColumns) && !asked ? fuller(name, count, picked ? 0 : all.length) : '';
+  return render({ columns, rows }, sentence(fewRows, fewColumns, remedy));
 }
 
-function gridOf(array) {
-  const shown = min(array.length, SMALL.rows * PER_ROW);
+function gridOf(array, { whole, name }) {
+  const shown = min(array.length, (whole ? LARGE : SMALL).rows * PER_ROW);
   const columns = [];
   for (let i = 0; i < min(PER_ROW, shown); i++) columns[i] = `+${i}`;
   const rows = [];
@@ -155,18 +192,24 @@ function gridOf(array) {
     for (let i = 0; i < min(PER_ROW, shown - start); i++) cells[i] = array[start + i];
     rows[rows.length] = { label: start, cells };
   }
-  return render({ columns, rows, count: rows.length, width: columns.length }, '')
-    + (shown < array.length ? `\n<p>${apply(slice, note(shown, array.length, 'elements'), [2])}</p>` : '');
+  const few = note(shown, array.length, 'elements');
+  const remedy = whole ? fuller(name, array.length, 1) : `display(${name}) shows more`;
+  return render({ columns, rows }, sentence(few, few && remedy));
 }
 
-/** The table of a result: of an array of records or a typed array; null for all else. */
-function implicitTable(value) {
-  if (isTypedArray(value)) return isBuffer(value) || value.length === 0 ? null : gridOf(value);
+/**
+ * The table of a result, or of what is displayed as a `whole`: of an array of records or a typed
+ * array; null for all else.
+ */
+function implicitTable(value, { whole, name }) {
+  if (isTypedArray(value)) {
+    return isBuffer(value) || value.length === 0 ? null : gridOf(value, { whole, name });
+  }
   if (!isArray(value) || isProxy(value) || value.length === 0) return null;
   for (let i = 0; i < min(value.length, SMALL.rows); i++) {
     if (!isRecord(read(value, i))) return null;
   }
-  return tableOf(value, { limits: SMALL, remedy: '; display.table(…) shows more' });
+  return tableOf(value, { limits: whole ? LARGE : SMALL, name });
 }
 
-module.exports = { escape, tableOf, implicitTable };
+module.exports = { escape, firstOf, tableOf, implicitTable };

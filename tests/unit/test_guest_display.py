@@ -155,9 +155,10 @@ def test_arrays_of_records_are_tables_too(guest: Guest) -> None:
     assert "[Getter]" in html
     html = result(guest, "Array.from({ length: 2000 }, (_, i) => ({ i }))")["text/html"]
     assert html.count("<tr>") == 21
-    assert "the first 20 of 2,000 rows; display.table(…) shows more" in html
+    assert "the first 20 of 2,000 rows; display.table(Out[7], { rows: 2000 }) shows more" in html
     wide = "[Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`k${i}`, i]))]"
-    assert "the first 20 of 50 columns" in result(guest, wide)["text/html"]
+    html = result(guest, wide)["text/html"]
+    assert "the first 20 of 50 columns; display.table(Out[7]) shows more" in html
     for plain in (
         "[]",
         "[1, 2]",
@@ -173,7 +174,10 @@ def test_typed_arrays_are_tables_too(guest: Guest) -> None:
     data = result(guest, "Float64Array.from({ length: 300 }, (_, i) => i / 2)")
     assert data["text/plain"].startswith("Float64Array(300) [")
     assert "<td>4.5</td></tr>" in data["text/html"]
-    assert "the first 200 of 300 elements" in data["text/html"]
+    assert "the first 200 of 300 elements; display(Out[7]) shows more" in data["text/html"]
+    (data,) = bundles(guest, "display(Out[7])")
+    assert data["text/plain"].endswith(" 149.5\n]")
+    assert data["text/html"].endswith("<td>149.5</td></tr>\n</tbody>\n</table>")
     assert list(result(guest, "new Float64Array()")) == ["text/plain"]
 
 
@@ -181,14 +185,18 @@ def test_big_results_are_cut_and_displays_are_not(guest: Guest) -> None:
     big = "Array.from({ length: 100 }, () => 'x'.repeat(9000))"
     text = result(guest, big)["text/plain"]
     assert len(text) < 66_000
-    assert text.endswith("\n… cut: 64 of 879 KiB; display(…) shows all")
+    assert text.endswith("\n… cut: 64 of 879 KiB; display(Out[7]) shows all")
     (data,) = bundles(guest, f"display({big})")
     assert len(data["text/plain"]) > 900_000
     for long in ("'x'.repeat(10_001)", "[...Array(101).keys()]", "{ a: [...Array(101).keys()] }"):
         text, _, note = result(guest, long)["text/plain"].rpartition("\n… ")
         assert " more " in text
-        whole = "console.dir(_, { maxArrayLength: null, maxStringLength: null })"
-        assert note == f"{whole} shows all"
+        assert note == "display(Out[7]) shows all"
+        (data,) = bundles(guest, "display(Out[7])")
+        assert " more " not in data["text/plain"]
+    (data,) = bundles(guest, "display(new Uint8Array(100_001))")
+    note = "... 1 more item\n]\n… console.dir(…, { maxArrayLength: null }) shows all"
+    assert data["text/plain"].endswith(note)
     assert "… " not in result(guest, "[...Array(100).keys()]")["text/plain"]
 
 
@@ -223,6 +231,7 @@ def test_display_and_clear_output(guest: Guest) -> None:
         ("display.javascript('1')", {"application/javascript": "1"}),
         ("display.text({ a: 1 })", {"text/plain": "{ a: 1 }"}),
         ("display.json({ a: 1 })", {"application/json": {"a": 1}, "text/plain": "{ a: 1 }"}),
+        ("display.json(null)", {"application/json": None, "text/plain": "null"}),
         ("display({ 'text/html': 'x' }, { raw: true })", {"text/html": "x"}),
         ("display(5, { mime: 'text/plain' })", {"text/plain": "5"}),
         (
@@ -262,6 +271,27 @@ def test_tables_that_were_asked_for(guest: Guest) -> None:
     (data,) = bundles(guest, "display.table({ x: { a: 1 }, y: 7 })")
     assert "<th>a</th><th>Values</th>" in data["text/html"]
     assert "<tr><th>y</th>" in data["text/html"]
+    for rows in (
+        "new Array(30).fill(5)",
+        "new Map(Array.from({ length: 30 }, (_, i) => [i, 5]))",
+        "new Set(Array(30).keys())",
+        "{ ...Array(30).fill(1) }",
+        "new Uint8Array(30)",
+    ):
+        (data,) = bundles(guest, f"display.table({rows}, {{ rows: 10 }})")
+        assert data["text/plain"].count("\n") == 14, data
+        assert data["text/plain"].endswith("┘\n… the first 10 of 30 rows")
+    columns = "Array.from({ length: 120 }, (_, i) => `k${i}`)"
+    wide = f"[Object.fromEntries({columns}.map((k) => [k, 1]))]"
+    (data,) = bundles(guest, f"display.table({wide}, {{ columns: {columns} }})")
+    assert data["text/html"].count("<td>") == 120
+    (data,) = bundles(guest, f"display.table({wide})")
+    note = "the first 100 of 120 columns; display.table(…, { columns: [names] }) shows more"
+    assert note in data["text/html"]
+    (data,) = bundles(guest, "display.table(new Array(2000).fill({ a: 1 }))")
+    assert data["text/plain"].endswith("\n… the first 1,000 of 2,000 rows")
+    note = "the first 1,000 of 2,000 rows; display.table(…, { rows: 2000 }) shows more"
+    assert note in data["text/html"]
     (data,) = bundles(guest, "display.table(new Array(30).fill({ a: 1 }), { rows: 10 })")
     assert "the first 10 of 30 rows" in data["text/html"]
     (data,) = bundles(guest, "display.table(new Map([['k', { a: 1 }]]))")
