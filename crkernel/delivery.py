@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 
 from crkernel import npm, npm_host
 from crkernel.engines.base import Engine
@@ -30,7 +31,7 @@ class Delivery:
         """Run npm on the files of a checkpoint. The name of the files that came of it, in staging;
         None if nothing changed. Raises NpmFailed, EngineError."""
         self.under_way, self._interrupted = True, False
-        ear = _Ear(sink)
+        ear = _Ear(sink, shows=call.looks or npm.REQUESTS in call.words)
         try:
             code, files = await self._npm(call, checkpoint, ear)
         except SandboxDied as death:
@@ -40,9 +41,9 @@ class Delivery:
             why = how.get("reason", death)
             raise NpmFailed(f"npm was ended: {why}", hint="try again") from death
         finally:
+            ear.end()
             self.under_way = False
             await self._end()
-        ear.end()
         if code and not (call.looks and not ear.complaint):  # `outdated` says so by its code
             raise npm.explain(ear.complaint, code)
         return files
@@ -58,7 +59,10 @@ class Delivery:
         if self._interrupted:  # while it came up
             raise SandboxDied("interrupted")
         name = None if call.looks else f"npm-{secrets.token_hex(8)}"
-        return await courier.npm([call.verb, *call.words], checkpoint, FOLDER, name)
+        words = [call.verb, *call.words]
+        if not ear.shows:
+            words.append(npm.REQUESTS)
+        return await courier.npm(words, checkpoint, FOLDER, name)
 
     async def _end(self) -> None:
         courier, self._courier = self._courier, None
@@ -67,17 +71,20 @@ class Delivery:
 
 
 class _Ear:
-    """Passes on what npm prints, but for its complaints, which it keeps."""
+    """Passes on what npm prints, but for its complaints, which it keeps, and its requests, which
+    become one line of progress unless it `shows` all there is."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, shows: bool) -> None:
         self.complaint: list[str] = []
+        self.shows = shows
+        self._progress = npm.Progress(time.monotonic())
         self._sink = sink
         self._rest = ""
 
     def hear(self, event: Json) -> None:
         name, text = event["name"], event["text"]
         if name == "stdout":
-            self._sink.stream(name, text)
+            self._sink.stream(name, self._progress.end() + text)
             return
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
@@ -86,9 +93,17 @@ class _Ear:
     def end(self) -> None:
         if self._rest:
             self._take(self._rest)
+        self._print(self._progress.end())
+
+    def _print(self, text: str) -> None:
+        if text:
+            self._sink.stream("stdout", text)
 
     def _take(self, line: str) -> None:
         if line.startswith(npm.ERROR):
             self.complaint.append(line.removeprefix(npm.ERROR))
+        elif not self.shows and self._progress.takes(line):
+            if self._sink.audience.at != "unattended":
+                self._print(self._progress.text(time.monotonic()))
         else:
             self._sink.stream("stderr", line + "\n")

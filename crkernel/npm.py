@@ -137,6 +137,54 @@ def candidates(before: str, word: str) -> list[str]:
     return [option for option in options if option not in words] if word.startswith("-") else []
 
 
+# -- what npm is at ----------------------------------------------------------------------------
+
+REQUESTS = "--loglevel=http"
+"""Has npm tell each request to the registry."""
+
+_REQUEST = "npm http "
+_FAILED = re.compile(r"fetch \w+ (\S+) attempt \d+ failed with (\S+)")
+_PATIENCE = 1.0  # seconds
+_PAUSE = 0.5
+
+
+class Progress:
+    """One line, written over as npm goes on, about a call that takes longer than a second."""
+
+    def __init__(self, began: float) -> None:
+        """Times are in seconds."""
+        self._next = began + _PATIENCE
+        self._looked_up = self._fetched = self._width = 0
+        self._trouble = ""
+
+    def takes(self, line: str) -> bool:
+        """Whether the line tells of a request; it is then no longer of interest to others."""
+        if not line.startswith(_REQUEST):
+            return False
+        failed = _FAILED.match(line, len(_REQUEST))
+        self._trouble = f"; {failed[1]} failed ({failed[2]}), trying again" if failed else ""
+        if not failed and ".tgz" in line:
+            self._fetched += 1
+        elif not failed:
+            self._looked_up += 1
+        return True
+
+    def text(self, now: float) -> str:
+        """What to print now; often nothing."""
+        if now < self._next:
+            return ""
+        self._next = now + _PAUSE
+        line = f"npm: {self._looked_up} looked up, {self._fetched} fetched{self._trouble}"
+        text = f"\r{line:<{self._width}}"
+        self._width = len(line)
+        return text
+
+    def end(self) -> str:
+        """What ends the line, if there is one."""
+        width, self._width = self._width, 0
+        return "\n" if width else ""
+
+
 # -- npm's complaints --------------------------------------------------------------------------
 
 ERROR = "npm error"
@@ -171,12 +219,30 @@ _CODES: dict[str, tuple[str, str, str]] = {
     ),
     "ETARGET": (r"(No matching version[^\n]+?)\.?\n", "{}", "%npm view NAME shows what there is"),
 }
-for _code in ("EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "ENOTFOUND", "ETIMEDOUT"):
-    _CODES[_code] = (
-        r"request to (\S+)/\S+ failed",
-        f"the registry {{}} cannot be reached ({_code})",
-        _OFFLINE,
-    )
+_UNREACHED = "EAI_AGAIN ECONNREFUSED ECONNRESET EHOSTUNREACH ENETUNREACH ENOTFOUND ERR_SOCKET_TIMEOUT ETIMEDOUT"
+_UNTRUSTED = (
+    "DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN UNABLE_TO_GET_ISSUER_CERT"
+    " UNABLE_TO_GET_ISSUER_CERT_LOCALLY UNABLE_TO_VERIFY_LEAF_SIGNATURE"
+)
+_INVALID = "CERT_HAS_EXPIRED CERT_NOT_YET_VALID ERR_TLS_CERT_ALTNAME_INVALID"
+for _codes, _words, _hint in (
+    (_UNREACHED, "the registry {} cannot be reached", _OFFLINE),
+    (
+        _UNTRUSTED,
+        "nobody vouches for the certificate of {}",
+        "if your organisation does: cafile=FILE, with its certificates, in ~/.npmrc",
+    ),
+    (
+        _INVALID,
+        "the certificate of {} does not hold",
+        "check this machine's clock, and the registry and proxy in ~/.npmrc",
+    ),
+):
+    for _code in _codes.split():
+        _CODES[_code] = (r"request to (\S+)/\S+ failed", f"{_words} ({_code})", _hint)
+
+_DETAIL = re.compile(r"(?:code|syscall|file|path|dest|errno) ")
+"""How the lines begin that npm prints ahead of its message."""
 
 
 def explain(complaint: Sequence[str], code: int) -> UserError:
@@ -184,7 +250,7 @@ def explain(complaint: Sequence[str], code: int) -> UserError:
     text = "\n".join(line.strip() for line in complaint) + "\n"
     named = re.search(r"^code (\S+)$", text, re.MULTILINE)
     if named is None or named[1] not in _CODES:
-        lines = [line for line in text.splitlines() if line and not line.startswith("code ")]
+        lines = [line for line in text.splitlines() if line and not _DETAIL.match(line)]
         return NpmFailed(f"npm: {lines[0][:300] if lines else f'it ended with {code}'}")
     pattern, words, hint = _CODES[named[1]]
     found = re.search(pattern, text)

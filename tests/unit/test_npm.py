@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_guest_js import find_node
 
 from crkernel import npm, npm_host
 from crkernel.engines import Limits
@@ -77,9 +80,62 @@ def test_completion() -> None:
 
 
 def test_complaints_that_nobody_foresaw_are_passed_on() -> None:
-    error = npm.explain([" code EWHATEVER", " it is raining", " in torrents"], 1)
+    details = [" code EWHATEVER", " syscall rain", " path /sky", " errno -5"]
+    error = npm.explain([*details, " it is raining", " in torrents"], 1)
     assert str(error) == "npm: it is raining"
     assert str(npm.explain([], 7)) == "npm: it ended with 7"
+
+
+def test_npm_complains_in_the_order_that_is_expected(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # where nobody listens
+        registry = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        own = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "npm_config_logs_max": "0"}
+        own |= {"npm_config_cache": str(tmp_path), "npm_config_fetch_retries": "0"}
+        node = Path(find_node())
+        tool = node.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+        command = [node, tool, "install", "left-pad", f"--registry={registry}", "--loglevel=http"]
+        process = subprocess.run(
+            command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False
+        )
+    lines = process.stderr.splitlines()
+    complaint = [line.removeprefix(npm.ERROR) for line in lines if line.startswith(npm.ERROR)]
+    assert complaint[:3] == [" code ECONNREFUSED", " syscall connect", " errno ECONNREFUSED"]
+    reached = f"the registry {registry} cannot be reached"
+    assert str(npm.explain(complaint, 1)) == f"{reached} (ECONNREFUSED)"
+    others = [line.replace("ECONNREFUSED", "EWHATEVER") for line in complaint]
+    assert str(npm.explain(others, 1)).startswith(
+        f"npm: FetchError: request to {registry}/left-pad"
+    )
+    others = [line.replace("ECONNREFUSED", "EHOSTUNREACH") for line in complaint]
+    assert str(npm.explain(others, 1)) == f"{reached} (EHOSTUNREACH)"
+    progress = npm.Progress(0)
+    assert [line for line in lines if not progress.takes(line)] == [
+        line for line in lines if line.startswith(npm.ERROR)
+    ]
+
+
+def test_certificates_that_nobody_vouches_for() -> None:
+    code, host = "SELF_SIGNED_CERT_IN_CHAIN", "https://registry.npmjs.org"
+    message = f" request to {host}/left-pad failed, reason: self-signed certificate in chain"
+    error = npm.explain([f" code {code}", f" errno {code}", message], 1)
+    assert str(error) == f"nobody vouches for the certificate of {host} ({code})"
+    assert "cafile=FILE" in str(error.hint)
+
+
+def test_what_npm_is_at_is_one_line_of_calls_that_take_long() -> None:
+    progress = npm.Progress(10)
+    assert progress.takes("npm http fetch GET 200 https://r/a 5ms (cache miss)")
+    assert progress.text(10.9) == progress.end() == ""
+    assert progress.text(11.1) == "\rnpm: 1 looked up, 0 fetched"
+    assert progress.takes("npm http fetch GET https://r/b attempt 1 failed with ETIMEDOUT")
+    assert progress.text(11.2) == ""
+    trouble = "\rnpm: 1 looked up, 0 fetched; https://r/b failed (ETIMEDOUT), trying again"
+    assert progress.text(11.7) == trouble
+    assert progress.takes("npm http fetch GET 200 https://r/a/-/a-1.0.0.tgz 5ms (cache miss)")
+    assert progress.text(12.3) == "\rnpm: 1 looked up, 1 fetched".ljust(len(trouble))
+    assert not progress.takes("npm warn deprecated a@1.0.0: old")
+    assert (progress.end(), progress.end()) == ("\n", "")
 
 
 # -- the host's settings -----------------------------------------------------------------------
