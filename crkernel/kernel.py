@@ -62,6 +62,7 @@ class CRKernel(Settings, Kernel):
                 self.shell_handlers[kind] = partial(self._answer, handler)
         self._running: Any = None  # the execute_request under way
         self._at_work: set[asyncio.Task[Any] | None] = set()  # on messages of the shell channel
+        self._typed: set[str] = set()  # sessions of front ends where a person types
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -229,7 +230,8 @@ class CRKernel(Settings, Kernel):
         """Run a cell: its magics, then its code. The checkpoint comes after the reply."""
         parent = self.get_parent("shell")  # type: ignore[no-untyped-call]
         ask = partial(self._stdin.ask, self._shell_parent_ident.get(), parent)
-        audience = self.audience(cell_id, allow_stdin)
+        typed = parent["header"].get("session") in self._typed
+        audience = self.audience(cell_id, allow_stdin, typed)
         person = ask if allow_stdin else None
         sink = IOPubSink(self, parent, silent, person, audience, self.output_size)
         request = Request(self, sink, silent)
@@ -332,6 +334,8 @@ class CRKernel(Settings, Kernel):
         try:
             request = self.session.deserialize(frames, copy=False)
             handler = self.shell_handlers[request["header"]["msg_type"]]
+            if request["header"]["msg_type"] == "is_complete_request":
+                self._typed.add(str(request["header"].get("session")))
         except (ValueError, TypeError, KeyError) as error:
             self.log.error("Invalid message: %s", error)
             return

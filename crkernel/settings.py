@@ -139,7 +139,7 @@ class Settings(Configurable):
     ).tag(config=True, fixed=True)
     colors = Choice(
         ("auto", "always", "never"),
-        help="What has colours; auto: errors, and in notebooks that a person looks at, values too.",
+        help="What has colours; auto: errors, and where a person looks at them, values too.",
     ).tag(config=True, at_once=True)
     output_size = Size(
         16 << 20,
@@ -194,16 +194,19 @@ class Settings(Configurable):
     def settings_changed(self) -> None:
         """Called when one was set."""
 
-    def audience(self, cell_id: str | None, can_answer: bool) -> Audience:
+    def audience(self, cell_id: str | None, can_answer: bool, typed: bool) -> Audience:
         """Who sees what a cell shows: notebooks name their cells, consoles can be asked for input,
-        and whatever else sends cells (nbconvert, say) does neither."""
+        and whatever else sends cells (nbconvert, say) does neither. `typed`: it has asked whether
+        code is complete, as front ends do where a person types Enter; a program that just has not
+        said that it takes no questions wants its results as plain text."""
         if cell_id is not None:
             at: Place = "notebook"
         else:
             at = "console" if can_answer else "unattended"
         if self.colors == "never":
             return Audience(at, "none")
-        return Audience(at, "all" if at == "notebook" or self.colors == "always" else "errors")
+        looked_at = at == "notebook" or (at == "console" and typed)
+        return Audience(at, "all" if looked_at or self.colors == "always" else "errors")
 
     def limits(self) -> Limits:
         """What the guest may use."""

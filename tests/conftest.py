@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -95,6 +96,7 @@ class _Shared:
         """The kernel, in the state of a guest that has run nothing."""
         kernel = self.kernel
         if kernel is not None and kernel.cells < _CELLS and kernel.manager.is_alive():
+            kernel.client.session.session = secrets.token_hex()  # it has asked for nothing yet
             kernel.ok("%reset")
             return kernel
         self.close()

@@ -63,16 +63,26 @@ function meet(path) {
   closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK));
 }
 
+/** The number and the arguments of the system call that the main thread is in, as text. */
+function callOfMain() {
+  return read(`/proc/self/task/${process.pid}/syscall`, '').split(' ');
+}
+
+/** Whether the main thread waits in the kernel. */
+function isBlocked() {
+  return Number.parseInt(callOfMain()[0], 10) >= 0; // "running", and -1 where it waits for memory
+}
+
 /**
  * Ends the system call in which the main thread blocks: execSync and its like lose the child that
  * they wait for, by `signal`; a FIFO that is opened gets its other side; a read fails with EINTR.
  * The caller has found that the main thread serves no event loop.
  */
 function unblock(signal) {
-  const [call, ...args] = read(`/proc/self/task/${process.pid}/syscall`, '').split(' ');
+  const [call, ...args] = callOfMain();
   if (WAITS.includes(+call)) signalChild(signal);
   else if (call in OPENS) meet(textAt(args[OPENS[call]]));
   else if (typeof addon.exports === 'function') addon.exports();
 }
 
-module.exports = { unblock };
+module.exports = { isBlocked, unblock };

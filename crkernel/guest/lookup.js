@@ -2,10 +2,11 @@
 // Completion and inspection, as the worker answers them: with what the probe (probe.js) sees on the
 // main thread, or, while that waits in the kernel, with what is the same in every Node.
 
+const { isBlocked } = require('./blocked.js');
 const { propertiesOf } = require('./probe.js');
 
 const SOON = 40; // ms after which what this thread knows is taken, if it knows anything
-const LATEST = 250; // ms after which the main thread is not waited for any longer
+const LATEST = 250; // ms after which a main thread that gets no processor is not waited for any longer
 const LATE = Symbol('late');
 
 let lexical = []; // names of the script's scope as last seen
@@ -63,7 +64,7 @@ async function look({ answer, isEmpty }, post, objectId, request) {
   const given = await within(SOON, asked);
   if (given !== LATE) return given;
   const own = await answer(async (operation, ...rest) => alike[operation]?.(...rest) ?? null, request);
-  if (!isEmpty(own)) return own;
+  if (!isEmpty(own) || isBlocked()) return own;
   const late = await within(LATEST - SOON, asked);
   return late === LATE ? own : late;
 }

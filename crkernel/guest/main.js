@@ -342,7 +342,7 @@ function reporter(origin) {
   return (thrown) => emit({ event: 'error', ...failed(thrown), origin });
 }
 
-installStreams();
+installStreams(carrier.variable(util.styleText, 'lazyUtilColors')());
 consoles.install();
 displays.install(reportPresentation);
 results.install();

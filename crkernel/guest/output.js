@@ -4,6 +4,8 @@
 
 const { Writable } = require('node:stream');
 const { StringDecoder } = require('node:string_decoder');
+const { WriteStream } = require('node:tty');
+const { audience } = require('./audience.js');
 const { writeFrame, writeTexts, addJson } = require('./frames.js');
 
 const EVENTS = 5;
@@ -14,6 +16,7 @@ const { slice, charCodeAt } = String.prototype;
 const { write: decode } = StringDecoder.prototype;
 const { from: bufferFrom } = Buffer;
 const { nextTick } = process;
+const { getColorDepth: depthByEnvironment } = WriteStream.prototype;
 
 function emit(event) {
   writeFrame(EVENTS, event);
@@ -66,6 +69,18 @@ function textOf(chunk, encoding, decoder) {
   throw error;
 }
 
+/** How many bits of colour whoever sees the running cell can see: Node's answer, but for terminals. */
+function getColorDepth(env = process.env) {
+  if (env.FORCE_COLOR !== undefined) return apply(depthByEnvironment, this, [env]);
+  if (env.NO_COLOR || env.NODE_DISABLE_COLORS || !audience.colors) return 1;
+  return audience.at === 'notebook' ? 24 : 8;
+}
+
+function hasColors(count = 16, env = undefined) {
+  if (typeof count === 'object') return this.hasColors(16, count);
+  return count <= 2 ** this.getColorDepth(env);
+}
+
 /**
  * Makes the stand-in for process.stdout or process.stderr; it never closes. Writes bypass the
  * machinery of Writable: an interrupt in its midst would leave the stream "writing" for ever.
@@ -99,13 +114,24 @@ function makeStream(name, fd) {
   };
   return Object.assign(stream, {
     fd, columns: 80, rows: 24, _type: 'pipe', _isStdio: true, destroySoon: stream.destroy,
+    getColorDepth, hasColors,
   });
 }
 
-/** Replaces process.stdout and process.stderr; called before anything has used them. */
-function installStreams() {
+/**
+ * Replaces process.stdout and process.stderr; called before anything has used them. `styles` is
+ * Node's own module that judges if a stream is to have colours, as util.styleText asks it: these two
+ * may, though they are no terminals, on which a program could move the cursor.
+ */
+function installStreams(styles) {
+  const streams = [];
+  const { shouldColorize } = styles;
+  styles.shouldColorize = (stream) => {
+    const ours = stream === streams[0] || stream === streams[1];
+    return ours ? apply(getColorDepth, stream, []) > 2 : shouldColorize(stream);
+  };
   for (const [name, fd] of [['stdout', 1], ['stderr', 2]]) {
-    const value = makeStream(name, fd);
+    const value = streams[fd - 1] = makeStream(name, fd);
     Object.defineProperty(process, name, {
       configurable: true, enumerable: true, writable: true, value,
     });

@@ -203,6 +203,7 @@ class Console:
             dimensions=(40, 120),
         )
         self.screen = ""  # what came and was not waited for yet
+        self.raw = ""  # all that came, with its colours
 
     def wait(self, pattern: str) -> str:
         """Wait for text on the screen, colours taken away; what came until then."""
@@ -211,6 +212,7 @@ class Console:
                 text = self.child.read_nonblocking(4096, timeout=SECONDS)
             except (pexpect.TIMEOUT, pexpect.EOF) as error:
                 raise AssertionError(f"{pattern!r} did not come:\n{self.screen}") from error
+            self.raw += text
             self.screen = _ESCAPES.sub("", self.screen + text)
         seen, self.screen = self.screen[: match.end()], self.screen[match.end() :]
         return seen
@@ -240,6 +242,7 @@ def test_a_console(tmp_path: Path) -> None:
     console.prompt(2)
     console.type("x * 2")
     console.wait(r"Out\[2\]:\s*42")
+    assert "\x1b[33m42\x1b[39m" in console.raw
     console.prompt(3)
     console.type("function twice(n) {")
     console.wait(r"\.\.\.:")
@@ -265,6 +268,9 @@ def test_a_console(tmp_path: Path) -> None:
     time.sleep(1)  # until the kernel has it, which nothing on the screen tells
     console.child.sendintr()
     console.prompt(10)
+    console.type("console.log(require('util').styleText('cyan', 'sea'))")
+    console.wait(r"\nsea\s")
+    assert "\x1b[36msea\x1b[39m" in console.raw
     console.leave()
 
 

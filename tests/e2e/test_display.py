@@ -106,13 +106,29 @@ def test_a_notebook_has_colours_and_bars(kernel: Kernel) -> None:
     notebook = run_for(kernel, code, {"cellId": "c"}, can_answer=True)
     assert notebook.text == "{ a: \x1b[33m1\x1b[39m }"
     assert "<progress" in notebook.displays[0]["text/html"]
+    program = run_for(kernel, code, {}, can_answer=True)
+    assert program.text == "{ a: 1 }"
+    kernel.client.is_complete("f(")  # somebody types there
     console = run_for(kernel, code, {}, can_answer=True)
-    assert console.text == "{ a: 1 }"
+    assert console.text == notebook.text
     assert console.stdout.startswith("\r")
     assert console.stdout.endswith("\n")
     unattended = run_for(kernel, code, {}, can_answer=False)
     assert unattended.text == "{ a: 1 }"
     assert list(unattended.displays[0]) == ["text/plain"]
+
+
+def test_packages_that_ask_whether_to_colour_are_told(kernel: Kernel) -> None:
+    code = (
+        "const { styleText } = require('util'), { stdout } = process;"
+        "[styleText('red', 'a').length, stdout.getColorDepth(), stdout.hasColors(),"
+        " stdout.hasColors({ NO_COLOR: '1' }), stdout.hasColors({ FORCE_COLOR: '1' }),"
+        " !!stdout.isTTY].join()"
+    )
+    notebook = run_for(kernel, code, {"cellId": "c"}, can_answer=True)
+    assert "11,24,true,false,true,false" in notebook.text
+    unattended = run_for(kernel, code, {}, can_answer=False)
+    assert "1,1,false,false,true,false" in unattended.text
 
 
 def test_colours_can_be_set(kernel: Kernel) -> None:

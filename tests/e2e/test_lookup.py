@@ -65,7 +65,7 @@ def test_beside_a_running_cell(kernel: Kernel) -> None:
     assert states[-1] == ("busy", cell.id)  # and not idle, as the answer alone would have it
     kernel.interrupt()
     assert kernel.finish(cell).status == "error"
-    assert kernel.ok("known.one").text == "1"
+    assert kernel.value("known.one") == 1
 
 
 @pytest.mark.alone
