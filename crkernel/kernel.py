@@ -355,7 +355,7 @@ class CRKernel(Settings, Kernel):
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """What could stand at the cursor."""
-        return await self._lookup.complete(code, cursor_pos, self.settings)
+        return await self._lookup.complete(code, cursor_pos, self.choices)
 
     async def do_inspect(
         self,

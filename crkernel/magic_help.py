@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crkernel import npm
@@ -16,8 +16,8 @@ from crkernel.timeline import Timeline
 Completion = tuple[list[str], int, int]
 """Matches and the part of the cell, in code points, that each of them replaces."""
 
-Settings = Callable[[], Iterable[str]]
-"""Gives the names of the kernel's settings."""
+Settings = Callable[[], Mapping[str, Sequence[str]]]
+"""Gives the kernel's settings, and of each the words that it takes if it takes no others."""
 
 
 _NAME = r"(?:[^\W\d]|\$)[\w$]*"
@@ -159,8 +159,8 @@ def _code_in(line: str) -> int | None:
 
 def _last_word(magic: Magic, text: str) -> tuple[str, str]:
     """The arguments before the word at the cursor, and that word as far as it is written."""
-    separator = r".*(?:\s|\.\.)" if magic.argument == "range" else r".*\s"
-    match = re.match(separator, text, re.DOTALL)
+    also = {"range": r"|\.\.", "setting": "|="}.get(magic.argument, "")
+    match = re.match(rf".*(?:\s{also})", text, re.DOTALL)
     split = match.end() if match else 0
     return text[:split], text[split:]
 
@@ -170,6 +170,11 @@ def _candidates(
 ) -> list[str]:
     if magic.argument == "npm":
         return npm.candidates(before, word)
+    if magic.argument == "setting":
+        named = re.fullmatch(r"\s*(?:(\w+)(?:\s*=\s*|\s+))?", before)
+        return sorted(settings().get(named[1], ()) if named[1] else settings()) if named else []
+    if magic.argument == "code" and before.split()[-1:] and before.split()[-1] in magic.options:
+        return []  # a number
     if magic.options and (not word or word.startswith("-")):
         return [option for option in magic.options if option not in before.split()]
     if magic.argument == "range":
@@ -184,6 +189,5 @@ def _candidates(
         return []
     if magic.argument == "label":
         return sorted(timeline.labels)
-    if magic.argument == "setting":
-        return sorted(settings())
-    return sorted(MAGICS) if magic.argument == "magic" else []
+    sign = "%" if word.startswith("%") else ""
+    return [sign + name for name in sorted(MAGICS)] if magic.argument == "magic" else []

@@ -171,6 +171,10 @@ class Settings(Configurable):
         """All of them, as text."""
         return {name: show(getattr(self, name)) for name in self._configurable()}
 
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """All of them, and of each the words that it takes; none where those are many."""
+        return {name: getattr(t, "words", ()) for name, t in self._configurable().items()}
+
     def change_setting(self, name: str, text: str) -> str:
         """Set one and say from when it holds. Raises UserError."""
         trait = self._configurable().get(name)

@@ -3,8 +3,9 @@
 
 const { tokenize, IDENTIFIER } = require('./tokens.js');
 const {
-  operand, expressionOf, declarations, foreseen, valueAt, is, isWord,
+  operand, expressionOf, declarations, foreseen, is, isWord,
 } = require('./outline.js');
+const { listedFrom } = require('./lists.js');
 const { classAround } = require('./classes.js');
 const { builtinModules, specifiers, paths } = require('./files.js');
 const { propertiesOf } = require('./probe.js');
@@ -96,24 +97,6 @@ async function names(probe, tokens, prefix) {
   }
   for (const text of KEYWORDS) add({ text, type: 'keyword', rank: 2 });
   return [...found.values()];
-}
-
-/** What the names in the braces around the cursor are of, in an import or a pattern; else null. */
-function listedFrom(tokens, last, behind) {
-  let i = last;
-  while (is(tokens[i], ',', ':') || tokens[i]?.kind === 'name') i -= 1;
-  if (!is(tokens[last], '{', ',') || !is(tokens[i], '{')) return null;
-  const rest = /^[^{}]*\}([^]*)$/.exec(behind)?.[1];
-  if (rest === undefined) return null;
-  if (isWord(tokens[i - 1], 'const', 'let', 'var')) {
-    const value = tokenize(rest);
-    const found = is(value[0], '=') ? valueAt(value, 1) : null;
-    return (found?.root && foreseen(tokens, found)) ?? found;
-  }
-  const keyword = isWord(tokens[i - 1], 'type') ? i - 2 : is(tokens[i - 1], ',') ? i - 3 : i - 1;
-  if (!isWord(tokens[keyword], 'import', 'export')) return null;
-  const module = /^\s*from\s*(["'])([^"'\n]+)\1/.exec(rest)?.[2];
-  return module === undefined ? null : { module, path: [] };
 }
 
 /** What a module exports, or a property of what it does; of Node's modules, loaded or not. */

@@ -18,6 +18,7 @@ const family = {
   vega: 'a Vega-Lite chart',
   table: 'records or rows as a table',
 };
+const table = 'data: any, options?: { columns?: string[], rows?: number, display_id?: string }';
 const members = Object.entries(family).map(([name, type]) => {
   return [`display.${name}`, entry(`display.${name}(value: any, ${options}): Handle`, shown(type))];
 });
@@ -30,6 +31,7 @@ module.exports = {
     'Shows a value now: by its own presentation (Symbol.for("Jupyter.display"), toHtml() and the '
     + 'like), or as the MIME type says. The handle has update(value) and clear().',
   ),
+  'display.table': entry(`display.table(${table}): Handle`, shown(family.table)),
   'display.progress': entry(
     'display.progress(what: number | Iterable, options?: { label?: string, total?: number })',
     'A bar. Of a total it is turned by hand: update(n), tick(), done(), stop(). Of something to '

@@ -2,7 +2,8 @@
 // Inspection: what the name under the cursor is, or the function whose call the cursor is in.
 
 const { tokenize, nameBehind } = require('./tokens.js');
-const { operand, expressionOf, callee, declarations, valueAt } = require('./outline.js');
+const { operand, expressionOf, callee, declarations, valueAt, is } = require('./outline.js');
+const { listedFrom } = require('./lists.js');
 const { signatureOf, isClass } = require('./signature.js');
 const { commentAtEnd } = require('./jsdoc.js');
 const typings = require('./typings.js');
@@ -11,10 +12,19 @@ const ownGlobals = require('./globals.js');
 const REQUIRED = /\brequire\(\s*(["'])([^"'\n]+)\1\s*\)((?:\s*\??\.\s*[\w$]+)+)$/;
 const NATIVE = /\{\s*\[native code\]\s*\}$/;
 
+/** The name at the end of tokens, if it is one of those that are taken of a module or a value. */
+function listed(tokens, behind) {
+  const name = tokens.at(-1);
+  const of = listedFrom(tokens, tokens.length - 2, behind);
+  if (!of || of.keys) return null;
+  const root = of.module === undefined ? of.root : `require('${of.module}')`;
+  return { ...of, root, path: [...of.path, { key: name.text }] };
+}
+
 /** The operands that the cursor may ask about, the likeliest first. */
 function targets(code, cursor) {
   const text = code.slice(0, cursor + nameBehind(code, cursor));
-  const tokens = tokenize(text);
+  const tokens = tokenize(text).filter(({ kind, open }) => kind !== 'comment' || open);
   const [, , module, members] = REQUIRED.exec(text) ?? [];
   if (module) {
     const path = members.match(/[\w$]+/g).map((key) => ({ key }));
@@ -22,7 +32,10 @@ function targets(code, cursor) {
   }
   const found = [];
   const last = tokens.at(-1);
-  if (last?.kind === 'name' && last.end >= cursor) found.push(operand(tokens, tokens.length - 1));
+  if (last?.kind === 'name' && last.end >= cursor) found.push(listed(tokens, code.slice(text.length)));
+  if ((last?.kind === 'name' || is(last, ']')) && last.end >= cursor) {
+    found.push(operand(tokens, tokens.length - 1));
+  }
   const called = callee(tokens);
   if (called >= 0) found.push(operand(tokens, called));
   return found.filter((target) => target && target.root !== 'import')
@@ -36,19 +49,22 @@ function previewOf(remote) {
     return remote.length > remote.value.length ? `${text}... (${remote.length} characters)` : text;
   }
   const { preview, description } = remote;
-  if (!preview) return description ?? String(remote.unserializableValue ?? remote.value);
+  if (!preview || ['error', 'regexp'].includes(preview.subtype)) return description ?? String(remote.unserializableValue ?? remote.value);
+  const isTyped = preview.subtype === 'typedarray';
+  const isList = isTyped || preview.subtype === 'array';
   const show = ({ type, value, subtype }) => (type === 'string' ? JSON.stringify(value)
     : value || subtype || type);
   const parts = preview.entries
     ? preview.entries.map(({ key, value }) => (key
       ? `${key.description} => ${value.description}` : value.description))
-    : preview.properties.map((property) => (preview.subtype === 'array'
-      ? show(property) : `${property.name}: ${show(property)}`));
-  if (preview.overflow) parts.push('...');
-  const body = parts.join(', ');
-  if (preview.subtype === 'array') return `${description} [ ${body} ]`;
-  if (preview.subtype && !parts.length) return description;
-  return `${description} { ${body} }`;
+    : preview.properties.filter(({ name }) => !isTyped || /^\d+$/.test(name))
+      .map((property) => (isList ? show(property) : `${property.name}: ${show(property)}`));
+  if (isTyped ? parseInt(/\((\d+)\)$/.exec(description)?.[1], 10) > parts.length : preview.overflow) {
+    parts.push('...');
+  }
+  if (preview.subtype && !isList && !parts.length) return description;
+  const body = parts.length ? ` ${parts.join(', ')} ` : '';
+  return isList ? `${description} [${body}]` : `${description} {${body}}`;
 }
 
 /** The name that a module or a member of one has in the typings, if this cell brings it. */
@@ -82,7 +98,9 @@ function documented(target, info) {
 
 /** The parts of an answer: {title, code, text, more}. */
 function partsOf(target, info, detail) {
-  const title = [target.root, ...target.path.map(({ key, computed }) => key ?? computed)].join('.');
+  const title = target.path.reduce((holder, { key, computed }) => {
+    return key === undefined ? `${holder}[${computed}]` : `${holder}.${key}`;
+  }, target.root);
   const known = documented(target, info);
   const { remote, typed } = info ?? {};
   if (!remote) {

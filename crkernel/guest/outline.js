@@ -113,8 +113,9 @@ function callee(tokens) {
     if (is(tokens[i], '(') && depth === 0) return i - 1;
     if (is(tokens[i], ')', ']', '}') || closesTemplate(tokens[i])) depth += 1;
     else if (is(tokens[i], '(', '[', '{') || opensTemplate(tokens[i])) {
-      if (depth === 0) return -1;
-      depth -= 1;
+      // An object or an array that is an argument may still be open.
+      if (depth > 0) depth -= 1;
+      else if (!is(tokens[i], '[', '{') || !is(tokens[i - 1], '(', ',', ':')) return -1;
     } else if (is(tokens[i], ';') && depth === 0) return -1;
   }
   return -1;

@@ -17,6 +17,8 @@ const heir = Object.create(proxy); heir.own = 1;
 var text = 'abc';
 function area(w, h = 2) { return w * h }
 class Shape { constructor(a) {} static make() {} draw(where) {} get deep() { return { er: 1 } } }
+const bytes = new Uint8Array([7, 8]), pattern = /x/g;
+const fail = Object.assign(new TypeError('no'), { stack: 'TypeError: no' });
 const keys = { "don't": 1, 'say "hi"': 2, 'a${b': 3 };
 const shape = new Shape(); const big = new Float64Array(1e7);
 """
@@ -253,6 +255,15 @@ def test_lookups_survive_what_user_code_does_to_builtins(tmp_path: Path) -> None
         ("area(nothing|)", 0, "area: function\nfunction area(w, h = 2)"),
         ("area('a|", 0, "area: function\nfunction area(w, h = 2)"),
         ("area(`${[1, |2]}`", 0, None),
+        ("area(1, { h: [|", 0, "area: function\nfunction area(w, h = 2)"),
+        ("thing.list.map(() => { |", 0, None),
+        ("thing['beta']|", 0, "thing['beta']: Object\nObject { gamma: function }"),
+        ("thing['beta'].gamma|", 0, "thing['beta'].gamma: function\nfunction gamma(a, b)"),
+        ("const { alpha, be|ta } = thing", 0, "thing.beta: Object\nObject { gamma: function }"),
+        ("shape|", 0, "shape: Shape\nShape {}"),
+        ("bytes|", 0, "bytes: Uint8Array\nUint8Array(2) [ 7, 8 ]"),
+        ("fail|", 0, "fail: TypeError\nTypeError: no"),
+        ("pattern|", 0, "pattern: RegExp\n/x/g"),
         ("shape.dr|aw()", 0, "shape.draw: function\nfunction draw(where)"),
         ("thing.be|ta.gamma", 0, "thing.beta: Object\nObject { gamma: function }"),
         ("Shape|", 0, "Shape: class\nclass Shape { constructor(a) }"),
@@ -399,6 +410,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         ("require('zlib').gzipSync", "gzipSync(buf: InputType", "Compress a chunk"),
         ("new (require('node:events').EventEmitter", "", "EventEmitter"),
         ("display.html", "display.html(value: any", "Shows HTML"),
+        ("display.table", "columns?: string[], rows?: number", "Shows records"),
         ("input(", "input(prompt", "Asks the person"),
     ],
 )
@@ -409,6 +421,12 @@ def test_inspect_knows_what_node_offers(
     assert signature in data["text/plain"]
     assert text in data["text/plain"]
     assert text in data["text/markdown"]
+
+
+def test_inspect_knows_what_is_being_imported(documented: Guest) -> None:
+    for code in ("import { cpus, hostname } from 'os'", "const { cpus } = require('node:os')"):
+        reply = documented.call("inspect", code=code, cursor=code.index("cpus") + 2, detail=0)
+        assert "cpus(): CpuInfo[]" in reply["data"]["text/plain"]
 
 
 def test_inspect_takes_nothing_of_the_users_for_a_builtin(documented: Guest) -> None:

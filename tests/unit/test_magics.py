@@ -303,7 +303,7 @@ def timeline() -> Timeline:
 
 
 REFS = ["12", "1+1", "1", "0", "good", "head", "root", "before"]
-SETTINGS = ("limit", "log", "engine")
+SETTINGS = {"limit": (), "log": ("few", "all"), "engine": ()}
 
 
 @pytest.mark.parametrize(
@@ -332,13 +332,18 @@ SETTINGS = ("limit", "log", "engine")
         ("%timeline --all |", [], ""),
         ("%config l|", ["limit", "log"], "l"),
         ("%config limit = |", [], ""),
+        ("%config log = |", ["all", "few"], ""),
+        ("%config log=f|", ["few"], "f"),
+        ("%config log a|", ["all"], "a"),
         ("%help un|", ["undo"], "un"),
+        ("%help %un|", ["%undo"], "%un"),
         ("%checkpoint g|", ["good"], "g"),
         ("%undo |", [], ""),
         ("%xyzzy |", [], ""),
         ("%rewind?|", [], ""),
         ("%timeit |", ["-n", "-r"], ""),
         ("%timeit -n 5 -|", ["-r"], "-"),
+        ("%timeit -n |", [], ""),
     ],
 )
 def test_completion(timeline: Timeline, marked: str, matches: list[str], word: str) -> None:
