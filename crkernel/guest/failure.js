@@ -2,7 +2,7 @@
 // Turns whatever user code threw into the error shape of the wire, with a traceback that holds
 // the user's frames only. Nothing in here may throw, whatever the value does when it is looked at.
 
-const { inspect, types } = require('node:util');
+const { inspect, stripVTControlCharacters, types } = require('node:util');
 const { rename } = require('./cells.js');
 const { hintFor } = require('./hints.js');
 const spots = require('./spots.js');
@@ -103,7 +103,7 @@ function describe(value, colors, evaluation = {}) {
   const errorCode = real ? guarded(() => value.code) : undefined;
   return {
     name,
-    message: message ?? plain,
+    message: stripVTControlCharacters(message ?? plain), // assert colours what it compares
     code: typeof errorCode === 'string' || typeof errorCode === 'number' ? errorCode : null,
     traceback: tracebackOf(value, real, rename(plain), shown, evaluation),
     interrupted: false,

@@ -242,3 +242,14 @@ def test_an_import_that_cannot_be_found_says_what_to_do(
     lines = guest.error(code)["traceback"]
     assert lines[:3] == [f"cell 7:1:{column}", code, " " * (column - 1) + "^"]
     assert lines[-1].startswith(f"hint: {hint.format(tmp_path)}")
+
+
+def test_what_assert_compares_has_colours_in_the_traceback_alone(guest: Guest) -> None:
+    guest.colors = "all"
+    error = guest.error("require('assert').deepStrictEqual({ a: 1 }, { a: 2 })")
+    assert "\x1b[32m+\x1b[39m   a: 1" in "\n".join(error["traceback"])
+    assert "\n+   a: 1\n-   a: 2\n" in error["message"]
+    assert "\x1b" not in error["message"]
+    guest.colors = "errors"
+    error = guest.error("require('assert').deepStrictEqual({ a: 1 }, { a: 2 })")
+    assert "\x1b[32m+" not in "\n".join(error["traceback"])
