@@ -106,4 +106,5 @@ class _Ear:
             if self._sink.audience.at != "unattended":
                 self._print(self._progress.text(time.monotonic()))
         else:
+            self._print(self._progress.end())
             self._sink.stream("stderr", line + "\n")

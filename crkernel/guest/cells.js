@@ -9,7 +9,7 @@ const KEPT = 1000; // cells, the newest ones
 const WIDTH = 160; // of a line of code that is shown; of a longer one the part around the spot
 const BEFORE = 5000; // units of code before a function, in which a comment on it may be
 const BLANK = /\s/;
-const HEAD = /^\S*/;
+const HEAD = /^\S+/;
 const NAMED = /^(?:async\s+)?(?:(?:function\b\s*\*?|class\b)\s*)?[\p{ID_Start}$_][\p{ID_Continue}$]*/u;
 // What a function does not begin behind: the rest of a name, the words that its source begins with.
 const WITHIN = /[\p{ID_Continue}$.#]$|\b(?:async|function|get|new|set)\s*\*?\s*$/u;
@@ -76,7 +76,8 @@ function agrees(code, at, source) {
 
 /** Where a function of this source begins in a cell's code, or -1. */
 function placeOf(code, source) {
-  const { 0: head } = apply(exec, HEAD, [source]);
+  const head = apply(exec, HEAD, [source])?.[0];
+  if (head === undefined) return -1;
   for (let at = 0; (at = apply(indexOf, code, [head, at])) >= 0; at++) {
     const before = apply(slice, code, [at > 20 ? at - 20 : 0, at]);
     if (!apply(exec, WITHIN, [before]) && agrees(code, at, source)) return at;

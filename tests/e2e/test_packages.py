@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -256,6 +258,18 @@ def test_an_interrupt_ends_npm_and_leaves_all_as_it_was(npm: Kernel, registry: R
     registry.go_on.set()
     assert npm.value("[x, require('one')]") == [1, "one 1"]
     assert files(npm, "node_modules") == [".package-lock.json", "one"]
+
+
+def test_a_call_that_takes_long_tells_what_it_is_at(npm: Kernel, registry: Registry) -> None:
+    registry.go_on.clear()
+    running = npm.submit("%npm install slow")
+    assert eventually(lambda: any(path == "/slow" for path, _ in registry.requests), 15)
+    time.sleep(1)  # what takes less is not told
+    registry.go_on.set()
+    done = npm.finish(running)
+    assert re.match(r"(\rnpm: \d looked up, \d fetched)+\n", done.stdout), done
+    assert "added 1 package" in done.stdout
+    assert done.stderr == ""
 
 
 # -- a hostile guest, hostile packages ---------------------------------------------------------
