@@ -49,7 +49,9 @@ function previewOf(remote) {
     return remote.length > remote.value.length ? `${text}... (${remote.length} characters)` : text;
   }
   const { preview, description } = remote;
-  if (!preview || ['error', 'regexp'].includes(preview.subtype)) return description ?? String(remote.unserializableValue ?? remote.value);
+  if (!preview || ['error', 'regexp'].includes(preview.subtype)) {
+    return description ?? String(remote.unserializableValue ?? remote.value);
+  }
   const isTyped = preview.subtype === 'typedarray';
   const isList = isTyped || preview.subtype === 'array';
   const show = ({ type, value, subtype }) => (type === 'string' ? JSON.stringify(value)
@@ -59,9 +61,8 @@ function previewOf(remote) {
       ? `${key.description} => ${value.description}` : value.description))
     : preview.properties.filter(({ name }) => !isTyped || /^\d+$/.test(name))
       .map((property) => (isList ? show(property) : `${property.name}: ${show(property)}`));
-  if (isTyped ? parseInt(/\((\d+)\)$/.exec(description)?.[1], 10) > parts.length : preview.overflow) {
-    parts.push('...');
-  }
+  const all = isTyped ? +/\((\d+)\)$/.exec(description)?.[1] : 0; // it overflows with what is no element
+  if (isTyped ? parts.length < all : preview.overflow) parts.push('...');
   if (preview.subtype && !isList && !parts.length) return description;
   const body = parts.length ? ` ${parts.join(', ')} ` : '';
   return isList ? `${description} [${body}]` : `${description} {${body}}`;

@@ -27,7 +27,7 @@ const DATA_URL = /^data:image\/[\w+.-]+;base64,/;
 const SVG_ROOT = /^<svg(?![^>]*\sxmlns=)/;
 const MORE = /\.\.\. \d+ more (?:item|character)s?\b/; // what inspect leaves out
 const MOST_DEEP = 200; // below what wire.py allows, which counts what is around as well
-const WHOLE = { maxArrayLength: 100_000, maxStringLength: null }; // a million items take seconds
+const WHOLE = { maxArrayLength: 10_000, maxStringLength: null }; // the text is in the notebook's file
 const CUT = 64 * 1024; // UTF-16 units of a text that nobody asked to see whole
 
 // Methods of values, in the spellings that libraries use, and the type of what they return.

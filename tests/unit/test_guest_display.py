@@ -194,7 +194,7 @@ def test_big_results_are_cut_and_displays_are_not(guest: Guest) -> None:
         assert note == "display(Out[7]) shows all"
         (data,) = bundles(guest, "display(Out[7])")
         assert " more " not in data["text/plain"]
-    (data,) = bundles(guest, "display(new Uint8Array(100_001))")
+    (data,) = bundles(guest, "display(new Uint8Array(10_001))")
     note = "... 1 more item\n]\n… console.dir(…, { maxArrayLength: null }) shows all"
     assert data["text/plain"].endswith(note)
     assert "… " not in result(guest, "[...Array(100).keys()]")["text/plain"]
