@@ -198,9 +198,10 @@ function translate(code) {
   if (typed.code !== undefined) return typed;
   const complaints = [...plain.complaints, ...typed.complaints];
   const [first] = plain.complaints;
+  if (first === null) return {}; // braces that fit ours: the place is known when it is evaluated
   const blind = NO_SCRIPT.test(first?.message);
   // Of JavaScript that only ends too early V8 says it best, though not where it ends.
-  const versed = typed.complaints.filter(({ atEnd }) => blind || !atEnd || !endsTooEarly(code));
+  const versed = typed.complaints.filter((one) => blind || !one?.atEnd || !endsTooEarly(code));
   const best = explained(code, complaints)
     ?? farthest([...(blind ? [] : [first]), ...versed, ...plain.complaints]);
   return best === first ? {} : { complaint: best };

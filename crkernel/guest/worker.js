@@ -97,7 +97,6 @@ async function run(request) {
 async function runAsCell(request) {
   const { code, typed = code, layers = [] } = request;
   const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
-  if (code.includes('/**')) require('./jsdoc.js').collect(code);
   const angles = Array.from(code.matchAll(TYPE_ARGUMENTS), ({ index }) => index + 1);
   const doubtful = angles.length > 0 || BRACES.test(code);
   const first = doubtful ? under(language().reread(code, angles)) : null;

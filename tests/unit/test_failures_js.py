@@ -27,6 +27,13 @@ def test_errors_show_the_users_frames(guest: Guest) -> None:
     assert guest.value("new Error('shown').stack") == "'Error: shown\\n    at cell 7:1:1'"
 
 
+@pytest.mark.parametrize("code", ["1 }", "1 }\n{ 2", "1 }, { 2"])
+def test_braces_that_close_nothing(guest: Guest, code: str) -> None:
+    spot = ["cell 7:1:3", code.split("\n")[0], "  ^"]
+    assert guest.error(code)["traceback"] == [*spot, "SyntaxError: Unexpected token '}'"]
+    assert guest.error(f"let x: number = {code}")["name"] == "SyntaxError"
+
+
 def test_errors_with_codes_and_causes(guest: Guest) -> None:
     guest.colors = "none"
     error = guest.error("require('fs').readFileSync('/nowhere')")
