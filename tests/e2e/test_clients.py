@@ -271,6 +271,7 @@ def test_a_console(tmp_path: Path) -> None:
     console.type("console.log(require('util').styleText('cyan', 'sea'))")
     console.wait(r"\nsea\s")
     assert "\x1b[36msea\x1b[39m" in console.raw
+    console.prompt(11)
     console.leave()
 
 
