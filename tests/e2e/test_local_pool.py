@@ -32,7 +32,11 @@ from crkernel.errors import EngineUnavailable
 from crkernel.guest import processor
 from crkernel.javascript import JAVASCRIPT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.local_only("in Docker containers wait, see test_pool")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.local_only("in Docker containers wait, see test_pool"),
+    pytest.mark.usefixtures("own_golden_root"),
+]
 
 ONE, TWO = "--CRKernel.pool=1", "--CRKernel.pool=2"
 WARM, HALF, COLD = "a nest with a guest had waited", "warm: a nest had waited", "cold"

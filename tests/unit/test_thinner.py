@@ -8,23 +8,22 @@ import pytest
 import virtual_time
 from fake_engine import FakeEngine
 from fake_session import GROW, LIMITS, MB, Played
-from test_session import engine, play  # noqa: F401  fixtures among them
 
 from crkernel.errors import EngineError, UserError
 
 
-def shrinking(play: Played) -> list[str]:  # noqa: F811
+def shrinking(play: Played) -> list[str]:
     """What was asked of the engine, oldest first."""
     return [line for line in play.engine.log if line.startswith(("thin", "rebase"))]
 
 
-async def small(play: Played) -> str | None:  # noqa: F811
+async def small(play: Played) -> str | None:
     """What %status says of those that are not."""
     timeline = (await play.session.status())["timeline"]
     return timeline.get("not made small")
 
 
-async def test_who_is_held_keeps_nobody_else_waiting(play: Played) -> None:  # noqa: F811
+async def test_who_is_held_keeps_nobody_else_waiting(play: Played) -> None:
     await play.cells("x = 1", "x = 2")
     stop = play.engine.stop("fetch")
     stream = play.session.fetch("1", "2")
@@ -40,7 +39,7 @@ async def test_who_is_held_keeps_nobody_else_waiting(play: Played) -> None:  # n
     assert shrinking(play) == ["thin c4 c1", "thin c2 c1", "thin c3 c1"]
 
 
-async def test_a_cell_does_not_wait_for_another_checkpoint(play: Played) -> None:  # noqa: F811
+async def test_a_cell_does_not_wait_for_another_checkpoint(play: Played) -> None:
     stop = play.engine.stop("rebase")
     await play.cells(GROW)
     await stop.reached
@@ -55,7 +54,7 @@ async def test_a_cell_does_not_wait_for_another_checkpoint(play: Played) -> None
 
 
 async def test_what_failed_is_told_and_tried_again_when_there_is_room(
-    play: Played,  # noqa: F811
+    play: Played,
 ) -> None:
     await play.cells("x = 1", GROW)
     for _ in range(2):
@@ -73,7 +72,7 @@ async def test_what_failed_is_told_and_tried_again_when_there_is_room(
     assert await small(play) is None
 
 
-async def test_a_drop_does_not_wait_for_ever(play: Played) -> None:  # noqa: F811
+async def test_a_drop_does_not_wait_for_ever(play: Played) -> None:
     await play.cells("x = 1", "x = 2")
     stop = play.engine.stop("fetch")
     stream = play.session.fetch("1")
@@ -89,7 +88,7 @@ async def test_a_drop_does_not_wait_for_ever(play: Played) -> None:  # noqa: F81
 
 
 async def test_what_a_restart_ends_is_done_after_it(
-    engine: FakeEngine,  # noqa: F811
+    engine: FakeEngine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     virtual_time.install(monkeypatch)
