@@ -162,6 +162,7 @@ class Thinner:
         for known in (self._bases, self._mapped):
             for name in [n for n, near in known.items() if n in names or near in names]:
                 del known[name]
+        self._background.start(self._notify())  # who waits for these to be done with waits no more
 
     async def stop(self) -> None:
         """Finish what is under way, and take up nothing more."""

@@ -43,14 +43,14 @@ class Twins:
     def on_rebased(self, key: str) -> None:
         """The memory of a checkpoint has moved into a memory file."""
         # Not while a cell runs: the checkpoint that it makes will be rebased as well.
-        if not self._is_busy() and self._engine.network == "none":
+        if not self._is_busy():
             self._background.start(self._swap(key))
 
     async def _swap(self, key: str) -> None:
         """If the guest has gone on (V8 collects garbage soon after much was allocated), where it is
         now gets a checkpoint, and one try when that is rebased."""
-        async with self._operation():
-            if self._past.timeline.head != key:
+        async with self._operation() as live:
+            if self._past.timeline.head != key or not self._may_go(live):
                 return
             if await self._present.swap():
                 self.swaps += 1
@@ -61,7 +61,7 @@ class Twins:
 
     def on_checkpoint(self, live: Sandbox) -> None:
         """A checkpoint of the guest was taken."""
-        if live.wear.is_worn and self._engine.network == "none":
+        if live.wear.is_worn:
             self._background.start(self._renew())
 
     async def _renew(self) -> None:
@@ -69,8 +69,14 @@ class Twins:
         for the twin. A guest that does not rest is left alone meanwhile; and so that the cell waits
         for nothing else, it is tried after that one where another checkpoint is at it."""
         async with self._operation() as live:
-            if not live.wear.is_worn or not await live.rested() or self._past.is_busy:
+            if not live.wear.is_worn or not self._may_go(live) or self._past.is_busy:
+                return
+            if not await live.rested():
                 return
             live.wear.forgive()
             if await self._past.rebase(self._past.timeline.head) and await self._present.swap():
                 self.swaps += 1
+
+    def _may_go(self, live: Sandbox) -> bool:
+        """Whether neither the guest has a network nor its twin, one of the guests to come."""
+        return not live.has_network and self._engine.network == "none"

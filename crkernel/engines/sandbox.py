@@ -119,8 +119,10 @@ class Sandbox:
 
     @property
     def unanswered(self) -> list[asyncio.Future[Message]]:
-        """The calls that the guest has not answered yet."""
-        return list(self._calls.values())
+        """The calls that the guest has not answered yet; none while the supervisor, which does one
+        thing after the other, may not have passed them on: a dump takes long."""
+        is_free = len(self._calls) == len(self._waiting)
+        return list(self._calls.values()) if is_free else []
 
     async def rested(self) -> bool:
         """Whether the guest still is where its newest checkpoint left it."""

@@ -99,8 +99,15 @@ def store(folder: str, key: str, names: Sequence[str], descriptors: list[int]) -
 def _oldest(folder: str) -> list[str]:
     """Those that make room for one more."""
     whole = [key for key in keys(folder) if not is_spoiled(folder, key)]
-    latest = sorted(whole, key=lambda key: os.stat(f"{folder}/{key}").st_mtime, reverse=True)
+    latest = sorted(whole, key=lambda key: _used_at(f"{folder}/{key}"), reverse=True)
     return [key for key in keys(folder) if key not in latest[: _KEPT - 1]]
+
+
+def _used_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:  # it was just removed
+        return 0.0
 
 
 def remove_unused(path: str) -> bool:

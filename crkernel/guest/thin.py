@@ -46,11 +46,13 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
     """
     old, new = f"{staging}/{name}", f"{staging}/{name}.thin"
     images, earlier = Images(old, new), Images(f"{staging}/{base}")
+    if record.at(old).get("base") == base:  # a kernel that was restarted then does not know
+        return _sizes(images, old)
     os.mkdir(new, 0o700)
     try:
         before, after = 0, 0
         for file in sorted(os.listdir(old)):
-            if not file.startswith("pagemap-") or not file[8:].split(".")[0].isdigit():
+            if not _is_layout(file):
                 continue
             if not os.path.exists(earlier.path(file)):
                 continue  # a process that the base does not have
@@ -68,6 +70,18 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
     finally:
         shutil.rmtree(new)
     return before, after
+
+
+def _is_layout(file: str) -> bool:
+    """Whether an image says where the memory of a process lies."""
+    return file.startswith("pagemap-") and file[8:].split(".")[0].isdigit()
+
+
+def _sizes(images: Images, folder: str) -> tuple[int, int]:
+    """Of a difference: bytes of memory that it stands for, and those that it holds."""
+    runs = [run for file in os.listdir(folder) if _is_layout(file) for run in images.load(file)[1:]]
+    kept = (run["nr_pages"] for run in runs if not run["flags"] & _FROM_PARENT)
+    return sum(run["nr_pages"] for run in runs) * _PAGE, sum(kept) * _PAGE
 
 
 def _rewrite(images: Images, earlier: Images, file: str, layout: Layout, target: str) -> int:

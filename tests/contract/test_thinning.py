@@ -38,6 +38,7 @@ async def test_a_thin_checkpoint_is_small_and_whole(engine: Engine) -> None:  # 
     for name, digest in digests.items():
         before, after = await engine.thin(name, "base")
         assert after < before / 2
+        assert await engine.thin(name, "base") == (before, after)  # as after a restart
         again = await restored(engine, name)
         assert await run(again, DIGEST) == digest
         assert await _grow(again, 99) != digest  # it is alive
@@ -56,7 +57,7 @@ async def test_what_differs_too_much_stays_as_it_is(engine: Engine) -> None:  # 
     assert await run(await restored(engine, "big"), "big.every((x) => x === 1)") == "true"
 
 
-@pytest.mark.parametrize(("name", "base"), [("none", "base"), ("base", "none"), ("thin", "base")])
+@pytest.mark.parametrize(("name", "base"), [("none", "base"), ("base", "none"), ("thin", "other")])
 async def test_what_cannot_be_thinned_is_left_alone(
     engine: Engine,  # noqa: F811
     name: str,
@@ -64,6 +65,7 @@ async def test_what_cannot_be_thinned_is_left_alone(
 ) -> None:
     live = await boot(engine)
     await live.dump("base")
+    await live.dump("other")
     await run(live, "globalThis.x = 1")
     await live.dump("thin")
     await engine.thin("thin", "base")

@@ -125,6 +125,22 @@ async def test_the_second_interrupt_ends_a_guest_that_answers_nothing(
     assert await play.value() == "1"
 
 
+async def test_interrupts_during_a_long_dump_are_no_reason_to_end_the_guest(play: Played) -> None:
+    """It has not heard yet what it is asked meanwhile."""
+    stop = play.engine.stop("dump")
+    await play.cell("x = 1")
+    await stop.reached
+    live, asking = play.live, talk(play, OPEN)
+    interrupts = []
+    for _ in range(3):
+        interrupts.append(work(play.session.interrupt()))
+        await play.rest(3)
+    stop.go()
+    await asyncio.gather(asking, *interrupts)
+    assert await play.value() == "1"
+    assert play.live is live
+
+
 async def test_an_interrupt_of_before_does_not_count(play: Played) -> None:
     await play.cells("x = 1")
     await play.session.interrupt()
