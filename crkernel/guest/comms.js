@@ -9,10 +9,16 @@ const { jsonOf } = require('./presentation.js');
 const { apply } = Reflect;
 const { defineProperty, freeze } = Object;
 const { get, set, delete: remove } = Map.prototype;
+const { get: size } = Object.getOwnPropertyDescriptor(Map.prototype, 'size');
+const { slice } = String.prototype;
 const { isArray } = Array;
 const { isView } = ArrayBuffer;
 const { from: bufferFrom } = Buffer;
 const { toString } = Buffer.prototype;
+
+// As comms.py has them: what it refuses no front end would ever hear of.
+const MOST = 10_000; // comms that may be open at a time
+const LONGEST = 256; // characters of a target
 
 const comms = new Map(); // id -> Comm, of those that are open
 const targets = new Map(); // name -> what takes (comm, message) of a comm that the front end opens
@@ -126,6 +132,11 @@ function checkData(data) {
 /** Opens a comm to what the front end has registered under the name `target`. */
 function open(target, data = {}, options = {}) {
   if (typeof target !== 'string') throw new TypeError('the target of a comm must be a string');
+  if (target.length > LONGEST) {
+    throw new RangeError(`"${apply(slice, target, [0, 20])}…" has ${target.length} characters, the target `
+      + `of a comm at most ${LONGEST}`);
+  }
+  if (apply(size, comms, []) >= MOST) throw new RangeError(`${MOST} comms are open: close some of them`);
   checkData(data);
   const id = apply(toString, randomBytes(16), ['hex']);
   tell('open', id, data, options, target);

@@ -7,7 +7,8 @@ const fs = require('node:fs');
 
 const { stringify, parse } = JSON;
 const { write: bufferWrite, fill, writeUInt32BE } = Buffer.prototype;
-const { apply } = Reflect;
+const { apply, ownKeys } = Reflect;
+const { isArray } = Array;
 const { slice, charCodeAt, isWellFormed } = String.prototype;
 const { byteLength, allocUnsafeSlow, from: bufferFrom } = Buffer;
 const { ArrayBuffer, Int32Array } = globalThis;
@@ -16,6 +17,8 @@ const { wait } = Atomics;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 const HEADER = 4;
 const MAX_FRAME = 128 * 1024 * 1024; // as in wire.py
+const MOST_VALUES = 2_000_000; // as in wire.py: of a frame with more the kernel ends the guest
+const LEAST = 1.5; // bytes of JSON that a value takes: "[]," are two
 
 const PIECE = 64 * 1024; // UTF-16 units of a long text that are taken at a time
 
@@ -77,15 +80,27 @@ function endOfPiece(whole, from) {
   return last >= 0xd800 && last <= 0xdbff ? stop - 1 : stop;
 }
 
+/** How many values JSON holds, as wire.py counts them; it may stop where they are too many. */
+function valuesIn(value) {
+  if (value === null || typeof value !== 'object') return 0;
+  const names = isArray(value) ? null : ownKeys(value);
+  const { length } = names ?? value;
+  let count = length || 1;
+  for (let i = 0; i < length && count <= MOST_VALUES; i++) {
+    count += valuesIn(names ? value[names[i]] : value[i]);
+  }
+  return count;
+}
+
 /**
  * Writes one object as a frame to `fd`, blocking until all of it is written. Throws a RangeError
- * before anything is written if it is too long.
+ * before anything is written if it is too long or holds too many values.
  */
 function writeFrame(fd, object) {
   const whole = stringify(object);
   // A UTF-16 unit takes at most 3 bytes of UTF-8, so short texts need no exact count.
   if (whole.length * 3 + HEADER > scratch.length) {
-    writeTexts(fd, [whole]);
+    writeTexts(fd, [whole], object);
     return;
   }
   drain(fd);
@@ -98,12 +113,16 @@ function writeFrame(fd, object) {
 }
 
 /** The same for an object whose JSON is these texts, one after the other; none is empty. */
-function writeTexts(fd, parts) {
+function writeTexts(fd, parts, object) {
   let size = 0;
   for (let i = 0; i < parts.length; i++) size += byteLength(parts[i], 'utf8');
   if (size > MAX_FRAME) {
     throw new RangeError(`${size >> 20} MiB are too much for one output, the limit is `
       + `${MAX_FRAME >> 20} MiB: show a part of it, or write it to a file`);
+  }
+  if (size > LEAST * MOST_VALUES && valuesIn(object) > MOST_VALUES) {
+    throw new RangeError(`more than ${MOST_VALUES} values of JSON are too much for one output: `
+      + 'show a part of them, or write them to a file');
   }
   drain(fd);
   large ??= allocUnsafeSlow(HEADER + 3 * PIECE);

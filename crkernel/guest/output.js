@@ -27,8 +27,9 @@ function emitDisplay({ data, metadata = {}, transient = {}, update = false }) {
   const mimes = ownKeys(data);
   let long = false;
   for (let i = 0; i < mimes.length; i++) long ||= data[mimes[i]]?.length > PIECE;
+  const event = { event: 'display', data, metadata, transient, update };
   if (!long) {
-    emit({ event: 'display', data, metadata, transient, update });
+    emit(event);
     return;
   }
   const parts = ['{"event":"display","data":{'];
@@ -38,7 +39,7 @@ function emitDisplay({ data, metadata = {}, transient = {}, update = false }) {
   }
   parts[parts.length] = `},"metadata":${stringify(metadata)},"transient":${stringify(transient)}`
     + `,"update":${update}}`;
-  writeTexts(EVENTS, parts);
+  writeTexts(EVENTS, parts, event);
 }
 
 /** Sends text of a stream, cut into pieces that never split a surrogate pair. */

@@ -76,6 +76,30 @@ def test_what_is_deep_is_refused_here_since_the_kernel_would_end_the_guest(guest
         assert "has more than 200 arrays and objects within each other" in error["message"]
 
 
+def test_what_holds_many_values_is_refused_here_too(guest: Guest) -> None:
+    guest.value("const list = (n) => new Array(n).fill(0); undefined")
+    assert len(displays(guest, "display.json(list(1_999_900))")) == 1
+    many = [
+        "display.json(list(2_000_001))",
+        "display({ 'a/b': 'x'.repeat(3e5), 'application/json': list(2e6) }, { raw: true })",
+        "display.vega({ $schema: '/vega-lite/v6', data: list(1e6) })",
+        "({ toSpec() { return { data: list(2e6) } } })",
+        "comm.open('t', { list: list(2e6).fill([]) })",
+    ]
+    for show in many:
+        error = guest.error(show)
+        assert error["name"] == "RangeError"
+        assert "more than 2000000 values" in error["message"]
+    assert bundles(guest, "display('still here')") == [{"text/plain": "still here"}]
+
+
+def test_comms_that_the_kernel_would_drop_do_not_open(guest: Guest) -> None:
+    guest.value("comm.open('t'.repeat(256)); undefined")
+    assert "at most 256" in guest.error("comm.open('t'.repeat(257))")["message"]
+    guest.value("for (let i = 1; i < 10_000; i++) comm.open('t'); undefined")
+    assert "10000 comms are open" in guest.error("comm.open('t')")["message"]
+
+
 def test_elements_of_a_dom(guest: Guest) -> None:
     data = {"text/html": "<p>x</p>", "text/plain": "<p>"}
     assert result(guest, "({ outerHTML: '<p>x</p>' })") == data
