@@ -114,7 +114,8 @@ function asObject(code) {
 
 /** Whether something at these offsets is code, not a part of a string or comment. */
 function hasTokenAt(code, offsets) {
-  return offsets.length > 0 && tokenize(code).some(({ start }) => offsets.includes(start));
+  const wanted = new Set(offsets);
+  return wanted.size > 0 && tokenize(code).some(({ start }) => wanted.has(start));
 }
 
 /**

@@ -60,14 +60,16 @@ function importStatement(node) {
 }
 
 /**
- * The expression that declares all that a module exports but its default. By assignments, since a name
- * may be that of an earlier `let`, which a property of the global object would not reach.
+ * The expression that declares all that a module exports but its default and what no code can name, such
+ * as `enum`. By assignments, since a name may be that of an earlier `let`, which a property of the
+ * global object would not reach.
  */
 function spread(module) {
   return `(function ${CHECK}(m) { for (const k of Object.keys(m)) { `
     + `if (k === 'default' || !${WRITTEN}.test(k)) continue; `
-    + `try { (0, eval)('(v) => { ' + k + ' = v }')(m[k]); } `
-    + `catch (cause) { throw new TypeError('export * cannot declare ' + k + ': ' + cause.message); } `
+    + `try { (0, eval)('(_' + k + ') => { ' + k + ' = _' + k + ' }')(m[k]); } `
+    + `catch (cause) { if (cause instanceof SyntaxError) continue; `
+    + `throw new TypeError('export * cannot declare ' + k + ': ' + cause.message); } `
     + `} })(${module})`;
 }
 

@@ -10,11 +10,11 @@ const PATTERNS = {
   comment: /\/\/[^\n]*|\/\*[^]*?(?:\*\/|$)|^#![^\n]*/yu,
   name: new RegExp(NAME, 'yu'),
   number: /0[xob][\da-f_]+n?|(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)(?:e[+-]?\d*)?n?/iyu,
-  string: /"(?:\\(?:[^]|$)|[^"\\\n])*"?|'(?:\\(?:[^]|$)|[^'\\\n])*'?/yu,
+  string: /"[^"\\\n]*(?:\\(?:[^]|$)[^"\\\n]*)*"?|'[^'\\\n]*(?:\\(?:[^]|$)[^'\\\n]*)*'?/yu,
   regex: /\/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]?|[^/\\[\n])*(?:\/[a-z]*|(?=\n|$))/yu,
   punctuator: /=>|\?\.(?!\d)|\.{3}|\+\+|--|\/=?|[*%&|^<>=!?]+|[^]/yu,
 };
-const TEMPLATE = /(?:\\[^]|\$(?!\{)|[^`\\$])*(`|\$\{|\\?$)/yu;
+const TEMPLATE = /[^`\\$]*(?:(?:\\[^]|\$(?!\{))[^`\\$]*)*(`|\$\{|\\?$)/yu;
 // After one of these a slash begins a regular expression, as it does after most punctuators.
 const OPERATOR_WORDS = new Set(('await case delete do else for if in instanceof new of return throw '
   + 'typeof void while with yield').split(' '));
@@ -38,8 +38,21 @@ function bracket(text, last, around) {
   if (text === '(') return { operand: !(word && HEADED.has(last.text)) };
   if (text === '[') return { operand: true };
   if (word) return { operand: last.text !== 'do' && last.text !== 'else' };
-  if (last?.text === ':') return { operand: Boolean(around?.operand) }; // else that of a label
+  if (last?.text === ':') return { operand: last.chooses || Boolean(around.operand) }; // else a label's
   return { operand: Boolean(last) && !last.operand && !BEFORE_BLOCK.has(last.text) };
+}
+
+/**
+ * Whether a punctuator is the colon of a question mark ahead of it; how many of those are without one
+ * is noted in `around`.
+ */
+function takeChoice(text, around) {
+  const { asked = 0 } = around;
+  const chooses = text === ':' && asked > 0;
+  if (text[0] === '?' && text[1] !== '?' && text[1] !== '.') around.asked = asked + 1;
+  else if (chooses) around.asked = asked - 1;
+  else if (text === ';' || text === ',') around.asked = 0; // of an optional member
+  return chooses;
 }
 
 /** The kind of the token that begins at `at`, by its first characters. */
@@ -65,19 +78,21 @@ function match(pattern, code, at) {
 }
 
 /**
- * The tokens of `code` without blanks: {kind, text, start, end, line, open, operand}. Kinds are
+ * The tokens of `code` without blanks: {kind, text, start, end, line, open, operand, chooses}. Kinds are
  * comment, name, number, string, template (a piece between its braces), regex and punctuator; `line`
  * is whether it is the first of its line, `open` whether it goes on where the code ends, `operand`
- * whether it ends an operand, so that a slash after it divides, as far as can be told.
+ * whether it ends an operand, so that a slash after it divides, as far as can be told; `chooses`
+ * whether it is the colon of a question mark.
  */
 function tokenize(code) {
   const tokens = [];
+  const ground = {};
   const brackets = []; // the open ones, see bracket()
   let last = null; // the newest token that is no comment
   let line = true;
   let at = 0;
-  const push = (kind, end, { open = false, opened } = {}) => {
-    const token = { kind, text: code.slice(at, end), start: at, end, line, open };
+  const push = (kind, end, { open = false, opened, chooses = false } = {}) => {
+    const token = { kind, text: code.slice(at, end), start: at, end, line, open, chooses };
     token.operand = endsOperand(token, last, opened);
     line = false;
     tokens.push(token);
@@ -92,9 +107,11 @@ function tokenize(code) {
   const punctuator = (end) => {
     const text = code.slice(at, end);
     const opened = [')', ']', '}'].includes(text) ? brackets.pop() : undefined;
-    if (['(', '[', '{'].includes(text)) brackets.push(bracket(text, last, brackets.at(-1)));
+    const around = brackets.at(-1) ?? ground;
+    const chooses = takeChoice(text, around);
+    if (['(', '[', '{'].includes(text)) brackets.push(bracket(text, last, around));
     if (opened?.template) template(at + 1);
-    else push('punctuator', end, { opened });
+    else push('punctuator', end, { opened, chooses });
   };
   while (at < code.length) {
     const kind = kindAt(code, at, last);

@@ -20,9 +20,10 @@ const ATTEMPTS = 20; // terminations tried before an interrupt gives up
 
 // Code that means something else as a cell than as a script: braces that are an object, type
 // arguments that are two comparisons. Of operators these have only what types have.
-const BRACES = /^(?:\s|\/\/[^\n]*\n|\/\*(?:[^*]|\*(?!\/))*\*\/)*\{/;
-const TYPE_ARGUMENTS = new RegExp(String.raw`[\w$)\]\x80-\uffff]<(?:[\w$.,:'"{}[\]\s\x80-\uffff]`
-  + String.raw`|\|(?!\|)|&(?!&)|[<>](?!=)|\([\w$.,:\s]*\)\s*=>){1,300}?>[(\x60]`, 'g');
+// Arguments are looked for behind each angle: the next ones may be in what looks like some, a comment.
+const BLANK = /\s+|\/\/[^\n]*\n|\/\*[^]*?\*\//y;
+const TYPE_ARGUMENTS = new RegExp(String.raw`[\w$)\]\x80-\uffff]<(?=(?:[\w$.,:'"{}[\]\s\x80-\uffff]`
+  + String.raw`|\|(?!\|)|&(?!&)|[<>](?!=)|\([\w$.,:\s]*\)\s*=>){1,300}?>[(\x60])`, 'g');
 
 const { port, answers, arrived } = workerData;
 const session = new Session();
@@ -73,6 +74,14 @@ function refused(code, cell, { message, line, column }) {
   return { status: 'error', error: { ...error, traceback: [...spot, ...error.traceback] } };
 }
 
+/** Whether the first that is no comment or blank is a brace. */
+function beginsWithBrace(code) {
+  BLANK.lastIndex = 0;
+  let at;
+  do at = BLANK.lastIndex; while (BLANK.test(code));
+  return code[at] === '{';
+}
+
 /** The parts that few cells need are loaded when one does. */
 function language() {
   return require('./language.js');
@@ -98,7 +107,7 @@ async function runAsCell(request) {
   const { code, typed = code, layers = [] } = request;
   const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
   const angles = Array.from(code.matchAll(TYPE_ARGUMENTS), ({ index }) => index + 1);
-  const doubtful = angles.length > 0 || BRACES.test(code);
+  const doubtful = angles.length > 0 || beginsWithBrace(code);
   const first = doubtful ? under(language().reread(code, angles)) : null;
   const answer = await run({ ...request, ...first, typed });
   if (first || !answer.refused) return answer;

@@ -53,6 +53,9 @@ def test_a_syntax_error_has_its_place_whatever_users_made_of_the_class(guest: Gu
         ("({ größe: same }).größe<{ a: Größe }>(5)", "5"),
         ("{ a: same<typeof x>(5) }", "{ a: 5 }"),
         ("{ let v = same<typeof x>(5); v }", "5"),
+        ("// uses Wrap<T>\nsame<string>('a')", "'a'"),
+        ("['a<b', same<string>('a')]", "[ 'a<b', 'a' ]"),
+        ("!x ? x : {} / same<number>(5) / 2", "NaN"),
     ],
 )
 def test_type_arguments_of_any_kind(shared: Guest, code: str, result: str) -> None:
@@ -71,6 +74,7 @@ def test_type_arguments_of_any_kind(shared: Guest, code: str, result: str) -> No
         ("for (let i=0; i<b; i++) { i }\nc>(d)", "false"),
         ("a<b\n? c\n: d", "0"),
         ("let t = 'x<b>(bold)'; t", "'x<b>(bold)'"),
+        ("a ? b : c; l: {} /a<b>(d)/.source", "'a<b>(d)'"),
     ],
 )
 def test_comparisons_stay_comparisons(shared: Guest, code: str, result: str) -> None:
@@ -121,6 +125,18 @@ def test_what_looks_like_comments_takes_no_time(shared: Guest) -> None:
         assert shared.value(comment * 2000 + "5") == "5"
 
 
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("/*{}*/ {{ a: 1 }}", "{ a: 1 }"),
+        ("{{ a: '{}'.length }}", "{ a: 11000000 }"),
+        ("{{ a: `{}`.length }}", "{ a: 11000000 }"),
+    ],
+)
+def test_what_is_long_does_not_exhaust_the_stack(shared: Guest, code: str, result: str) -> None:
+    assert shared.value(code.format("x" * 11_000_000)) == result
+
+
 def test_a_silent_cell_leaves_the_code_of_the_last_one_alone(guest: Guest) -> None:
     guest.value("enum E { A }\n\nfunction f() {\n  null.x\n}")
     silent = guest.run("\n\nfunction g() { null.y }; g()", silent=True)["error"]
@@ -152,11 +168,12 @@ def test_exports_stay_statements(shared: Guest, code: str, result: str) -> None:
 def test_export_all_declares_what_the_module_exports(guest: Guest) -> None:
     guest.value(
         "require('fs').writeFileSync('m.mjs', 'export default 5; export const a = 1, b = 2, c = 3;"
-        'const s = 4; export { s as "a string" }\')'
+        'const s = 4; export { s as "a string", s as enum, s as null, s as v }\')'
     )
     guest.value("let a = 'old'; class b {}")
-    assert guest.value("export * from './m.mjs'\n[a, b, c]") == "[ 1, 2, 3 ]"
-    assert guest.value("['default' in globalThis, 'a string' in globalThis]") == "[ false, false ]"
+    assert guest.value("export * from './m.mjs'\n[a, b, c, v]") == "[ 1, 2, 3, 4 ]"
+    unnamed = "['default', 'a string', 'enum', 'null']"
+    assert guest.value(f"{unnamed}.filter((name) => name in globalThis)") == "[]"
     assert guest.value("c = 9") == "9"
     guest.value("const fixed = 1; require('fs').writeFileSync('n.mjs', 'export let fixed = 2')")
     error = guest.error("export * from './n.mjs'")
