@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from crkernel.engines.limits import Limits
-from crkernel.guest.wire import LONG
+from crkernel.guest.wire import LONG, may_hold_surrogates
 
 Json = dict[str, Any]
 
@@ -150,7 +150,7 @@ def packed(event: Json, shown: Json) -> bytes | None:
         return None
     if shown["metadata"] or event.get("metadata") != {} or not _is_plain(event.get("transient")):
         return None
-    if b"\\" in body and b"\\ud" in body:  # a lone surrogate perhaps; the first look is faster
+    if may_hold_surrogates(body):
         return None
     head, tail = b'{"event":"display",', b',"update":%s}' % json.dumps(event["update"]).encode()
     if not body.startswith(head) or not body.endswith(tail):

@@ -246,8 +246,9 @@ class Sandbox:
                 del body[:1]  # a long one, and this does not copy it
             else:
                 body = body[1:]
-            wire.check_shape(body)
-        message = wire.parse(body)
+            message = wire.parse_guests(body)
+        else:
+            message = wire.parse(body)
         if kind == wire.EVENT:
             message["body"] = body
             self._hear(message)

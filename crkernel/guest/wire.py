@@ -4,7 +4,7 @@ One frame is four bytes of big-endian length and a UTF-8 JSON object of that len
 an `id` and an `op`, replies the same `id`, events an `event`. `docs/protocol.md` lists them.
 
 Everything that comes out of a sandbox is hostile until it is checked: `Decoder` bounds the size of
-a frame, `check_shape` what it would become in memory; whoever consumes a message checks the fields
+a frame, `parse_guests` what it becomes in memory; whoever consumes a message checks the fields
 it uses.
 """
 
@@ -14,8 +14,7 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, count
-from operator import sub
+from itertools import chain
 from typing import Any
 
 PROTOCOL = 1
@@ -45,10 +44,9 @@ that begins with `{` is the supervisor's own: a guest cannot forge those."""
 # JSON.stringify escapes lone ones only and UTF-8 has none at all, so no text that it writes loses a
 # pair. A hostile guest writes its own JSON, in capitals if it likes.
 _SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-# What is left of JSON to see its shape: each mark as by how much it changes the depth, plus one.
-_OPENS, _STAYS, _CLOSES = b"\2", b"\1", b"\0"
-_MARKS = bytes.maketrans(b"[{,]}", 2 * _OPENS + _STAYS + 2 * _CLOSES)
-_OTHERS = bytes(set(range(256)) - set(b'[{,]}"'))
+_OTHERS = bytes(set(range(256)) - set(b'[{,"'))
+"""All bytes but those that tell how many values there are."""
+_CONTAINERS = frozenset((dict, list))
 _HEADER = struct.Struct("!I")
 
 Message = dict[str, Any]
@@ -111,7 +109,7 @@ def parse(body: Body) -> Message:
     """The message in a frame's body. Raises WireError."""
     try:
         text = body.decode()
-        if "\\" in text and ("\\ud" in text or "\\uD" in text):  # the first look is the faster one
+        if may_hold_surrogates(body):
             text = _SURROGATE.sub(r"\1\\ufffd", text)
         message, end = _READ(text)
     except (ValueError, RecursionError) as error:
@@ -121,21 +119,41 @@ def parse(body: Body) -> Message:
     return message
 
 
-def check_shape(body: Body) -> None:
-    """Before it is parsed: whether what JSON a guest wrote has no more values, and none deeper
-    within each other, than MOST_VALUES and MOST_DEEP. Raises WireError."""
-    opened = body.count(b"[") + body.count(b"{")
-    if opened <= MOST_DEEP and opened + body.count(b",") <= MOST_VALUES:
+def may_hold_surrogates(body: Body) -> bool:
+    """Whether there is an escape of one, however it is spelled. The first look is the faster one."""
+    return b"\\" in body and (b"\\ud" in body or b"\\uD" in body)
+
+
+def parse_guests(body: Body) -> Message:
+    """The message in a frame's body that a guest wrote, with no more values, and none deeper within
+    each other, than MOST_VALUES and MOST_DEEP. Raises WireError."""
+    if len(body) > 2 * MOST_VALUES:  # each has a byte at least, and a comma
+        _check_number(body)
+    message = parse(body)
+    if len(body) > 2 * MOST_DEEP:
+        _check_depth(message)
+    return message
+
+
+def _check_number(body: Body) -> None:
+    """Before they are made: those of brackets alone take twenty times their size in memory."""
+    if sum(map(body.count, (b"[", b"{", b","))) <= MOST_VALUES:
         return  # as nearly all, also with what stands in their texts
-    marks = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(_MARKS, _OTHERS)
+    marks = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHERS)
     many = marks.count(b'"') > 4 * MOST_VALUES  # a text, and its name
-    if not many:
-        marks = b"".join(marks.split(b'"')[::2])  # what stands between strings
-        many = marks.count(_STAYS) + marks.count(_OPENS) > MOST_VALUES
-    if many:
+    if many or sum(len(part) for part in marks.split(b'"')[::2]) > MOST_VALUES:
         raise WireError(f"a frame holds more than {MOST_VALUES} values")
-    if max(map(sub, accumulate(marks), count(1)), default=0) > MOST_DEEP:
-        raise WireError(f"a frame is deeper than {MOST_DEEP} values within each other")
+
+
+def _check_depth(message: Message) -> None:
+    """Of what is parsed: that recurs as well, but has a limit of its own."""
+    level: list[Any] = [message]
+    for _ in range(MOST_DEEP):
+        held = chain.from_iterable(v.values() if type(v) is dict else v for v in level)
+        level = [value for value in held if type(value) in _CONTAINERS]
+        if not level:
+            return
+    raise WireError(f"a frame is deeper than {MOST_DEEP} values within each other")
 
 
 class Decoder:

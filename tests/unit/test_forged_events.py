@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crkernel import outcome
 from crkernel.comms import Comms
 from crkernel.engines.sandbox import Sandbox
 from crkernel.guest import wire
@@ -94,6 +95,22 @@ async def test_lone_surrogates_reach_nobody() -> None:
     event = wire.encode(opening("X")).replace(b"X", rb"\uD800")
     await heard(event, listener=lambda event: comms.say(event, sent))  # type: ignore[arg-type]
     assert comms.targets == {"\ufffd": "t"}
+
+
+@pytest.mark.parametrize("escape", [rb"\uD800", rb"\udc00"])
+async def test_lone_surrogates_in_long_displays_reach_nobody(escape: bytes) -> None:
+    """Those that may be passed on as the guest wrote them."""
+    sent: list[Any] = []
+
+    def listener(event: wire.Message) -> None:
+        shown = outcome.bundle(event)
+        assert shown is not None
+        sent.append(outcome.packed(event, shown) or shown["data"])
+
+    data = b'{"text/plain":"%b%b"}' % (b"x" * wire.LONG, escape)
+    rest = b',"metadata":{},"transient":{},"update":false}'
+    await heard(b'{"event":"display","data":' + data + rest, listener=listener)
+    assert sent == [{"text/plain": "x" * wire.LONG + "\ufffd"}]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_methods_that_libraries_have(
 def test_what_is_deep_is_refused_here_since_the_kernel_would_end_the_guest(guest: Guest) -> None:
     nest = "let a = 0; for (let i = 0; i < {}; i++) a = i % 2 ? [a] : {{ a }};"
     (data,) = bundles(guest, nest.format(200) + "display.json(a); undefined")
-    wire.check_shape(wire.encode({"event": "display", "data": data, "metadata": {}}))
+    wire.parse_guests(wire.encode({"event": "display", "data": data, "metadata": {}}))
     for show in ("display.json(a)", "comm.open('t', { a })"):
         error = guest.error(nest.format(201) + show)
         assert "has more than 200 arrays and objects within each other" in error["message"]

@@ -99,6 +99,8 @@ def test_a_long_display_is_passed_on_as_it_is() -> None:
         body_of({"application/json": [LONG]}),
         body_of({"application/json": LONG}, {"x": 1}),
         body_of({"text/plain": LONG + "\ud800"}),
+        body_of({"text/plain": LONG + "\ud800"}).replace(b"ud800", b"uD800"),
+        body_of({"text/plain": LONG}).replace(b'_id":"d"', rb'_id":"\uDfFf"'),
         body_of({"text/plain": LONG}).replace(b'"display_id":"d"', b'"display_id":5'),
         body_of({"text/plain": LONG}).replace(b'"event"', b' "event"'),
         body_of({"text/plain": LONG}) + b" ",
