@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _NOTE_SECONDS = 1.0
 _TAIL = 4096
-_COUNTED = ("display", "comm")
+_BULKY = ("display", "comm")
 _PREFIX = "crkernel: "
 
 
@@ -74,7 +74,7 @@ class Listener:
             self._on_text(event["name"], str(event.get("text", "")))
         elif kind == "handler":
             self._switch(event)
-        elif sink is None or (kind in _COUNTED and not sink.takes(len(event["body"]))):
+        elif sink is None or (kind in _BULKY and not sink.takes(needed=_is_needed(event))):
             return
         elif kind == "display" and (shown := bundle(event)) is not None:
             transient = event.get("transient")
@@ -129,3 +129,8 @@ class Listener:
         notes, self._notes = self._notes, []
         for note in notes:
             self._cell.stream("stderr", note)
+
+
+def _is_needed(event: Json) -> bool:
+    """Whether both sides would differ, on which comms are open, without an event."""
+    return event["event"] == "comm" and event.get("kind") in ("open", "close")

@@ -80,9 +80,9 @@ class Sink(Protocol):
     def stream(self, name: str, text: str) -> None:
         """Text for "stdout" or "stderr"."""
 
-    def takes(self, size: int) -> bool:
-        """Whether a display, or a message of a comm, of so many bytes may come: too many of them
-        would fill our memory where the front end is slow."""
+    def takes(self, *, needed: bool) -> bool:
+        """Whether a display, or a message of a comm, may come: too many of them would fill our
+        memory where the front end is slow. There is twice the room for what is `needed`."""
 
     def display(
         self,

@@ -144,8 +144,8 @@ class Settings(Configurable):
     output_size = Size(
         16 << 20,
         min=1 << 16,
-        help="Characters that one cell may print before the rest is not shown; what it displays, "
-        "or sends by comms, may take 16 times that in bytes.",
+        help="Characters that one cell may print before the rest is not shown; of what it "
+        "displays, or sends by comms, 16 times that in bytes may wait for a slow front end.",
     ).tag(config=True, at_once=True)
 
     misconfigured: CRKernelError | None = None

@@ -22,10 +22,10 @@ _FLOOD = (
     "print less, write it to a file, or raise %config output_size\n"
 )
 _DISPLAYS = 16
-"""Bytes of displays and messages of comms, for each character of streams that is shown."""
+"""Bytes that may wait for a slow front end, for each character of streams that is shown."""
 _SHOW_FLOOD = (
-    "\ncrkernel: what else this cell displays, or sends by comms, is not shown, it is too much; "
-    "display less at a time, or raise %config output_size\n"
+    "\ncrkernel: some of what this cell displays, or sends by comms, is not shown: the front end "
+    "is too slow for it; display less at a time, or raise %config output_size\n"
 )
 _NOBODY = Audience()
 Json = dict[str, Any]
@@ -48,7 +48,8 @@ class IOPubSink:
         """`room`: characters of streams that are shown."""
         self.audience = audience
         self._room = room
-        self._display_room = _DISPLAYS * room
+        self._most_waiting = _DISPLAYS * room
+        self._cutting = False
         self._kernel = kernel
         self._parent = parent
         self._silent = silent
@@ -94,15 +95,18 @@ class IOPubSink:
             text, self._texts, self._size = "".join(self._texts), [], 0
             self._send("stream", {"name": self._name, "text": text})
 
-    def takes(self, size: int) -> bool:
-        """Counts what is shown or sent; the first that is too much is told, and all after it is."""
-        if self._display_room < 0:
-            return False
-        self._display_room -= size
-        if self._display_room < 0:
+    def takes(self, *, needed: bool) -> bool:
+        """Goes by what waits for the front end. The first that is cut is told, and all after it are
+        cut until half of that has left."""
+        waiting, most = self._kernel.iopub_socket.waiting, self._most_waiting
+        if needed:
+            return bool(waiting < 2 * most)
+        cuts = waiting >= (most // 2 if self._cutting else most)
+        if cuts and not self._cutting:
             self.flush()
             self._send("stream", {"name": "stderr", "text": _SHOW_FLOOD})
-        return self._display_room >= 0
+        self._cutting = cuts
+        return not cuts
 
     def display(
         self,

@@ -120,7 +120,7 @@ def parse(body: Body) -> Message:
 
 
 def may_hold_surrogates(body: Body) -> bool:
-    """Whether there is an escape of one, however it is spelled. The first look is the faster one."""
+    """Whether there is an escape of one, in any spelling. The first look is the faster one."""
     return b"\\" in body and (b"\\ud" in body or b"\\uD" in body)
 
 

@@ -419,8 +419,8 @@ def test_the_hosts_view_of_the_guest(guest: Kernel) -> None:
     [
         "events(Buffer.from([255, 0, 0, 0, 1]))",
         "events(frame('[1]'))",
-        'events(frame(\'{"event":"display","data":{"text/plain":"\\\\uD800\' + \'x\'.repeat(1 << 16)'
-        ' + \'"},"metadata":{},"transient":{},"update":false}\'))',
+        'events(frame(\'{"event":"display","data":{"text/plain":"\\\\uD800\''
+        ' + \'x\'.repeat(1 << 16) + \'"},"metadata":{},"transient":{},"update":false}\'))',
         "events(frame('{\"event\":\"display\",\"data\":[' + '[],'.repeat(2e6) + '0]}'))",
         'events(frame(\'{"event":"display","data":{"a":\' + \'[\'.repeat(960) + \'NaN\''
         " + ']'.repeat(960) + '}}'))",

@@ -7,6 +7,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import zmq
 from jupyter_client.session import Session
 
 from crkernel.iopub import IOPub
+from crkernel.sink import IOPubSink
 
 
 class Channel:
@@ -107,3 +109,60 @@ async def test_who_subscribes_while_a_message_is_sent_is_welcome(channel: Channe
     channel.session.send(channel.iopub, "noise", {}, ident=b"of another topic")  # type: ignore[arg-type]
     channel.iopub._socket = real
     assert await channel.next_kind() == "iopub_welcome"
+
+
+async def test_what_waits_for_a_slow_client_is_known_in_bytes(channel: Channel) -> None:
+    """Small messages and big ones, and nothing of what has left."""
+    iopub, client = channel.iopub, channel.client
+    client.rcvhwm = 1
+    client.subscribe(b"")
+    iopub.serve(asyncio.get_running_loop())
+    assert await channel.next_kind() == "iopub_welcome"
+    for size in (100, 100_000) * 300:
+        iopub.send_multipart([b"t", b"x" * size, b""], copy=size < 1000)
+    assert 1 << 20 < iopub.waiting < 300 * 100_200, "sockets hold the rest"
+    for _ in range(600):
+        await asyncio.to_thread(client.recv_multipart)
+    while iopub.waiting > 100_000:
+        await asyncio.sleep(0.001)
+    assert len(iopub._marks) <= 1
+
+
+async def test_a_cut_ends_when_the_client_has_caught_up(channel: Channel) -> None:
+    """Each is told once; a stream that the client keeps up with has no end."""
+    client = channel.client
+    client.rcvhwm = 1
+    client.subscribe(b"")
+    channel.iopub.serve(asyncio.get_running_loop())
+    assert await channel.next_kind() == "iopub_welcome"
+    kernel: Any = SimpleNamespace(session=channel.session, iopub_socket=channel.iopub, ident="k")
+    sink = IOPubSink(kernel, {}, silent=False, room=1 << 16)
+    for _ in range(2):
+        shown = 0
+        while sink.takes(needed=False):
+            sink.display({"text/plain": "x" * (1 << 16)}, {}, {}, False)
+            shown += 1
+        assert shown > 16
+        assert not sink.takes(needed=False)
+        assert sink.takes(needed=True)
+        kinds = [await channel.next_kind() for _ in range(shown + 1)]
+        assert kinds == ["display_data"] * shown + ["stream"]
+        while not sink.takes(needed=False):
+            await asyncio.sleep(0.001)
+    for _ in range(40):  # more than may wait
+        assert sink.takes(needed=False)
+        sink.display({"text/plain": "x" * (1 << 16)}, {}, {}, False)
+        assert await channel.next_kind() == "display_data"
+
+
+async def test_comms_that_open_and_close_have_their_bound(channel: Channel) -> None:
+    channel.client.rcvhwm = 1
+    channel.client.subscribe(b"")
+    channel.iopub.serve(asyncio.get_running_loop())
+    assert await channel.next_kind() == "iopub_welcome"
+    kernel: Any = SimpleNamespace(session=channel.session, iopub_socket=channel.iopub, ident="k")
+    sink = IOPubSink(kernel, {}, silent=True, room=1 << 16)
+    while sink.takes(needed=True):
+        sink.comm("comm_open", {"comm_id": "c", "data": "x" * (1 << 16)}, {}, ())
+    assert not sink.takes(needed=False)
+    assert 2 << 20 <= channel.iopub.waiting < 3 << 20
