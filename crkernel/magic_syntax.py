@@ -29,7 +29,8 @@ from crkernel.magic_table import MAGICS, Magic
 _LIST = "%lsmagic lists all"
 _HELP = re.compile(r"\?\s*%{1,2}(?P<front>\w*)|%{1,2}(?P<back>\w*)\s*\?{1,2}")
 _NAME = re.compile(r"\S*")
-_BELOW = re.compile(rf"^[ \t]*%{{1,2}}({'|'.join(MAGICS)})\b", re.MULTILINE)
+_BELOW = re.compile(rf"[ \t]*%{{1,2}}({'|'.join(MAGICS)})\b")
+_PLACE = re.compile(r"cell \S+:(\d{1,9}):\d+")
 _RANGE = re.compile(r"\s*\.\.\s*")
 
 
@@ -117,12 +118,16 @@ def is_magic(line: str) -> bool:
 
 def misplaced(code: str, error: Mapping[str, Any]) -> str | None:
     """What to say of an error that comes of a magic below code, where it is the operator %; None
-    if it does not."""
-    kind, message = error["name"], error["message"]
-    for name in _BELOW.findall(code):
-        unknown = kind == "ReferenceError" and message == f"{name} is not defined"
-        if unknown or kind == "SyntaxError":
-            return f"magics stand above the code: move %{name} up, or into a cell of its own"
+    if it does not. A line of a text may begin so, too, but it is not where the error is."""
+    place = _PLACE.fullmatch(error["traceback"][0]) if error["traceback"] else None
+    line = code.split("\n")[int(place[1]) - 1 :][:1] if place else []
+    magic = _BELOW.match(line[0]) if line else None
+    if magic is None:
+        return None
+    name, kind, message = magic[1], error["name"], error["message"]
+    unknown = kind == "ReferenceError" and message == f"{name} is not defined"
+    if unknown or kind == "SyntaxError":
+        return f"magics stand above the code: move %{name} up, or into a cell of its own"
     return None
 
 

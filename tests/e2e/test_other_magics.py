@@ -83,7 +83,9 @@ def test_percent_signs_of_javascript(kernel: Kernel, cell: str, expected: str) -
 def test_a_magic_below_code_is_told(kernel: Kernel) -> None:
     result = kernel.fails("let x = 1\n%timeline")
     assert "hint: magics stand above the code: move %timeline up" in result.traceback
+    assert "move %rewind up" in kernel.fails("let y = 1\n%rewind 3").traceback
     assert "hint" not in kernel.fails("let y = `\n%timeline\n`; nowhere").traceback
+    assert "hint" not in kernel.fails("let y = `\n%status\n`\nJSON.parse('{')").traceback
     assert kernel.ok("let z = `\n%timeline\n`; z").stderr == ""
 
 

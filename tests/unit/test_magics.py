@@ -228,23 +228,30 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "name", "message", "about"),
+    ("code", "name", "message", "line", "about"),
     [
-        ("let x = 1\n%timeline", "ReferenceError", "timeline is not defined", "%timeline"),
-        ("let x = 1\n  %%time\nf()", "SyntaxError", "Unexpected token '%'", "%time"),
-        ("x\n%rewind 3", "SyntaxError", "Unexpected number", "%rewind"),
-        ("x\n%who\n%status", "ReferenceError", "status is not defined", "%status"),
-        ("x\n%timeline", "ReferenceError", "x is not defined", None),
-        ("x\n%timeline", "TypeError", "timeline is not defined", None),
-        ("x\n%timelines", "SyntaxError", "Unexpected token", None),
-        ("x %timeline", "ReferenceError", "timeline is not defined", None),
+        ("let x = 1\n%timeline", "ReferenceError", "timeline is not defined", 2, "%timeline"),
+        ("let x = 1\n  %%time\nf()", "SyntaxError", "Unexpected token '%'", 2, "%time"),
+        ("x\n%rewind 3", "SyntaxError", "Unexpected number", 2, "%rewind"),
+        ("x\n%who\n%status", "ReferenceError", "status is not defined", 3, "%status"),
+        ("`\n%status\n`\nJSON.parse('{')", "SyntaxError", "Expected property name", 4, None),
+        ("`\n%status\n`\nstatus", "ReferenceError", "status is not defined", 4, None),
+        ("x\n%timeline", "ReferenceError", "x is not defined", 1, None),
+        ("x\n%timeline", "TypeError", "timeline is not defined", 2, None),
+        ("x\n%timelines", "SyntaxError", "Unexpected token", 2, None),
+        ("x %timeline", "ReferenceError", "timeline is not defined", 1, None),
+        ("x\n%timeline", "SyntaxError", "of another cell", 3, None),
     ],
 )
-def test_a_magic_below_code_is_told(code: str, name: str, message: str, about: str | None) -> None:
-    hint = misplaced(code, {"name": name, "message": message})
-    assert hint == (
+def test_a_magic_below_code_is_told(
+    code: str, name: str, message: str, line: int, about: str | None
+) -> None:
+    error = {"name": name, "message": message, "traceback": [f"cell 5:{line}:2", "…"]}
+    assert misplaced(code, error) == (
         about and f"magics stand above the code: move {about} up, or into a cell of its own"
     )
+    assert misplaced(code, error | {"traceback": []}) is None
+    assert misplaced(code, error | {"traceback": ["SyntaxError"]}) is None
 
 
 @pytest.mark.parametrize("magic", MAGICS.values(), ids=MAGICS)
