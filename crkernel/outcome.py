@@ -22,16 +22,18 @@ Place = Literal["notebook", "console", "unattended"]
 _CODES = {"EFBIG": "file_size", "ENOSPC": "disk_size"}
 _WORDS = {"database or disk is full": "disk_size"}
 """What an error says that has no such code."""
-_CHILDS_WORDS = _WORDS | {
-    "No space left on device": "disk_size",
-    "File too large": "file_size",
-    "File size limit exceeded": "file_size",
-    "MemoryError": "memory",
-    "Cannot allocate memory": "memory",
-    "Resource temporarily unavailable": "max_processes",
-    "Cannot fork": "max_processes",
+_CHILDS_WORDS = {
+    "disk_size": r"No space left on device",
+    "file_size": r"^[^\s:]+: .*: File too large$|\[Errno 27\] File too large"
+    r"|File size limit exceeded",
+    "memory": r"^MemoryError\b|[:\]] Cannot allocate memory$",
+    "max_processes": r"(fork|[Tt]hread).*(\n([ ~^]*\n)?.*)?Resource temporarily unavailable$"
+    r"|: Cannot fork$|can't start new thread$",
 }
-"""The same for what a child process has left on its stderr."""
+"""What a child process leaves on its stderr that has hit one. Others say the like of other things:
+a server of a file, a read of a pipe that is empty."""
+_TOLD = 1024
+"""Characters at its end that are looked at."""
 _MIME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(;.*)?")
 _JSON_MIME = re.compile(r"application/(.*\+)?json")
 
@@ -174,10 +176,13 @@ def error_of(error: Json, limits: Limits, language: Language) -> Json:
         "traceback": [str(line) for line in traceback] if isinstance(traceback, list) else [],
         "interrupted": error.get("interrupted") is True,
     }
-    name = _limit_of(checked, language)
+    sure = _limit_of(checked, language)
+    name = sure or _childs_limit(checked["message"])
     if name is not None:
         hint = limit_hint(name, limits)
-        if "Worker terminated" in checked["message"]:
+        if sure is None:
+            hint = f"perhaps {hint}"
+        elif "Worker terminated" in checked["message"]:
             hint = f"if it has no resourceLimits of its own: {hint}"
         checked["message"] = f"{checked['message'].rstrip()} ({hint})"
         checked["traceback"].append(f"hint: {hint}")
@@ -221,5 +226,12 @@ def _limit_of(error: Json, language: Language) -> str | None:
         return None
     if code in _CODES:
         return _CODES[code]
-    words = _CHILDS_WORDS if message.startswith("Command failed") else _WORDS
-    return next((name for said, name in words.items() if said in message), None)
+    return next((name for said, name in _WORDS.items() if said in message), None)
+
+
+def _childs_limit(message: str) -> str | None:
+    """Which one a child process may have hit whose failure is told so, its stderr below."""
+    if not message.startswith("Command failed"):
+        return None
+    said = message.partition("\n")[2][-_TOLD:]
+    return next((n for n, words in _CHILDS_WORDS.items() if re.search(words, said, re.M)), None)

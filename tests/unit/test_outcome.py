@@ -45,9 +45,6 @@ def packed(body: bytes) -> bytes | None:
         ("ENOSPC: no space left on device, write", "ENOSPC", "disk_size"),
         ("ENOSPC: System limit for number of file watchers reached", "ENOSPC", None),
         ("database or disk is full", "ERR_SQLITE_ERROR", "disk_size"),
-        ("Command failed: tar\ntar: No space left on device\n", None, "disk_size"),
-        ("Command failed: x\nMemoryError\n", None, "memory"),
-        ("Command failed: x\nsh: 0: Cannot fork\n", None, "max_processes"),
         ("a guess at MemoryError", None, None),
     ],
 )
@@ -61,6 +58,40 @@ def test_an_error_names_the_limit_that_was_hit(
     else:
         assert f"limit {limit} = " in checked["message"]
         assert f"limit {limit} = " in checked["traceback"][-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ("tar: a: Cannot write: No space left on device\ntar: exiting now", "disk_size"),
+        ("head: error writing 'standard output': File too large", "file_size"),
+        ("OSError: [Errno 27] File too large", "file_size"),
+        ("413 File too large\ncurl: (22) it says 413", None),
+        ("Traceback\nMemoryError", "memory"),
+        ("is MemoryError a name?", None),
+        ("sh: fork: Cannot allocate memory\n", "memory"),
+        ("sh: 0: Cannot fork\n", "max_processes"),
+        ("bash: fork: retry: Resource temporarily unavailable", "max_processes"),
+        (
+            "    self.pid = _fork_exec(\n  ^^^\nBlockingIOError: Resource temporarily unavailable",
+            "max_processes",
+        ),
+        ("RuntimeError: can't start new thread", "max_processes"),
+        ("cat: -: Resource temporarily unavailable", None),
+        ("    os.read(0, 1)\nBlockingIOError: [Errno 11] Resource temporarily unavailable", None),
+    ],
+)
+def test_what_a_child_says_may_come_of_a_limit(said: str, limit: str | None) -> None:
+    message = f"Command failed: echo Cannot fork\n{said}"
+    error = {"name": "Error", "message": message, "traceback": ["Error"]}
+    checked = outcome.error_of(error, Limits.default(), JAVASCRIPT)
+    if limit is None:
+        assert (checked["message"], checked["traceback"]) == (message, ["Error"])
+    else:
+        assert f"(perhaps limit {limit} = " in checked["message"]
+        assert checked["traceback"][-1].startswith(f"hint: perhaps limit {limit} = ")
+    alone = outcome.error_of(error | {"message": said}, Limits.default(), JAVASCRIPT)
+    assert alone["message"] == said, "no child's"
 
 
 def test_a_bundle_holds_what_the_notebook_format_allows() -> None:
