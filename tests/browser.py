@@ -129,6 +129,7 @@ class Held:
 
     def __init__(self, page: Page) -> None:
         self.requests: list[Route] = []
+        self._page = page
         self._frames: list[bytes] = []
         page.route(re.compile(r"/api/sessions\b"), self._take)
         page.on("websocket", lambda socket: socket.on("framesent", self._note))
@@ -145,6 +146,13 @@ class Held:
     def sent(self, kind: str) -> bool:
         """Whether the page has sent a message of that type."""
         return any(f'"{kind}"'.encode() in frame for frame in self._frames)
+
+    def wait(self) -> None:
+        """Until it has asked for a kernel."""
+        deadline = time.monotonic() + SECONDS
+        while not self.requests:
+            assert time.monotonic() < deadline, "the page wants no kernel"
+            self._page.wait_for_timeout(20)
 
     def release(self) -> None:
         """Let what is held start."""

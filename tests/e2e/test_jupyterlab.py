@@ -209,6 +209,7 @@ def test_a_cell_that_is_run_before_any_kernel_starts(
     held = Held(page)
     page.goto(jupyter.url(f"{path}/{name}"))
     early = Notebook(page).cells.first
+    held.wait()
     early.locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
     page.wait_for_timeout(500)
