@@ -63,14 +63,15 @@ function meet(path) {
   closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK));
 }
 
-/** The number and the arguments of the system call that the main thread is in, as text. */
+/** The system call that the main thread is in: its number, its arguments and where it was made. */
 function callOfMain() {
-  return read(`/proc/self/task/${process.pid}/syscall`, '').split(' ');
+  return read(`/proc/self/task/${process.pid}/syscall`, '');
 }
 
-/** Whether the main thread waits in the kernel. */
-function isBlocked() {
-  return Number.parseInt(callOfMain()[0], 10) >= 0; // "running", and -1 where it waits for memory
+/** Where the main thread waits in the kernel, as text to compare; null where it does not. */
+function blockedAt() {
+  const call = callOfMain();
+  return Number.parseInt(call, 10) >= 0 ? call : null; // "running", and -1 where it waits for memory
 }
 
 /**
@@ -79,10 +80,10 @@ function isBlocked() {
  * The caller has found that the main thread serves no event loop.
  */
 function unblock(signal) {
-  const [call, ...args] = callOfMain();
+  const [call, ...args] = callOfMain().split(' ');
   if (WAITS.includes(+call)) signalChild(signal);
   else if (call in OPENS) meet(textAt(args[OPENS[call]]));
   else if (typeof addon.exports === 'function') addon.exports();
 }
 
-module.exports = { isBlocked, unblock };
+module.exports = { blockedAt, unblock };

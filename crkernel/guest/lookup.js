@@ -2,11 +2,11 @@
 // Completion and inspection, as the worker answers them: with what the probe (probe.js) sees on the
 // main thread, or, while that waits in the kernel, with what is the same in every Node.
 
-const { isBlocked } = require('./blocked.js');
+const { blockedAt } = require('./blocked.js');
 const { propertiesOf } = require('./probe.js');
 
-const SOON = 40; // ms after which what this thread knows is taken, if it knows anything
-const LATEST = 250; // ms after which a main thread that gets no processor is not waited for any longer
+const GLANCE = 20; // ms after which it is looked what the main thread does, and again
+const LATEST = 1000; // ms after which a main thread that gets no processor is not waited for any longer
 const LATE = Symbol('late');
 
 let lexical = []; // names of the script's scope as last seen
@@ -58,14 +58,22 @@ const alike = {
   },
 };
 
-/** What `answer(probe, request)` gives; `isEmpty` tells answers that are not worth having. */
+/**
+ * What `answer(probe, request)` gives, or what this thread knows where the main thread is late;
+ * `isEmpty` tells answers that are not worth having. One that waits in the kernel at the same place
+ * for a second glance is not waited for; after a checkpoint, in which both threads stood still, it
+ * has moved on by then.
+ */
 async function look({ answer, isEmpty }, post, objectId, request) {
   const asked = answer(asking(post, objectId), request);
-  const given = await within(SOON, asked);
+  const soon = await within(GLANCE, asked);
+  if (soon !== LATE) return soon;
+  const before = blockedAt();
+  const given = await within(GLANCE, asked);
   if (given !== LATE) return given;
   const own = await answer(async (operation, ...rest) => alike[operation]?.(...rest) ?? null, request);
-  if (!isEmpty(own) || isBlocked()) return own;
-  const late = await within(LATEST - SOON, asked);
+  if (!isEmpty(own) || (before !== null && before === blockedAt())) return own;
+  const late = await within(LATEST - 2 * GLANCE, asked);
   return late === LATE ? own : late;
 }
 
