@@ -150,6 +150,16 @@ def held(kernel: Kernel) -> dict[str, object]:
     }
 
 
+def held_at_rest(kernel: Kernel) -> dict[str, object]:
+    """The same when what is done in the pauses is done: it does not change any more."""
+    seen: list[dict[str, object]] = [{}]
+    while len(seen) < 2 or seen[-1] != seen[-2]:
+        assert len(seen) < 10, seen
+        time.sleep(3)
+        seen.append(held(kernel))
+    return seen[-1]
+
+
 def test_fifty_rewinds_in_the_middle_of_transfers(full: Kernel, transmitter: Transmitter) -> None:
     """Each closes all connections, the libraries make new ones, and nothing is left over."""
     full.ok(LIBRARIES % json.dumps([transmitter.address, transmitter.port]))
@@ -175,7 +185,6 @@ def test_fifty_rewinds_in_the_middle_of_transfers(full: Kernel, transmitter: Tra
         if turn % 10 == 9:
             here, lost, left = last, full.value("lost"), None
         if turn == 9:
-            time.sleep(2)  # until what is done in the pauses is done
-            before = held(full)
+            before = held_at_rest(full)
             assert before["connections"] == len(CLIENTS)
     assert eventually(lambda: held(full) == before, 20), f"{before}\n{held(full)}"
