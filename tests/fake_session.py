@@ -49,6 +49,13 @@ class Played:
         self.shown = Shown()
         self._count = 0
 
+    async def restarted(self) -> Played:
+        """The session that follows this one, of a kernel with the same secret."""
+        await self.session.close(restart=True)
+        following = Played(FakeEngine(LIMITS, self.engine.secret))
+        await following.session.start()
+        return following
+
     async def cell(self, code: str) -> Outcome:
         """The next one, its checkpoint still under way when this returns."""
         self._count += 1

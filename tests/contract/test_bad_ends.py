@@ -22,6 +22,28 @@ from .test_memory_files import BIG, DIGEST, MB, SPARSE, inside, script
 pytestmark = pytest.mark.real("is about children of the nest")
 
 
+async def dumped(engine: Engine, heap: str) -> str:  # noqa: F811
+    """A checkpoint "a" of a guest with a heap; that one's digest."""
+    live = await boot(engine)
+    await run(live, f"globalThis.heap = {heap}; 0")
+    digest = str(await run(live, DIGEST))
+    await live.dump("a")
+    return digest
+
+
+async def begun(
+    engine: Engine,  # noqa: F811
+    chore: Coroutine[Any, Any, object],
+) -> tuple[asyncio.Task[object], psutil.Process]:
+    """A chore of the nest's, and the child that is at it."""
+    nest = containers.nest_of(engine)
+    before = {child.pid for child in nest.children()}
+    work = asyncio.create_task(chore)
+    while not (found := [c for c in nest.children() if c.pid not in before]):
+        await asyncio.sleep(0.001)
+    return work, found[0]
+
+
 @pytest.mark.parametrize("op", ["rebase", "thin"])
 async def test_a_process_that_is_ended_at_it_leaves_nothing(
     engine: Engine,  # noqa: F811
@@ -33,13 +55,9 @@ async def test_a_process_that_is_ended_at_it_leaves_nothing(
     digest = await run(live, DIGEST)
     await live.dump("a")
     used = (await engine.status())["staging used"]
-    nest = containers.nest_of(engine)
-    before = {child.pid for child in nest.children()}
-    work = asyncio.create_task(getattr(engine, op)("a", "base"))
-    while not (found := [c for c in nest.children() if c.pid not in before]):
-        await asyncio.sleep(0.001)
+    work, child = await begun(engine, getattr(engine, op)("a", "base"))
     await asyncio.sleep(0.02)
-    found[0].kill()
+    child.kill()
     with pytest.raises(EngineError, match=f"{op}: its process was ended"):
         await work
     assert (await engine.status())["staging used"] <= used
@@ -51,19 +69,12 @@ async def test_whenever_a_rebase_is_ended_the_checkpoint_is_whole(
     engine: Engine,  # noqa: F811
     heap: str,
 ) -> None:
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {heap}; 0")
-    digest = await run(live, DIGEST)
-    await live.dump("a")
-    nest = containers.nest_of(engine)
+    digest = await dumped(engine, heap)
     for seconds in (0, 0.01, 0.03, 0.06, 0.1):
-        before = {child.pid for child in nest.children()}
-        work = asyncio.create_task(engine.rebase("a", None))
-        while not (found := [c for c in nest.children() if c.pid not in before]):
-            await asyncio.sleep(0.001)
+        work, child = await begun(engine, engine.rebase("a", None))
         await asyncio.sleep(seconds)
         with contextlib.suppress(psutil.NoSuchProcess):
-            found[0].kill()
+            child.kill()
         await asyncio.wait([work])
         if work.exception() is None:  # it was faster
             break
@@ -77,10 +88,7 @@ async def test_whoever_is_ended_at_whichever_step_the_checkpoint_is_whole(
     engine: Engine,  # noqa: F811
 ) -> None:
     """The steps from which on an image is a memory file, and at one of them those that undo it."""
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {BIG}; 0")
-    digest = await run(live, DIGEST)
-    await live.dump("a")
+    digest = await dumped(engine, BIG)
     script(engine, STEPS)
     assert await run(await restored(engine, "a"), DIGEST) == digest
 
@@ -140,10 +148,7 @@ STEPS = """
 
 async def test_a_staging_that_fills_up_meanwhile() -> None:
     async with started(replace(Limits.default(), staging_size=440 * MB)) as small:
-        live = await boot(small)
-        await run(live, f"globalThis.heap = {BIG}; 0")
-        digest = await run(live, DIGEST)
-        await live.dump("a")
+        digest = await dumped(small, BIG)
         script(small, FULL)
         assert await run(await restored(small, "a"), DIGEST) == digest
         await small.rebase("a", None)
@@ -237,10 +242,7 @@ async def test_what_cannot_be_cleared_up_ends_nothing_else(engine: Engine) -> No
 
 
 async def test_a_restart_ends_what_changes_checkpoints(engine: Engine) -> None:  # noqa: F811
-    live = await boot(engine)
-    await run(live, f"globalThis.heap = {BIG}; 0")
-    digest = await run(live, DIGEST)
-    await live.dump("a")
+    digest = await dumped(engine, BIG)
     nest = containers.nest_of(engine)
     before = {child.pid for child in nest.children()}
     work = asyncio.create_task(engine.rebase("a", None))

@@ -564,9 +564,7 @@ async def test_the_past_goes_on_after_a_restart(
     await first.session.start()
     await first.cells("x = 1", "x = 2")
     first.live.goes_on()
-    await first.session.close(restart=True)
-    next_ = Played(FakeEngine(LIMITS, b"connection"))
-    await next_.session.start()
+    next_ = await first.restarted()
     assert list(next_.keys) == ["r1.0", "r1.1", "r1.2", "r1.2+1", "0"]
     assert await next_.session.rewind("r1.1") == "r1.1"
     assert await next_.value() == "1"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import virtual_time
 from fake_engine import FakeEngine
-from fake_session import GROW, LIMITS, MB, Played
+from fake_session import GROW, MB, Played
 
 from crkernel.errors import EngineError, UserError
 
@@ -98,9 +98,7 @@ async def test_what_a_restart_ends_is_done_after_it(
     await first.cells("x = 1", "x = 2")
     stop = engine.stop("thin")
     await stop.reached
-    await first.session.close(restart=True)
-    next_ = Played(FakeEngine(LIMITS, b"connection"))
-    await next_.session.start()
+    next_ = await first.restarted()
     await next_.rest()
     assert shrinking(next_) == ["thin c2 c1", "thin c3 c1"]
     await next_.session.close()
