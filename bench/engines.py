@@ -34,14 +34,16 @@ _NODE = "/image/usr/local/bin/node"
 _SECONDS = 60.0
 _AIM = "<= 0.067x"  # fifteen times as fast
 _HEAP_MB = 208
+_PLAIN = ", plain"
+"""A heap that no pause has followed: all of it is dumped, and a restore first moves it."""
 _MAPPED = ", memory files"
 """What a notebook has from the first pause on: most of the guest's memory is in a memory file."""
-_OURS_NEED = {"local": "user namespaces for ordinary users", "docker": "a Docker daemon"}
-_NEEDS = {
-    "docker checkpoint": "an experimental daemon, CRIU on its machine; files are not rolled back",
-    "podman": "root",
-    "runc": "root",
-}
+_RIVALS = ("docker checkpoint", "podman", "runc")
+_NOTE = """\
+each in its turn; ratios are ours to theirs
+plain: the first dump of a heap, and a rewind to it at once; memory files: all after the next pause
+needed: docker checkpoint: an experimental daemon, CRIU on its machine (files are not rolled back);
+  podman, runc: root; crkernel local: user namespaces for users; crkernel docker: a daemon"""
 
 Values = defaultdict[str, list[float]]
 
@@ -92,7 +94,7 @@ def run(n: int | None) -> list[Table]:
 
 
 def _measure(title: str, code: str, n: int) -> Table:
-    table = Table(f"Engines, Node {title}", "each in its turn; ratios are ours to theirs")
+    table = Table(f"Engines, Node {title}", _NOTE)
     dumps, restores = Values(list), Values(list)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
@@ -114,22 +116,24 @@ def _measure(title: str, code: str, n: int) -> Table:
             stack.callback(rival.delete)
             rival.start()
         asyncio.run(_take_turns(ours, rivals, code, n, dumps, restores))
-    for name, needs in _NEEDS.items():
+    for name in _RIVALS:
         if name not in dumps:
             table.lacks("checkpoint, restore", name, "not installed")
-            continue
-        for what, values in (("checkpoint", dumps), ("restore", restores)):
-            table.add(what, f"{name} (needs {needs})", values[name])
-    for engine in filter(dumps.get, [each + kind for each in ours for kind in ("", _MAPPED)]):
-        for what, values in (("checkpoint", dumps), ("restore", restores)):
-            needs = _OURS_NEED[engine.removesuffix(_MAPPED)]
-            table.add(what, f"crkernel {engine} (needs {needs})", values[engine])
-            for name in _NEEDS:
-                if name in values:
-                    aim = "" if name == "runc" else _AIM
-                    against = f"crkernel {engine} / {name}"
-                    table.add(what, against, values[engine], against=values[name], aim=aim)
+    for what, values in (("checkpoint", dumps), ("restore", restores)):
+        _compare(table, what, values)
     return table
+
+
+def _compare(table: Table, what: str, values: Values) -> None:
+    theirs = [name for name in _RIVALS if name in values]
+    for name in theirs:
+        table.add(what, name, values[name])
+    for name in sorted(values.keys() - set(theirs)):
+        table.add(what, name, values[name])
+        for rival in theirs:
+            aim = "" if rival == "runc" else _AIM
+            against = f"{name} / {rival}"
+            table.add(what, against, values[name], against=values[rival], aim=aim)
 
 
 async def _take_turns(
@@ -144,14 +148,16 @@ async def _take_turns(
         guests: dict[str, tuple[Engine, Sandbox]] = {}
         for name in ours:
             engine, guest = await stack.enter_async_context(booted(name))
-            guests[name] = engine, guest
-            if code:
-                twin = await stack.enter_async_context(spare(engine))
-                await execute(guest, code)
-                await guest.dump("mapped")
-                await engine.rebase("mapped", None)
-                await twin.restore("mapped")
-                guests[name + _MAPPED] = engine, twin
+            if not code:
+                guests[f"crkernel {name}"] = engine, guest
+                continue
+            twin = await stack.enter_async_context(spare(engine))
+            await execute(guest, code)
+            await guest.dump("mapped")
+            await engine.rebase("mapped", None)
+            await twin.restore("mapped")
+            guests[f"crkernel {name}{_PLAIN}"] = engine, guest
+            guests[f"crkernel {name}{_MAPPED}"] = engine, twin
         for of, (_, guest) in guests.items():
             await guest.dump(f"{of}, first")
         for i in range(n):
@@ -185,9 +191,9 @@ def _one_turn(rival: Rival | Container, dumps: Values, restores: Values) -> None
 
 
 def _docker(data: Path, code: str) -> Rival:
-    """Its daemon gives containerd a checkpoint back, and fails ("already exists") if containerd has not
-    yet collected the one that it had made: a file of another time makes it another one."""
-    images_of = ["find", str(data / "containers"), "-path", "*/checkpoints/one/inventory.img"]
+    """Its daemon gives a checkpoint back to containerd, and fails ("already exists") where that has
+    not forgotten it since it made it. With another time of a file it is another one."""
+    found = ["find", str(data / "containers"), "-path", "*/checkpoints/one/inventory.img"]
     profile = files("crkernel.engines.docker").joinpath("seccomp.json")  # without io_uring
     tag, name = images.base_tag(), "crkernel-bench"
     options = ["--detach", "--name", name, "--network", "none", "--security-opt"]
@@ -197,7 +203,7 @@ def _docker(data: Path, code: str) -> Rival:
         ["docker", "run", *options, f"seccomp={profile}", tag, _NODE, "-e", script],
         {
             "checkpoint": ["docker", "checkpoint", "create", name, "one"],
-            "prepare": [*images_of, "-exec", "touch", "--date=@0", "{}", "+"],
+            "prepare": [*found, "-exec", "touch", "--date=@0", "{}", "+"],
             "restore": ["docker", "start", "--checkpoint", "one", name],
             "settle": ["docker", "checkpoint", "rm", name, "one"],
             "delete": ["docker", "rm", "--force", name],

@@ -42,7 +42,7 @@ class Row:
             return (self.what, self.of, "-", self.missing, "", "", "", self.aim)
         low, high = (_number(value) for value in self.quartiles)
         spread = f"{low} - {high}" if len(self.values) > 1 else ""
-        ratio = "" if self.ratio is None else f"{self.ratio:.2f}x"
+        ratio = "" if self.ratio is None else f"{self.ratio:.{2 if self.ratio >= 0.1 else 3}f}x"
         count = str(len(self.values))
         return (self.what, self.of, _number(self.median), spread, self.unit, count, ratio, self.aim)
 
