@@ -8,6 +8,7 @@ import fcntl
 import os
 import resource
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _READ_PIPES = {"stdout": 1, "stderr": 2, "replies": 4, "events": 5}
 """What the guest writes, by its descriptor numbers; 3 is where it reads its calls."""
 CALLS_FD = 3
 _EVENTS_FD = 5
+_STARTS = 8
+"""Processes and threads that a guest must be able to start before it can say hello."""
 _EVENTS_BYTES = 1 << 20
 """What a guest can show before the supervisor has to read."""
 
@@ -212,6 +215,28 @@ class Guest:
         """Give up the descriptors; the process itself has ended or is somebody else's to end."""
         os.close(self.pidfd)
         self.pipes.close()
+
+
+def has_room(most: int) -> bool:
+    """Whether a guest could come up under this limit, which all processes of its user count for.
+    What it does where it could not is anything from an abort to waiting for ever."""
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    children: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, before[1]))
+    try:
+        while len(children) < _STARTS:
+            if (pid := os.fork()) == 0:
+                signal.pause()
+                os._exit(0)
+            children.append(pid)
+    except BlockingIOError:
+        return False
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, before)
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return True
 
 
 def launch(

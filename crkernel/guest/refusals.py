@@ -1,4 +1,4 @@
-"""Why CRIU refused, in words for someone who wrote a notebook: what its log says."""
+"""Why something was refused, in words for who wrote a notebook; for CRIU, what its log says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import re
 STAGING_FULL = (
     "staging is full (limit staging_size; drop checkpoints with %forget, or shut the kernel down "
     "and start it with a higher limit)"
+)
+
+PROCESSES_TAKEN = (
+    "a fresh guest finds too few processes: those of the present one count until it has been left "
+    "(limit max_processes; end some of them, rewind to where they were not, or set a higher limit "
+    "with %config max_processes=…; then %reset)"
 )
 
 SYSTEM_V = (

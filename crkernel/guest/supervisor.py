@@ -26,7 +26,7 @@ from .eviction import hold
 from .link import Channel
 from .mapped import mapped
 from .process import Guest, GuestEnded
-from .refusals import STAGING_FULL, SYSTEM_V
+from .refusals import PROCESSES_TAKEN, STAGING_FULL, SYSTEM_V
 from .rest import Rest
 from .restore import Restores
 from .tree import Tree
@@ -148,6 +148,8 @@ class Supervisor:
     def _boot(self, request: wire.Message) -> wire.Message:
         self._expect_none()
         self._await_network()
+        if not process.has_room(request["limits"]["nproc"]):
+            raise Refused("EngineError", PROCESSES_TAKEN)
         self._restores.drop()
         self._clock.part()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 
@@ -71,6 +72,17 @@ def test_processes(small: Kernel) -> None:
     assert "limit max_processes" in result.reply["traceback"][-1]
     small.rewind(1)
     assert eventually(lambda: small.run("cp.execSync('true')").status == "ok", 10)
+
+
+def test_a_fresh_guest_where_all_processes_are_in_use(small: Kernel) -> None:
+    """Where it does not come of a golden root, as under limits that nobody has had before."""
+    small.ok("for (let i = 0; i < 70; i++) cp.spawn('sleep', ['1000']).on('error', () => {}); 0")
+    small.ok(f"%config file_size={random.randrange(4 << 20, 1 << 30)}")
+    assert "limit max_processes; " in small.fails("%reset").error
+    assert small.value("x") == 1
+    small.ok("%config max_processes=128")
+    small.ok("%reset")
+    assert small.value("typeof x") == "undefined"
 
 
 def test_processes_in_a_callback(small: Kernel) -> None:
