@@ -33,10 +33,12 @@ SECONDS = 30.0
 """How long a test waits for anything that should take milliseconds: machines are slow and noisy."""
 
 
-def open_engine(limits: Limits, name: str = "") -> Engine:
+def open_engine(limits: Limits, name: str = "", secret: bytes | None = None) -> Engine:
     """One that has not started yet: of the engine that --engine says, or that is named."""
     name = name or engine
-    return FakeEngine(limits) if name == "fake" else engines.open_engine(name, limits)
+    if name == "fake":
+        return FakeEngine(limits, secret)
+    return engines.open_engine(name, limits, secret)
 
 
 def kernel_name() -> str:

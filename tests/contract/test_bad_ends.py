@@ -12,7 +12,7 @@ import containers
 import psutil
 import pytest
 
-from crkernel.engines import Engine, Limits, open_engine
+from crkernel.engines import Engine, Limits
 from crkernel.errors import EngineError
 
 from .test_engine import boot, engine, restored, run, started  # noqa: F401  a fixture among them
@@ -241,28 +241,20 @@ async def test_what_cannot_be_cleared_up_ends_nothing_else(engine: Engine) -> No
     assert await run(await restored(engine, "c"), "heap[29999999]") == "7"
 
 
-async def test_a_restart_ends_what_changes_checkpoints(engine: Engine) -> None:  # noqa: F811
-    digest = await dumped(engine, BIG)
-    nest = containers.nest_of(engine)
-    before = {child.pid for child in nest.children()}
-    work = asyncio.create_task(engine.rebase("a", None))
-    while not (found := [c for c in nest.children() if c.pid not in before]):
-        await asyncio.sleep(0.001)
-    with contextlib.suppress(psutil.NoSuchProcess):  # it was faster
-        found[0].suspend()
-    left = getattr(engine, "_process", None)  # of this process, which stays here
-    engine.secret = b"of a connection"
-    await engine.linger(b"")
-    await engine.close()
+async def test_a_restart_ends_what_changes_checkpoints(limits: Limits) -> None:
+    secret = b"of a connection"
+    async with started(limits, secret=secret) as engine:  # noqa: F811
+        digest = await dumped(engine, BIG)
+        work, child = await begun(engine, engine.rebase("a", None))
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was faster
+            child.suspend()
+        left = getattr(engine, "_process", None)  # of this process, which stays here
+        await engine.linger(b"what was")
     work.cancel()
-    heir = open_engine(engine.name, engine.limits, engine.secret)
-    assert await heir.start() is not None
-    try:
-        assert not found[0].is_running()
+    async with started(limits, secret=secret) as heir:
+        assert not child.is_running()
         assert await run(await restored(heir, "a"), DIGEST) == digest
         await heir.rebase("a", None)
         assert await run(await restored(heir, "a"), DIGEST) == digest
-    finally:
-        await heir.close()
-        if left is not None:
-            left.wait()
+    if left is not None:
+        left.wait()

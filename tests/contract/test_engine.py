@@ -31,9 +31,11 @@ SECONDS = 20.0
 
 
 @asynccontextmanager
-async def started(limits: Limits, name: str = "") -> AsyncIterator[Engine]:
+async def started(
+    limits: Limits, name: str = "", secret: bytes | None = None
+) -> AsyncIterator[Engine]:
     """An engine that is closed in the end."""
-    engine = driver.open_engine(limits, name)
+    engine = driver.open_engine(limits, name, secret)
     await engine.start()
     try:
         yield engine
