@@ -34,14 +34,14 @@ class Clock:
         ours does."""
         sc.unshare(sc.CLONE_NEWTIME)
 
-    def set(self, pid: int, then: Sequence[int], *, goes_on: bool) -> None:
-        """For the first child of a process that has a time namespace for it, it is as late as
-        `then` for a guest, or time `goes_on` as it did for that one. Raises OSError where there has
-        been a child already."""
+    def set(self, then: Sequence[int], *, goes_on: bool) -> None:
+        """As `part`, but it is as late as `then` for a guest there, or time `goes_on` as it did for
+        that one. Raises OSError."""
+        self.part()
         guest, host = then
         self._offset = guest - (host if goes_on else time.monotonic_ns())
         seconds, nanoseconds = divmod(self._offset, _BILLION)
-        with open(f"/proc/{pid}/timens_offsets", "w") as file:
+        with open("/proc/self/timens_offsets", "w") as file:
             file.write(f"monotonic {seconds} {nanoseconds}\nboottime {seconds} {nanoseconds}\n")
 
     def share(self, pid: int) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -25,16 +26,18 @@ SHIMS = f"{_SHIMS}/noseccomp.so {_SHIMS}/libgnutls.so.30"
 """Preloaded into CRIU: it sees no seccomp filters (docs/security.md), and starts faster."""
 DUMP_SHIMS = f"{SHIMS} {_SHIMS}/connections.so"
 """For a dump too: TCP connections go on as if nothing had been."""
-_RESTORE_SHIMS = f"{SHIMS} {_SHIMS}/newtime.so"
-"""And it has a time namespace for what it restores, which nobody has entered yet."""
+_RESTORE_SHIMS = f"{SHIMS} {_SHIMS}/threshold.so"
+"""And what it restores waits with its memory, until the threshold is open."""
 
 _DUMP, _RESTORE, _CHECK, _NOTIFY = 1, 2, 3, 6  # enum criu_req_type
 _FROZEN = "query-ext-files"
 """CRIU's first notification after it has frozen a tree. It goes on before its hook is run: the next
 one, 8 ms later, tells it if that failed."""
+_THRESHOLD = "CRKERNEL_THRESHOLD"
 _LOG_LEVEL = 2  # errors and warnings: what a refusal is explained from
 _IGNORE_CGROUPS, _SKIP_NETWORK_LOCK = 0, 3
 _GHOST_LIMIT = 64 << 20  # bytes of an unlinked file that is still open
+_NO_REASON = "CRIU gave no reason"
 _RPC_FD, _FIRST_PIPE_FD = 3, 10
 _MAX_ANSWER = 1 << 16
 _TICK_SECONDS = 0.5
@@ -62,7 +65,7 @@ class Criu:
 
     The process for the next dump can be started ahead of it (`prepare`): loading CRIU and its
     libraries takes 1.5 ms. One that has done its work stays until `tidy`: to end it takes 0.5 ms. A
-    restore is begun and finished by two calls, with any time in between.
+    restore is done in three calls, with any time in between.
     """
 
     def __init__(self, runtime: int) -> None:
@@ -122,7 +125,7 @@ class Criu:
 
     def restore(self, pipes: Sequence[int]) -> Restoring:
         """Start a process for a restore, with the descriptors that take the places of pipes."""
-        return Restoring(_Worker(self._runtime, pipes, _RESTORE_SHIMS), self._at_work)
+        return Restoring(self._runtime, pipes, self._at_work)
 
     def check(self) -> None:
         """Ask CRIU for nothing: it probes the machine and keeps what it finds."""
@@ -145,24 +148,34 @@ class Criu:
         and write images that are taken away."""
         self._used = worker
         try:
-            yield
-        except ConnectionError as error:
-            self.tidy()
-            raise CriuError("CRIU was ended before it had done its work") from error
+            with _conversation():
+                yield
         except BaseException:
             self.tidy()
             raise
 
 
 class Restoring:
-    """A restore: until `finish` no process of the tree is there yet."""
+    """A restore. Its processes go no further than the threshold before `finish`: each has its
+    memory then, but no clock, no descriptor and no second thread."""
 
     def __init__(
-        self, worker: _Worker, at_work: Callable[[_Worker], AbstractContextManager[None]]
+        self,
+        runtime: int,
+        pipes: Sequence[int],
+        at_work: Callable[[_Worker], AbstractContextManager[None]],
     ) -> None:
-        self._worker = worker
+        self.approached = False
+        """Whether there are processes."""
         self._at_work = at_work
         self._work = -1
+        self._threshold, self._latch = os.pipe()  # who reads waits until the latter is closed
+        try:
+            way = {_THRESHOLD: f"/proc/1/fd/{self._threshold}"}
+            self._worker = _Worker(runtime, pipes, _RESTORE_SHIMS, way)
+        except BaseException:
+            self._remove_threshold()
+            raise
 
     def begin(self, images: int, work: int, pipes: Sequence[int]) -> None:
         """Have CRIU read the images of a dumped tree, with the inodes that its pipes had, in the
@@ -175,29 +188,56 @@ class Restoring:
         _send(self._worker.rpc, _RESTORE, [*inherited, *_common(images, work, "restore.log")])
 
     @property
-    def has_ended(self) -> bool:
-        """Whether somebody has ended CRIU while it waited."""
-        return self._worker.has_ended
+    def waits(self) -> bool:
+        """Whether it can go on: somebody may have ended CRIU, or, of which it tells, a process that
+        it has made."""
+        if self._worker.has_ended:
+            return False
+        return not (self.approached and select.select([self._worker.rpc], [], [], 0)[0])
 
-    def finish(self, before: Callable[[int], None]) -> int:
-        """Have CRIU go on; the process id of the tree's root, a child of PID 1. `before` is called
-        with CRIU's process id before the first process is made. Raises CriuError."""
-        hooks = {"pre-restore": lambda: before(self._worker.pid)}
+    def approach(self) -> None:
+        """Once CRIU has read the images, have the processes made, as far as the threshold. Raises
+        CriuError."""
+        with _conversation():
+            notice = dict(protobuf.decode(_receive(self._worker.rpc, self._worker.pid)))
+            if notice.get(1) != _NOTIFY:
+                raise CriuError(why_refused(self._work, "restore.log") or _NO_REASON)
+            self.approached = True
+            _acknowledge(self._worker, well=True)
+
+    def finish(self, check: Callable[[], None]) -> int:
+        """Let the processes over the threshold; the process id of the tree's root, a child of
+        PID 1. `check` is called while CRIU is at work, and may raise. Raises CriuError."""
+        os.close(self._latch)
+        self._latch = -1
         with self._at_work(self._worker):
-            answer = _result(self._worker, self._work, "restore.log", hooks)
+            check()  # without our answers CRIU does not let the processes go
+            answer = _result(self._worker, self._work, "restore.log", {})
+        self._remove_threshold()
         return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid
 
     def end(self) -> None:
-        """It is not wanted any more."""
+        """It is not wanted any more; the processes that it has made are for others to end."""
         self._worker.end()
+        self._remove_threshold()
+
+    def _remove_threshold(self) -> None:
+        for descriptor in {self._threshold, self._latch} - {-1}:
+            os.close(descriptor)
+        self._threshold = self._latch = -1
 
 
 class _Worker:
     """A `criu swrk` with its end of a socket as descriptor 3."""
 
     def __init__(
-        self, runtime: int, inherited: Sequence[int] = (), shims: str = DUMP_SHIMS
+        self,
+        runtime: int,
+        inherited: Sequence[int] = (),
+        shims: str = DUMP_SHIMS,
+        more: Mapping[str, str] | None = None,
     ) -> None:
+        """`more` is added to its environment."""
         self.rpc, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         quiet = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_WRONLY, 0) for number in (1, 2)]
         actions = [*quiet, (os.POSIX_SPAWN_DUP2, theirs.fileno(), _RPC_FD)]
@@ -206,6 +246,7 @@ class _Worker:
             "PATH": "/usr/sbin:/usr/bin",
             "LD_PRELOAD": shims,
             "XDG_RUNTIME_DIR": f"/proc/1/fd/{runtime}",
+            **(more or {}),
         }
         command = ["criu", "swrk", str(_RPC_FD)]
         self.pid = os.posix_spawn(CRIU, command, environment, file_actions=actions, setpgroup=0)
@@ -225,6 +266,15 @@ class _Worker:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+
+
+@contextmanager
+def _conversation() -> Iterator[None]:
+    """With a CRIU that may be ended meanwhile."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise CriuError("CRIU was ended before it had done its work") from error
 
 
 def _common(images: int, work: int, log: str) -> list[Field]:
@@ -274,7 +324,7 @@ def _result(
     if failure is not None:
         raise failure
     if not answer.get(2):
-        raise CriuError(why_refused(work, log) or "CRIU gave no reason")
+        raise CriuError(why_refused(work, log) or _NO_REASON)
     return answer
 
 

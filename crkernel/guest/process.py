@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import activity, wire
 from . import syscalls as sc
-from . import wire
 
 WORK = "/home/work"
 FIRST_PID = 5000
@@ -282,6 +282,20 @@ def set_next_pid(pid: int) -> None:
     """The next process of this PID namespace gets this id (unless it is asked for another)."""
     with open("/proc/sys/kernel/ns_last_pid", "w") as file:
         file.write(str(pid - 1))
+
+
+def kill_all() -> None:
+    """End every process of this sandbox but the supervisor."""
+    for pid in activity.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def reap_all() -> None:
+    """Wait for them, so that their ids are free."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def last_pid() -> int:

@@ -1,8 +1,8 @@
 """Brings a checkpoint back in steps: what can be done before anybody waits, and the rest.
 
-A CRIU is started before it is known for what. Then files are put in place and CRIU reads the
-images. No process of the guest is there before the last step, for its clock runs from then on: one
-that was got ready an hour ago comes up as if it had not been.
+A CRIU is started before it is known for what. Then files are put in place, CRIU reads the images,
+and makes the guest's processes with all their memory. There they stop: from the next step on their
+clock runs, so one that was got ready an hour ago comes up as if it had not been.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Restores:
         if not restore.has_room():
             restore.drop()
             return False
-        restore.place_files()
+        restore.get_ready()
         self._ready = restore
         return True
 
@@ -56,7 +56,7 @@ class Restores:
                 return ready
             ready.drop()
         start, self._start = self._start, None
-        if start is not None and start.criu.has_ended:
+        if start is not None and not start.criu.waits:
             start.drop()
             start = None
         return Restore(name, self._staging, self._work, self._tree, start or Start(self._criu))
@@ -131,20 +131,23 @@ class Restore:
             return False
         same = os.path.sameopenfile(there, self._images)
         os.close(there)
-        return same and not self._start.criu.has_ended
+        return same and self._start.criu.waits
 
     def has_room(self) -> bool:
-        """Whether its files can be put in place long before somebody needs them."""
+        """Whether its memory and files can be put in place long before somebody needs them."""
+        size = sum(int(size) for size, *_ in self._record["images"].values())
         files = self._record["files"]
-        if files is None or files == self._tree.latest:
-            return True
-        entries = read_manifest(self._staging, files).values()
-        return sum(int(entry.get("size", 0)) for entry in entries) * _SHARE <= _free_memory()
+        if files is not None and files != self._tree.latest:
+            entries = read_manifest(self._staging, files).values()
+            size += sum(int(entry.get("size", 0)) for entry in entries)
+        return size * _SHARE <= _free_memory()
 
-    def place_files(self) -> None:
-        """Put its files in place, unless they are."""
-        if (files := self._record["files"]) is not None:
-            self._tree.become(files)
+    def get_ready(self) -> None:
+        """Do all that can be done long before it is finished."""
+        if not self._start.criu.approached:
+            self._place()
+            if self._can_wait():
+                self._start.criu.approach()
 
     def finish(self, forward: Callable[[wire.Body], None], clock: Clock, *, twin: bool) -> Guest:
         """The guest, which runs; `forward` takes what it says, `clock` is set for it. If this
@@ -152,9 +155,11 @@ class Restore:
         then, last_pid = self._record["monotonic"], int(self._record["last_pid"])
         pipes = self._start.pipes
         try:
-            self._check()  # CRIU reads the images meanwhile
-            self.place_files()
-            pid = self._start.criu.finish(lambda criu: clock.set(criu, then, goes_on=twin))
+            if fresh := not self._start.criu.approached:
+                self._place()
+                self._start.criu.approach()
+            clock.set(then, goes_on=twin)
+            pid = self._start.criu.finish(check=_nothing if fresh else self._check)
         except BaseException:
             self.drop()
             raise
@@ -168,11 +173,32 @@ class Restore:
         self._start.drop()
         if self._images >= 0:
             os.close(self._images)
+        if self._start.criu.approached:
+            process.kill_all()
+            process.reap_all()
+
+    def _place(self) -> None:
+        """Put its files in place, unless they are."""
+        self._check()  # CRIU reads the images meanwhile
+        if (files := self._record["files"]) is not None:
+            self._tree.become(files)
 
     def _check(self) -> None:
         """CRIU would wait for ever for what is missing of an image."""
         if found := integrity.damage(self._staging, self._images, self._record):
             raise CriuError(f"the checkpoint is damaged: {found}")
+
+    def _can_wait(self) -> bool:
+        """Whether its processes may be there long before somebody needs them. Many would count for
+        the limit on processes, and CRIU gives files that are open and have lost their name one for
+        the time being, which would stay in the tree if this restore is dropped."""
+        images = self._record["images"]
+        alone = sum(name.startswith("mm-") for name in images) == 1
+        return alone and not any(name.startswith(("ghost-", "remap-")) for name in images)
+
+
+def _nothing() -> None:
+    """It has been done."""
 
 
 def _open(staging: int, name: str) -> int:

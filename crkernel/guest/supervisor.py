@@ -361,9 +361,7 @@ class Supervisor:
         for descriptor in (*guest.pipes.ours.values(), guest.pidfd):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(descriptor)
-        for pid in activity.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        process.kill_all()
         guest.close()
         self._kernel.sendall(wire.pack({"event": "exited"} | how))
 
