@@ -153,7 +153,7 @@ class Supervisor:
         self._restores.drop()
         self._clock.part()
         pid, pipes = process.launch(request["command"], request["environment"], request["limits"])
-        self._clock.share(pid)  # or no CRIU could be spawned by a Linux before 6.3
+        self._clock.share()  # or no CRIU could be spawned by a Linux before 6.3
         self._hello = self._adopt(Guest(pid, pipes, self._forward))
         self._rest.of(pid, _worker(self._hello))
         return {"hello": self._hello}
@@ -251,7 +251,7 @@ class Supervisor:
             restore = self._restores.take(str(request["name"]))
             guest = restore.finish(self._forward, self._clock, twin=request["twin"])
             seconds = time.monotonic() - start
-            self._clock.share(guest.pid)
+            self._clock.share()
         try:
             fresh = request["name"].startswith(golden.PREFIX)
             guest.call({"id": 0, "op": "hello", "restored": True, "fresh": fresh})
