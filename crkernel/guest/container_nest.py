@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from . import golden_store, linger, processor, wire
+from .chores import Json
 from .enter import CONTROL_FD, GOLDEN, MEMORY_EVENTS_FD, oom_kills
 from .gate import Arrival
 from .link import Channel, GateLink, SocketLink, write_all
-from .nest import Json, Nest, furnish
+from .nest import Nest, furnish
 
 
 def main() -> None:

@@ -18,28 +18,22 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
-from . import courier, golden, integrity, linger, push, supervisor, uplink, wire
+from . import courier, golden, linger, supervisor, uplink, wire
 from . import syscalls as sc
+from .chores import CHORES, TRANSFERS, Json, clear_up
 from .enter import CONTROL_FD
-from .eviction import costs, drop
-from .fetch import fetch
 from .link import Channel, GateLink, SocketLink
 from .mounts import RESOLV_CONF, STAGING
-from .rebase import clear, rebase, used
+from .rebase import used
 from .shipment import Refused
-from .thin import thin
 from .warm import Warm
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
 COURIER_NAMESPACES = _NAMESPACES & ~sc.CLONE_NEWNET
 _WAKEUPS = 1 << 12
 _NICE = 10
-
-Json = dict[str, Any]
 
 
 def main() -> None:
@@ -49,57 +43,6 @@ def main() -> None:
     nest = Nest(SocketLink(socket.socket(fileno=CONTROL_FD)))
     nest.answer({"ready": wire.PROTOCOL})
     nest.serve()
-
-
-def _shrink(way: Callable[[str, str, str], tuple[int, int]], request: Json) -> Json:
-    if not request["urgent"]:  # first: what fails once it is smaller would say that it is not
-        integrity.seal_files(STAGING, request["name"])
-    before, after = way(STAGING, request["name"], request["base"])
-    if after == before:
-        integrity.seal(f"{STAGING}/{request['name']}")
-    return {"before": before, "after": after}
-
-
-def _verify(request: Json) -> Json:
-    target = request["target"]
-    path = golden.folder(target) if target.startswith(golden.PREFIX) else target
-    found = asdict(integrity.verify(STAGING, os.path.join(STAGING, path)))
-    if target.startswith(golden.FOLDER):
-        found["needed_by"].append(golden.name_of(target))
-    return found
-
-
-_CHORES: dict[str, Callable[[Json], Json]] = {
-    "costs": lambda request: {"costs": costs(STAGING, request["names"])},
-    "digests": lambda _: {"digests": list(golden.digests())},
-    "drop": lambda request: {"freed": drop(STAGING, request["names"])},
-    "rebase": partial(_shrink, rebase),
-    "thin": partial(_shrink, thin),
-    "verify": _verify,
-}
-
-
-def _fetch(channel: Channel, request: Json) -> Json:
-    fetch(STAGING, request["names"], request["image"], request["known"], channel)
-    return {}
-
-
-def _clear_up(work: Json) -> Json:
-    """Take away what a child left that was ended at a chore; what to tell of that. Whatever is
-    wrong there, all else needs the nest."""
-    words = f"{work['op']}: its process was ended, perhaps for want of memory"
-    try:
-        if "name" in work:
-            (push.clear if work["op"] == "push" else clear)(STAGING, work["name"])
-    except Exception as error:  # noqa: BLE001
-        words += f"; what it left could not be cleared up: {error!r}"
-    return {"kind": "EngineError", "message": words}
-
-
-_TRANSFERS: dict[str, Callable[[Channel, Json], Json]] = {
-    "fetch": _fetch,
-    "push": lambda channel, said: push.push(STAGING, said["name"], said["image"], channel),
-}
 
 
 class Nest:
@@ -159,7 +102,7 @@ class Nest:
             if "name" in work or work["op"] == "drop":
                 del self._ending[pid]
                 if os.waitpid(pid, 0)[1]:
-                    _clear_up(work)
+                    clear_up(work)
         self._working.clear()
 
     def await_heir(self, request: Json) -> SocketLink | GateLink | None:
@@ -223,9 +166,9 @@ class Nest:
         if request["op"] == "sandbox":
             with self.channel(request, descriptors) as channel:
                 return self._take_warm(channel, request) or {"pid": self._sandbox(channel, request)}
-        if request["op"] in _TRANSFERS:
+        if request["op"] in TRANSFERS:
             with self.channel(request, descriptors) as channel:
-                work = partial(self._chore, partial(_TRANSFERS[request["op"]], channel), request)
+                work = partial(self._chore, partial(TRANSFERS[request["op"]], channel), request)
                 self._working[self.fork(work, 0)] = request
             return None
         if request["op"] == "courier":
@@ -234,8 +177,8 @@ class Nest:
             return {"pid": self.fork(work, COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
-        if request["op"] in (*_CHORES, "golden"):
-            known = _CHORES.get(request["op"])
+        if request["op"] in (*CHORES, "golden"):
+            known = CHORES.get(request["op"])
             do = partial(self._chore, known) if known else self._golden
             self._working[self.fork(partial(do, request), 0)] = request
             return None
@@ -325,7 +268,7 @@ class Nest:
                 continue
             del self._ending[pid]
             if (work := self._working.pop(pid, None)) and status:  # it has not answered for itself
-                self.answer({"id": work["id"], "error": _clear_up(work)})
+                self.answer({"id": work["id"], "error": clear_up(work)})
             elif request >= 0:
                 self.answer({"id": request})
             elif (news := self._uplinks.ended(pid, status)) and self._link is not None:

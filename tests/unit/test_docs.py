@@ -89,6 +89,7 @@ def test_the_layers_are_those_that_are_enforced() -> None:
     [
         ("crkernel/guest/supervisor.py", r'^            "(\w+)": self\._'),
         ("crkernel/guest/nest.py", r'\["op"\] == "(\w+)"'),
+        ("crkernel/guest/chores.py", r'^    "(\w+)": '),
         ("crkernel/guest/worker.js", r"^  (\w+)(?=,$|: \(.*=>)"),
     ],
 )
