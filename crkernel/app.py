@@ -7,6 +7,7 @@ from ipykernel.kernelapp import IPKernelApp
 
 from crkernel.iopub import IOPub
 from crkernel.kernel import CRKernel
+from crkernel.packing import Packing
 
 _LINGER_MS = 1000
 """What IOPub has left to send when the kernel ends may take so long; as in the base class."""
@@ -18,6 +19,9 @@ own 1000 a cell that shows many things at once would lose some of them, and its 
 class App(IPKernelApp):
     """ipykernel's application without its threads for two channels: for the shell channel, which is
     there for subshells, and for IOPub. Each message would have to change threads."""
+
+    def _session_default(self) -> Packing:
+        return Packing(parent=self)
 
     def init_control(self, context: Any) -> None:
         """Where the base class makes that thread."""

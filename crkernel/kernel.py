@@ -10,9 +10,10 @@ import sys
 from functools import partial
 from typing import Any
 
-import zmq
 from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
+from traitlets import Instance, Union
+from zmq.eventloop.zmqstream import ZMQStream
 
 from crkernel import __version__
 from crkernel.engines import Engine, open_engine
@@ -25,6 +26,7 @@ from crkernel.outcome import Outcome
 from crkernel.request import Request, as_bug, as_error, as_failure
 from crkernel.session import Session
 from crkernel.settings import Settings
+from crkernel.shell import Shell
 from crkernel.sink import IOPubSink
 from crkernel.stdin import Stdin
 
@@ -45,6 +47,7 @@ class CRKernel(Settings, Kernel):
         {"text": "Node.js", "url": "https://nodejs.org/docs/latest-v24.x/api/"}
     ]
 
+    shell_stream = Union([Instance(Shell), Instance(ZMQStream)])
     _execute_sleep = 0.0
     """The base class waits before each reply, because what Python prints may be late. We flush."""
 
@@ -61,7 +64,6 @@ class CRKernel(Settings, Kernel):
             if kind.endswith("_request"):
                 self.shell_handlers[kind] = partial(self._answer, handler)
         self._running: Any = None  # the execute_request under way
-        self._at_work: set[asyncio.Task[Any] | None] = set()  # on messages of the shell channel
         self._typed: set[str] = set()  # sessions of front ends where a person types
         self._started: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,11 +72,11 @@ class CRKernel(Settings, Kernel):
 
     def start(self) -> None:
         """Serve; the guest comes up meanwhile."""
+        self.shell_stream = Shell.in_place_of(self.shell_stream)
         super().start()  # type: ignore[no-untyped-call]
         # Each message in a context of its own: the base class keeps one for all, in which a comm's
         # message that takes longer than the cell beside it would mix up the parents of both.
-        assert self.shell_stream is not None
-        self.shell_stream.on_recv(partial(self.shell_main, None), copy=False)
+        self.shell_stream.on_recv(partial(self.shell_main, None))
         self._loop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
         self.iopub_socket.serve(self._loop)
         self._started = self._loop.create_task(self._start())
@@ -172,8 +174,7 @@ class CRKernel(Settings, Kernel):
         """Abort the cells that wait now. The base class, where no thread of its own reads the
         channel, aborts those that come up within one turn of the loop: the first."""
         self._aborting = True
-        assert self.shell_stream is not None
-        self.shell_stream.flush()
+        self.shell_stream.receive()
         self._end_of_abort = asyncio.ensure_future(self._stop_aborting())
 
     async def _stop_aborting(self) -> None:
@@ -210,11 +211,6 @@ class CRKernel(Settings, Kernel):
             )
 
     # -- cells
-
-    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
-        """The reply goes out at once; the stream would keep it until the loop comes round."""
-        await super().execute_request(stream, ident, parent)  # type: ignore[no-untyped-call]
-        stream.flush(zmq.POLLOUT)
 
     async def do_execute(
         self,
@@ -319,15 +315,10 @@ class CRKernel(Settings, Kernel):
         assert self.session is not None
         idents, frames = self.session.feed_identities(msg, copy=False)
         header = bytes(frames[1])  # type: ignore[arg-type]  # a zmq.Frame has a buffer
-        task = asyncio.current_task()
-        self._at_work.add(task)  # or the collector takes it, with a stream that only it waits for
-        try:
-            if any(kind in header for kind in _LOOKUPS):
-                await self._look_up(idents, frames)
-            else:
-                await super().shell_main(subshell_id, msg)
-        finally:
-            self._at_work.discard(task)
+        if any(kind in header for kind in _LOOKUPS):
+            await self._look_up(idents, frames)
+        else:
+            await super().shell_main(subshell_id, msg)
 
     async def _look_up(self, idents: list[bytes], frames: list[Any]) -> None:
         assert self.session is not None
@@ -347,8 +338,6 @@ class CRKernel(Settings, Kernel):
             await answering
         except Exception:  # as the base class does: a malformed request must not end the loop
             self.log.exception("Exception in message handler")
-        assert self.shell_stream is not None
-        self.shell_stream.flush(zmq.POLLOUT)  # the answer goes out first: somebody is typing
         status("idle")
         if self._running is not None:  # that idle was not the cell's
             self._publish_status("busy", "shell", self._running)  # type: ignore[no-untyped-call]
