@@ -59,10 +59,12 @@ class Cells:
         *,
         silent: bool = False,
         told: str | None = None,
+        at_rest: bool = False,
         **fields: Any,
     ) -> Outcome:
         """One cell, as execution `count`; `fields` are more of the guest's call. `told` is what the
-        timeline has as its code, if it is something else."""
+        timeline has as its code, if it is something else. With `at_rest`, raises Moved if the guest
+        has gone on by itself since the head's checkpoint, and nothing has run."""
         begin = time.monotonic()
         self.running = True
         self._present.reachable.set()
@@ -71,6 +73,7 @@ class Cells:
             with self._questions.of(live):
                 reply = await live.call(
                     "execute",
+                    at_rest=at_rest,
                     code=code,
                     cell=str(count),
                     silent=silent,

@@ -142,7 +142,7 @@ class Present:
         assert self.live is not None
         head = self._past.timeline.head
         try:
-            if await self.live.rested() or self._has_run_nothing():
+            if await self.live.rested() or self.has_run_nothing:
                 return self.live
             later = Checkpoint(self._past.timeline.later_key(head), head, None, time.time())
             await self._past.take(later, self.live)
@@ -152,7 +152,8 @@ class Present:
             await self.revive(self.live.death)
         return self.live
 
-    def _has_run_nothing(self) -> bool:
+    @property
+    def has_run_nothing(self) -> bool:
         """Whether the guest is a root in which no cell has run yet. What it does by itself is the
         runtime's own work, which comes late where processors are short; and of the comms that front
         ends open when they connect it knows none."""

@@ -19,6 +19,7 @@ from crkernel.background import Background
 from crkernel.cells import STUBBORN_SECONDS, Cells
 from crkernel.comms import Comms
 from crkernel.delivery import FOLDER, Delivery
+from crkernel.engines.answers import Moved
 from crkernel.engines.base import Engine
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import SandboxDied, UserError
@@ -175,19 +176,27 @@ class Session:
         A guest that dies is put back to the state before the cell. Raises CRKernelError only if
         there is no guest to run anything.
         """
-        async with self._operation() as live:
-            if not silent:
-                live = await self._present.keep()
-            self._present.revived = None
+        fields: Json = {"user_expressions": dict(user_expressions or {})}
+        if source is not None:
+            fields["source"] = source
+        if measure is not None:
+            fields["measure"] = measure
+
+        async def run(live: Sandbox, *, at_rest: bool) -> Outcome:
             self._listener.begin(sink)
             if self._cells.interrupted:  # while it waited for the checkpoint before it
                 return self._cells.interrupted
-            fields: Json = {"user_expressions": dict(user_expressions or {})}
-            if source is not None:
-                fields["source"] = source
-            if measure is not None:
-                fields["measure"] = measure
-            return await self._cells.run(live, code, count, silent=silent, **fields)
+            done = await self._cells.run(
+                live, code, count, silent=silent, at_rest=at_rest, **fields
+            )
+            self._present.revived = None
+            return done
+
+        async with self._operation() as live:
+            try:
+                return await run(live, at_rest=not (silent or self._present.has_run_nothing))
+            except Moved:
+                return await run(await self._present.keep(), at_rest=False)
 
     async def npm(self, call: Npm, counts: Callable[[], int], sink: Sink) -> Outcome:
         """Run npm on the packages of the guest, outside of it. If that changes them, it is a cell

@@ -183,11 +183,14 @@ class FakeSandbox:
         self._begin(State())
         return {"hello": HELLO}
 
-    def _call(self, request: Json) -> None:
+    def _call(self, request: Json) -> Json | None:
         guest = self._living()
+        if request["at_rest"] and not self._rested:
+            return {"rested": False}
         self._rested = self._rested and request["look"]
         for reply in guest.call(request["call"]):
             self._send(reply, wire.REPLY)
+        return None
 
     def _dump(self, request: Json) -> Json:
         guest, name = self._living(), request["name"]

@@ -1,4 +1,4 @@
-"""What sandboxes and engines answer, and the error for a guest that does not any more."""
+"""What sandboxes and engines answer, and what is raised for a guest that does not."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ class Findings(NamedTuple):
     damage: str | None
     needs: list[str]
     needed_by: list[str]
+
+
+class Moved(Exception):
+    """The guest has gone on since its newest checkpoint, and was not called."""
 
 
 def died(how: Message) -> SandboxDied:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from crkernel.engines.answers import Dump, Restored, died
+from crkernel.engines.answers import Dump, Moved, Restored, died
 from crkernel.engines.limits import Limits
 from crkernel.engines.looks import Looks
 from crkernel.engines.wear import Wear
@@ -110,12 +110,15 @@ class Sandbox:
         self._looks.add(op, fields, answer, moves)
         return answer
 
-    def call(self, op: str, *, look: bool = False, **fields: Any) -> asyncio.Future[Message]:
+    def call(
+        self, op: str, *, look: bool = False, at_rest: bool = False, **fields: Any
+    ) -> asyncio.Future[Message]:
         """Have the guest do something; its reply, for which nobody has to wait. With `look` it only
-        answers a question, and is at rest afterwards if it was before. Raises SandboxDied."""
+        answers a question, and is at rest afterwards if it was before. With `at_rest` it does
+        nothing unless it has `rested`. Raises SandboxDied, and Moved for that."""
         self.has_run = self.has_run or op == "execute"
         call = {"id": self._next_id + 1, "op": op, **fields}  # the id that the request gets
-        return self._request("call", look=look, call=call)
+        return self._request("call", look=look, at_rest=at_rest, call=call)
 
     @property
     def unanswered(self) -> list[asyncio.Future[Message]]:
@@ -266,6 +269,8 @@ class Sandbox:
                 self.silence()
             if "error" in message and not replies:
                 future.set_exception(from_wire(message["error"]))
+            elif message["id"] in self._calls and not replies:
+                future.set_exception(Moved())
             else:
                 future.set_result(message)
 

@@ -158,9 +158,11 @@ class Supervisor:
         self._rest.of(pid, _worker(self._hello))
         return {"hello": self._hello}
 
-    def _call(self, request: wire.Message) -> None:
-        """The guest answers."""
+    def _call(self, request: wire.Message) -> wire.Message | None:
+        """The guest answers, unless it was to be called at rest only, and is not."""
         guest = self._living()
+        if request["at_rest"] is True and not (answer := self._is_rested(request))["rested"]:
+            return answer
         self._rest.called(look=request["look"] is True)
         try:
             guest.call(request["call"])
@@ -170,6 +172,7 @@ class Supervisor:
             with contextlib.suppress(KeyError):  # an earlier call waits as well
                 descriptor = guest.pipes.ours[process.CALLS_FD]
                 self._selector.register(descriptor, selectors.EVENT_WRITE, self._on_room)
+        return None
 
     def _is_rested(self, _request: wire.Message) -> wire.Message:
         """Whether the guest still is where its newest checkpoint left it."""

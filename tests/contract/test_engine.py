@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from crkernel.engines import Engine, Limits, Sandbox, open_engine
+from crkernel.engines.answers import Moved
 from crkernel.errors import DumpRefused, EngineError, RestoreFailed, SandboxDied
 from crkernel.guest import link
 from crkernel.javascript import JAVASCRIPT
@@ -171,6 +172,21 @@ async def test_rested(engine: Engine) -> None:
     assert not await sandbox.rested()
     again = await restored(engine, "calm")
     assert await again.rested()
+
+
+async def test_a_call_of_one_at_rest_does_nothing_to_another(engine: Engine) -> None:
+    sandbox = await boot(engine)
+    await run(sandbox, "n = 0")
+    await sandbox.dump("zero")
+    add = {"code": "n += 1", "cell": "1", "silent": False, "user_expressions": {}}
+    reply = await sandbox.call("execute", at_rest=True, **add)
+    assert reply["status"] == "ok"
+    with pytest.raises(Moved):
+        await sandbox.call("execute", at_rest=True, **add)
+    assert await run(sandbox, "n") == "1"
+    await sandbox.dump("one")
+    assert await sandbox.rested(), "a call that is not made moves nothing"
+    assert (await sandbox.call("execute", at_rest=True, **add))["status"] == "ok"
 
 
 async def test_what_is_not_in_the_tree_when_nothing_ran(engine: Engine) -> None:

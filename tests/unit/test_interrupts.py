@@ -48,6 +48,23 @@ async def test_a_cell_that_still_waits_is_interrupted_before_it_begins(play: Pla
     assert await play.value() == "1"
 
 
+async def test_a_cell_that_waits_for_the_state_before_it_to_be_kept_is_interrupted(
+    play: Played,
+) -> None:
+    await play.cells("x = 1")
+    play.live.goes_on()
+    stop = play.engine.stop("dump")
+    waiting = work(play.cell("x = 2"))
+    await stop.reached
+    interrupting = work(play.session.interrupt())
+    await asyncio.sleep(1)
+    stop.go()
+    await interrupting
+    assert (await waiting).error["interrupted"]  # type: ignore[attr-defined]
+    assert await play.value() == "1"
+    assert play.session.timeline.head == "1+1"
+
+
 async def test_the_second_interrupt_ends_what_the_first_did_not_stop(play: Played) -> None:
     await play.cells("x = 1")
     spinning = work(play.cell(SPIN))

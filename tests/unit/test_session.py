@@ -73,6 +73,20 @@ async def test_a_rewind_that_fails_changes_nothing(
     assert await play.value() == "1"
 
 
+async def test_a_guest_at_rest_is_asked_once(play: Played) -> None:
+    """Another one is called again when the state that it has come to is kept."""
+    await play.cells("x = 1")
+    play.live.seen.clear()
+    await play.cells("x = 2")
+    assert play.live.seen == ["execute", "dump"]
+    play.live.goes_on()
+    play.live.seen.clear()
+    await play.cells("x += 1")
+    assert play.live.seen == ["execute", "rested", "dump", "execute", "dump"]
+    assert play.session.timeline.path("3")[-3:] == ["2", "2+1", "3"]
+    assert await play.value() == "3"
+
+
 @pytest.mark.parametrize("step", ["sandbox", "rested"])
 async def test_a_rewind_that_cannot_begin_changes_nothing(play: Played, step: str) -> None:
     await two(play)
