@@ -16,8 +16,8 @@ from typing import Any
 import zmq
 from jupyter_client.session import Session
 
-_NEWS = int(zmq.POLLIN)
-"""A flag of theirs takes longer to look at than the socket."""
+from crkernel.sockets import has_news, send
+
 _MARKED = 1 << 16
 """Bytes after which ZMQ is to tell when it has sent them, which costs 40 µs; it counts none."""
 
@@ -42,9 +42,9 @@ class IOPub:
         self._send_handed()
         self._welcome()
 
-    def send_multipart(self, parts: list[Any], **options: Any) -> None:
+    def send_multipart(self, parts: list[Any], *, copy: bool = True) -> None:
         """As a socket does; called by `Session.send`."""
-        self._handed.append(partial(self._send, parts, **options))
+        self._handed.append(partial(self._send, parts, copy))
         if threading.get_ident() == self._thread:
             self._send_handed()  # nothing overtakes what others have sent before
         elif self._loop is not None:
@@ -67,12 +67,12 @@ class IOPub:
         while self._handed:
             self._handed.popleft()()
 
-    def _send(self, parts: list[Any], **options: Any) -> None:
+    def _send(self, parts: list[Any], copy: bool) -> None:
         self._welcome()  # what somebody gets first is the welcome
         self._unmarked += sum(map(len, parts))
         if self._unmarked >= _MARKED:
             parts = self._mark(parts)
-        self._socket.send_multipart(parts, **options)
+        send(self._socket, parts, copy=copy)
         self._welcome()  # to send may have taken the sign that more have subscribed
 
     def _mark(self, parts: list[Any]) -> list[Any]:
@@ -87,7 +87,7 @@ class IOPub:
 
     def _welcome(self) -> None:
         """Greet, by a message of its own, each subscription that nobody else has already."""
-        while int(self._socket.getsockopt(zmq.EVENTS)) & _NEWS:
+        while has_news(self._socket):
             frame = self._socket.recv(zmq.NOBLOCK)
             if frame.startswith(b"\1"):
                 topic = frame[1:]

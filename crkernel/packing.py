@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import Any
 
+from jupyter_client import protocol_version  # type: ignore[attr-defined]
 from jupyter_client.adapter import adapt
 from jupyter_client.jsonutil import json_default
 from jupyter_client.session import DELIM, Session, json_packer
@@ -36,6 +38,17 @@ class Packing(Session):
     pack = Callable(_pack)
     _parent: tuple[Json, bytes] = ({}, b"{}")
     """The header that the newest message answers, as it is and packed."""
+
+    def msg_header(self, msg_type: str) -> Json:
+        """The header of a new message."""
+        return {
+            "msg_id": self.msg_id,
+            "msg_type": msg_type,
+            "username": self.username,
+            "session": self.session,
+            "date": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "version": protocol_version,
+        }
 
     def deserialize(self, msg_list: Sequence[Any], content: bool = True, copy: bool = True) -> Json:
         """A message from its frames; with its content packed for who only looks at it first. Raises

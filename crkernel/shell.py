@@ -14,8 +14,8 @@ import zmq
 from tornado.ioloop import IOLoop
 from zmq.eventloop.zmqstream import ZMQStream
 
-_NEWS = int(zmq.POLLIN)
-"""A flag of theirs takes longer to look at than the socket."""
+from crkernel.sockets import has_news, send
+
 Handler = Callable[[list[zmq.Frame]], Coroutine[Any, Any, None]]
 
 
@@ -44,21 +44,17 @@ class Shell:
     def receive(self) -> None:
         """Take all that has come."""
         assert self._handler is not None
-        while self._has_news:
+        while has_news(self._socket):
             frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             task = self._loop.create_task(self._handler(frames))
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
 
-    def send_multipart(self, parts: list[Any], **options: Any) -> None:
+    def send_multipart(self, parts: list[Any], *, copy: bool = True) -> None:
         """As a socket does; called by `Session.send`."""
-        self._socket.send_multipart(parts, **options)
-        if self._has_news:  # to send may have taken the sign of it
+        send(self._socket, parts, copy=copy)
+        if has_news(self._socket):  # to send may have taken the sign of it
             self._loop.call_soon(self.receive)
 
     def flush(self, _flag: int = 0) -> None:
         """Nothing waits here; called by the base class, where something does."""
-
-    @property
-    def _has_news(self) -> bool:
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & _NEWS)

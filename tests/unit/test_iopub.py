@@ -95,11 +95,12 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
-    def send_multipart(self, parts: list[Any], **options: Any) -> None:
-        self._channel.client.subscribe(b"late")
-        assert select.select([self._socket.FD], [], [], 10)[0]
-        time.sleep(0.01)  # libzmq looks for news at most once in a millisecond
-        self._socket.send_multipart(parts, **options)
+    def send(self, part: bytes, *flags: int, copy: bool) -> None:
+        if not flags:  # the last part
+            self._channel.client.subscribe(b"late")
+            assert select.select([self._socket.FD], [], [], 10)[0]
+            time.sleep(0.01)  # libzmq looks for news at most once in a millisecond
+        self._socket.send(part, *flags, copy=copy)
 
 
 async def test_who_subscribes_while_a_message_is_sent_is_welcome(channel: Channel) -> None:
@@ -142,7 +143,7 @@ async def test_a_cut_ends_when_the_client_has_caught_up(channel: Channel) -> Non
         while sink.takes(needed=False):
             sink.display({"text/plain": "x" * (1 << 16)}, {}, {}, False)
             shown += 1
-        assert shown > 16
+        assert shown >= 16
         assert not sink.takes(needed=False)
         assert sink.takes(needed=True)
         kinds = [await channel.next_kind() for _ in range(shown + 1)]
