@@ -45,7 +45,7 @@ async def channel() -> AsyncIterator[Channel]:
 async def test_messages_come_in_order_also_those_of_before(channel: Channel) -> None:
     for number in range(3):
         channel.client.send(b"%d" % number)
-    assert await asyncio.to_thread(channel.socket.poll, 10_000)
+    assert channel.socket.poll(10_000)
     channel.shell.on_recv(channel.hear)
     for number in range(3, 6):
         channel.client.send(b"%d" % number)
@@ -74,7 +74,7 @@ async def test_what_comes_while_an_answer_is_sent_is_not_missed(channel: Channel
 async def test_who_cannot_wait_takes_what_has_come(channel: Channel) -> None:
     channel.shell.on_recv(channel.hear)
     channel.client.send(b"next")
-    assert await asyncio.to_thread(channel.socket.poll, 10_000)
+    assert channel.socket.poll(10_000), "the loop has not come round"
     channel.shell.receive()
     await asyncio.sleep(0)
     assert channel.heard.get_nowait()[1] == b"next"
