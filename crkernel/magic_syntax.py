@@ -30,7 +30,8 @@ _LIST = "%lsmagic lists all"
 _HELP = re.compile(r"\?\s*%{1,2}(?P<front>\w*)|%{1,2}(?P<back>\w*)\s*\?{1,2}")
 _NAME = re.compile(r"\S*")
 _BELOW = re.compile(rf"[ \t]*%{{1,2}}({'|'.join(MAGICS)})\b")
-_PLACE = re.compile(r"cell \S+:(\d{1,9}):\d+")
+_BESIDE = re.compile(rf"[ \t]%{{1,2}}({'|'.join(MAGICS)})\b[ \t]*")
+_PLACE = re.compile(r"cell \S+:(\d{1,9}):(\d{1,9})")
 _RANGE = re.compile(r"\s*\.\.\s*")
 
 
@@ -117,11 +118,11 @@ def is_magic(line: str) -> bool:
 
 
 def misplaced(code: str, error: Mapping[str, Any]) -> str | None:
-    """What to say of an error that comes of a magic below code, where it is the operator %; None
-    if it does not. A line of a text may begin so, too, but it is not where the error is."""
+    """What to say of an error that comes of a magic below code or behind it, where it is the
+    operator %; None if it does not. A text may hold the like, but it is not where the error is."""
     place = _PLACE.fullmatch(error["traceback"][0]) if error["traceback"] else None
     line = code.split("\n")[int(place[1]) - 1 :][:1] if place else []
-    magic = _BELOW.match(line[0]) if line else None
+    magic = _magic_at(line[0], int(place[2]) - 1) if place and line else None
     if magic is None:
         return None
     name, kind, message = magic[1], error["name"], error["message"]
@@ -129,6 +130,13 @@ def misplaced(code: str, error: Mapping[str, Any]) -> str | None:
     if unknown or kind == "SyntaxError":
         return f"magics stand above the code: move %{name} up, or into a cell of its own"
     return None
+
+
+def _magic_at(line: str, column: int) -> re.Match[str] | None:
+    """A magic with which a line begins; or that stands in its midst, where V8 stumbles over it or
+    over what it is to work on."""
+    beside = (found for found in _BESIDE.finditer(line) if found.start() < column <= found.end())
+    return _BELOW.match(line) or next(beside, None)
 
 
 def _help_call(line: str) -> Command | None:

@@ -239,7 +239,6 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
         ("x\n%timeline", "ReferenceError", "x is not defined", 1, None),
         ("x\n%timeline", "TypeError", "timeline is not defined", 2, None),
         ("x\n%timelines", "SyntaxError", "Unexpected token", 2, None),
-        ("x %timeline", "ReferenceError", "timeline is not defined", 1, None),
         ("x\n%timeline", "SyntaxError", "of another cell", 3, None),
     ],
 )
@@ -252,6 +251,30 @@ def test_a_magic_below_code_is_told(
     )
     assert misplaced(code, error | {"traceback": []}) is None
     assert misplaced(code, error | {"traceback": ["SyntaxError"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message", "place", "about"),
+    [
+        ("x %timeline", "ReferenceError", "timeline is not defined", "1:4", "%timeline"),
+        ("let x = 1 %who", "ReferenceError", "who is not defined", "1:12", "%who"),
+        ("f()\n\tg() %time  h()", "SyntaxError", "Unexpected identifier 'h'", "2:13", "%time"),
+        ("f() %%timeit", "SyntaxError", "Unexpected token '%'", "1:6", "%timeit"),
+        ("x %timeline", "ReferenceError", "x is not defined", "1:1", None),
+        ("x % time", "ReferenceError", "time is not defined", "1:5", None),
+        ("x%time", "ReferenceError", "time is not defined", "1:3", None),
+        ("x %times", "ReferenceError", "times is not defined", "1:4", None),
+        ("x %time + a b", "SyntaxError", "Unexpected identifier 'b'", "1:13", None),
+        ("x = ' %who ' + who", "ReferenceError", "who is not defined", "1:16", None),
+    ],
+)
+def test_a_magic_behind_code_is_told(
+    code: str, name: str, message: str, place: str, about: str | None
+) -> None:
+    error = {"name": name, "message": message, "traceback": [f"cell 5:{place}", "…"]}
+    assert misplaced(code, error) == (
+        about and f"magics stand above the code: move {about} up, or into a cell of its own"
+    )
 
 
 @pytest.mark.parametrize("magic", MAGICS.values(), ids=MAGICS)
