@@ -11,6 +11,7 @@ const { writeFrame, writeTexts, addJson } = require('./frames.js');
 const EVENTS = 5;
 const PIECE = 256 * 1024; // UTF-16 units of one stream frame: below 1 MiB of JSON text as UTF-8
 const { apply, ownKeys } = Reflect;
+const { hasOwn } = Object;
 const { stringify } = JSON;
 const { slice, charCodeAt } = String.prototype;
 const { write: decode } = StringDecoder.prototype;
@@ -72,9 +73,8 @@ function textOf(chunk, encoding, decoder) {
 
 /** How many bits of colour whoever sees the running cell can see: Node's answer, but for terminals. */
 function getColorDepth(env = process.env) {
-  if (env.FORCE_COLOR !== undefined) return apply(depthByEnvironment, this, [env]);
-  if (env.NO_COLOR || env.NODE_DISABLE_COLORS || !audience.colors) return 1;
-  return audience.at === 'notebook' ? 24 : 8;
+  if (hasOwn(env, 'FORCE_COLOR')) return apply(depthByEnvironment, this, [env]);
+  return env.NO_COLOR || env.NODE_DISABLE_COLORS ? 1 : audience.depth;
 }
 
 function hasColors(count = 16, env = undefined) {
@@ -129,7 +129,9 @@ function installStreams(styles) {
   const { shouldColorize } = styles;
   styles.shouldColorize = (stream) => {
     const ours = stream === streams[0] || stream === streams[1];
-    return ours ? apply(getColorDepth, stream, []) > 2 : shouldColorize(stream);
+    if (ours) return apply(getColorDepth, stream, []) > 2;
+    const forced = hasOwn(process.env, 'FORCE_COLOR'); // by the user, not by us: it may be a file
+    return forced || stream?.isTTY ? shouldColorize(stream) : false;
   };
   for (const [name, fd] of [['stdout', 1], ['stderr', 2]]) {
     const value = streams[fd - 1] = makeStream(name, fd);

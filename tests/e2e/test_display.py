@@ -132,6 +132,23 @@ def test_packages_that_ask_whether_to_colour_are_told(kernel: Kernel) -> None:
     assert "1,1,false,false,true,false" in unattended.text
 
 
+def test_packages_that_look_for_a_terminal_find_colours(kernel: Kernel) -> None:
+    """As chalk and picocolors do; children, other streams and those who list it find nothing."""
+    code = (
+        "const file = require('fs').createWriteStream('/tmp/colours');"
+        "const { env } = process, child = ['-e', 'console.log([1])'];"
+        "[env.FORCE_COLOR, 'FORCE_COLOR' in env, 'FORCE_COLOR' in { ...env },"
+        " require('child_process').execFileSync(process.execPath, child).length,"
+        " require('util').styleText('red', 'a', { stream: file }).length].join()"
+    )
+    assert "'3,true,false,6,1'" in run_for(kernel, code, {"cellId": "c"}, can_answer=True).text
+    assert "',false,false,6,1'" in run_for(kernel, code, {}, can_answer=False).text
+    mine = "process.env.FORCE_COLOR = '0'; require('util').styleText('red', 'a')"
+    assert "'a'" in run_for(kernel, mine, {"cellId": "c"}, can_answer=True).text
+    back = "delete process.env.FORCE_COLOR; process.env.FORCE_COLOR"
+    assert "'3'" in run_for(kernel, back, {"cellId": "c"}, can_answer=True).text
+
+
 def test_colours_can_be_set(kernel: Kernel) -> None:
     assert "from the next cell on" in kernel.ok("%config colors = always").shown
     assert kernel.ok("1").text == "\x1b[33m1\x1b[39m"
