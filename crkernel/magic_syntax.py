@@ -29,6 +29,8 @@ from crkernel.magic_table import MAGICS, Magic
 _LIST = "%lsmagic lists all"
 _HELP = re.compile(r"\?\s*%{1,2}(?P<front>\w*)|%{1,2}(?P<back>\w*)\s*\?{1,2}")
 _NAME = re.compile(r"\S*")
+_ALIKE = {"pip": "npm", "conda": "npm", "hist": "timeline", "history": "timeline"}
+"""What IPython has for the like."""
 _BELOW = re.compile(rf"[ \t]*%{{1,2}}({'|'.join(MAGICS)})\b")
 _BESIDE = re.compile(rf"[ \t]%{{1,2}}({'|'.join(MAGICS)})\b[ \t]*")
 _PLACE = re.compile(r"cell \S+:(\d{1,9}):(\d{1,9})")
@@ -155,7 +157,9 @@ def lookup(name: str) -> Magic:
         raise BadMagic("a magic without a name", hint=_LIST)
     if name in MAGICS:
         return MAGICS[name]
-    near = difflib.get_close_matches(name.lower(), MAGICS, n=1)
+    near = (
+        [_ALIKE[name]] if name in _ALIKE else difflib.get_close_matches(name.lower(), MAGICS, n=1)
+    )
     guess = f"; did you mean %{near[0]}?" if near else ""
     shown = name if len(name) <= 30 else name[:29] + "…"
     raise BadMagic(f"unknown magic %{shown}{guess}", hint=_LIST)

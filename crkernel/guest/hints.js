@@ -1,5 +1,5 @@
 'use strict';
-// What to do about errors of modules: one line, or none. On the main thread, after user code; whoever
+// What to do about errors of modules, and of names of elsewhere: one line, or none. On the main thread, after user code; whoever
 // calls it catches.
 
 const fs = require('node:fs');
@@ -8,6 +8,17 @@ const { builtinModules } = require('node:module');
 
 const ENDINGS = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.json', '.wasm', '/index.js', '/index.mjs'];
 const LISTED = 5; // files of a folder that are named
+const NO_PAGE = 'this is Node, without a web page; display.html(…) shows HTML';
+const NO_MODULE = 'a cell is no module: what it declares is there in all cells';
+const ELSEWHERE = { // names of files, of browsers, of Deno and of ijavascript
+  __proto__: null,
+  document: NO_PAGE,
+  window: NO_PAGE,
+  module: NO_MODULE,
+  exports: NO_MODULE,
+  Deno: "this is Node: import fs from 'node:fs', await fs.promises.readFile(…) and the like",
+  $$: 'display(…) shows values, await waits for promises, input(…) asks',
+};
 const NO_JSR = 'Node knows nothing of JSR: what is on npm, too, can be had by %npm install';
 
 const { apply } = Reflect;
@@ -93,6 +104,8 @@ const HINTS = {
 function hintFor(error) {
   const remedy = HINTS[error.code];
   if (remedy) return remedy(error);
+  const unknown = apply(exec, /^(\S+) is not defined$/, [`${error.message}`])?.[1];
+  if (unknown) return ELSEWHERE[unknown] ?? null;
   const missing = apply(exec, /'([^'\n]+\.[mc]?ts)' does not provide an export named '(\w+)'/,
     [`${error.message}`]);
   return missing ? `if ${missing[2]} is a type, write: import type { ${missing[2]} } from …` : null;

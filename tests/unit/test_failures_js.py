@@ -251,6 +251,24 @@ def test_an_import_that_cannot_be_found_says_what_to_do(
     assert lines[-1].startswith(f"hint: {hint.format(tmp_path)}")
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("document.title", "hint: this is Node, without a web page"),
+        ("module.exports = {}", "hint: a cell is no module"),
+        ("typeof Deno", None),
+        ("Deno.version", "hint: this is Node: import fs from 'node:fs'"),
+        ("$$.async()", "hint: display(…) shows values"),
+        ("toString", None),
+        ("__proto__x", None),
+    ],
+)
+def test_names_of_other_kernels_are_told(guest: Guest, code: str, hint: str | None) -> None:
+    reply = guest.run(f"{code}; nothing")
+    last = reply["error"]["traceback"][-1]
+    assert last.startswith(hint or "    at cell ")
+
+
 def test_what_assert_compares_has_colours_in_the_traceback_alone(guest: Guest) -> None:
     guest.colors = "all"
     error = guest.error("require('assert').deepStrictEqual({ a: 1 }, { a: 2 })")

@@ -144,6 +144,7 @@ def test_counts_and_options() -> None:
         ("% undo", "a magic without a name"),
         ("%rewnd 3", "unknown magic %rewnd; did you mean %rewind?"),
         ("%Undo", "unknown magic %Undo; did you mean %undo?"),
+        ("%pip install x", "unknown magic %pip; did you mean %npm?"),
         ("%undo;", "unknown magic %undo;; did you mean %undo?"),
         ("%xyzzy", "unknown magic %xyzzy"),
         ("%7", "unknown magic %7"),
