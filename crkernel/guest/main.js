@@ -111,7 +111,8 @@ function isRefused({ scriptId, stackTrace }, thrown) {
 
 /**
  * Runs code in the global scope under the name of its cell; `done` gets {value}, or {error}, what was
- * `thrown`, and whether it was `refused` by V8.
+ * `thrown`, and whether it was `refused` by V8. `group` is where the inspector holds what is no
+ * primitive.
  */
 function evaluate({ code, typed = code, label, group }, done) {
   apply(post, session, ['Runtime.evaluate', {
@@ -119,18 +120,21 @@ function evaluate({ code, typed = code, label, group }, done) {
     replMode: true,
     awaitPromise: true,
     silent: true,
-    objectGroup: group,
+    objectGroup: group.name,
   }, (refusal, answer) => {
     // A termination refuses the evaluation; the worker, which ordered it, answers for us.
     if (refusal) return;
     const { result, exceptionDetails: details } = answer;
+    const remote = details?.exception ?? result;
+    group.holds ||= remote.objectId !== undefined;
+    const value = carrier.valueOf(remote);
     if (!details) {
-      done({ value: carrier.valueOf(result) });
+      done({ value });
       return;
     }
-    const thrown = carrier.valueOf(details.exception ?? result);
-    const refused = isRefused(details, thrown);
-    done({ error: failed(thrown, { details, refused, code: typed, label }), thrown, refused });
+    const refused = isRefused(details, value);
+    const error = failed(value, { details, refused, code: typed, label });
+    done({ error, thrown: value, refused });
   }]);
 }
 
@@ -190,7 +194,7 @@ function execute(request) {
   followDirectory();
   imports.prepare(code, { carrier, symbols: privateSymbols, restack });
   cells.remember(cell, typed, layers);
-  const group = `cell ${id}`;
+  const group = { name: `cell ${id}`, holds: false };
   const run = { id, group };
   const fail = (error, refused = false) => afterDisplays(() => {
     finish(run, { id, status: 'error', error, refused });
@@ -271,7 +275,8 @@ function finish(run, reply) {
     leaveLine();
     answer({ ...reply, measured: run.measured });
   }
-  ask(session, 'Runtime.releaseObjectGroup', { objectGroup: run.group });
+  const { name: objectGroup, holds } = run.group;
+  if (holds) ask(session, 'Runtime.releaseObjectGroup', { objectGroup });
   ask(session, 'Runtime.discardConsoleEntries');
 }
 

@@ -252,6 +252,9 @@ def test_what_was_shown_is_not_kept_alive(guest: Guest) -> None:
         "for (let i = 0; i < 3; i++) { const o = { i }; refs.push(new WeakRef(o)); console.log(o) }"
     )
     guest.value("refs.push(new WeakRef({ result: 1 })); refs[3].deref()")
+    guest.error("{ const o = { thrown: 1 }; refs.push(new WeakRef(o)); throw o }")
+    for _ in range(2):
+        guest.error("throw new Error('two are kept')")
     guest.value("Out.length = 0")
     guest.value("await new Promise(r => setTimeout(r, 20)); collect(); undefined")
     assert guest.value("refs.filter(r => r.deref() !== undefined).length") == "0"
