@@ -6,6 +6,7 @@ A check returns what it saw, or raises the error that a kernel would raise, with
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import subprocess
@@ -40,6 +41,8 @@ _SYSCTLS = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 )
+
+_FORBIDDEN = f"user namespace: {os.strerror(errno.EPERM)}"
 
 # Run in a process of its own: makes what a nest and its sandboxes are made of, in the way that they
 # do, and prints the step that fails.
@@ -136,16 +139,20 @@ def check_namespaces() -> str:
         return "user, mount, PID, network, IPC, UTS, time"
     failed = result.stdout.strip() or result.stderr.strip() or f"exit {result.returncode}"
     failed = failed.replace("No space left on device", "no more of them are allowed")  # ENOSPC
-    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl))
+    filtered = "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
+    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl, filtered=filtered))
 
 
-def namespaces_fix(failed: str, sysctl: Callable[[str], str | None]) -> str:
-    """The command that allows what failed: a sysctl, if one forbids it, or a container's option."""
+def namespaces_fix(failed: str, sysctl: Callable[[str], str | None], *, filtered: bool) -> str:
+    """The command that allows what failed: a sysctl, if one forbids it, or an option of the
+    container whose filter of system calls applies to us, if we are `filtered`."""
     if failed.startswith("another user"):
         return "run Jupyter as an ordinary user, or as a root that may change its user id"
     for name, forbidding, allowing in _SYSCTLS:
         if sysctl(name) == forbidding:
             return f"sudo sysctl -w {name}={allowing}"
+    if failed == _FORBIDDEN and not filtered:
+        return "where this is a chroot Linux allows none: enter it with bwrap or systemd-nspawn"
     if "/proc" in failed:
         return "in Docker, run the container with --security-opt systempaths=unconfined"
     if "namespace" in failed or "mount" in failed:

@@ -835,7 +835,31 @@ def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_fix_for_namespaces(failed: str, sysctls: dict[str, str], fix: str) -> None:
-    assert fix in doctor.namespaces_fix(failed, sysctls.get)
+    assert fix in doctor.namespaces_fix(failed, sysctls.get, filtered=True)
+
+
+@pytest.mark.parametrize("command", ["--help", "bulid"])
+def test_the_module_takes_the_same_commands(command: str) -> None:
+    def answer(*program: str) -> tuple[int, str]:
+        result = subprocess.run(
+            [*program, "image", command], capture_output=True, text=True, check=False, timeout=60
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    script = str(Path(sys.executable).with_name("crkernel"))
+    assert answer(sys.executable, "-m", "crkernel") == answer(script)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its root directory")
+def test_a_chroot_is_named(tmp_path: Path) -> None:
+    enter = 'mount --rbind / "$1" && exec chroot "$1" "$2" -m crkernel doctor'
+    command = ["unshare", "--mount", "sh", "-c", enter, "sh", str(tmp_path), sys.executable]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    (line,) = (line for line in result.stdout.splitlines() if " namespaces: " in line)
+    assert line == (
+        "FAIL namespaces: user namespace: Operation not permitted"
+        " — fix: where this is a chroot Linux allows none: enter it with bwrap or systemd-nspawn"
+    )
 
 
 def test_the_namespaces_are_really_made() -> None:
