@@ -71,6 +71,7 @@ let directory = null;
 let requireHere = null;
 let asked = null; // what waits for the worker to tell whether a result is muted
 let running = null; // the cell that runs, as an object that is equal to no other
+let handling = null; // the message of a comm whose handler runs, or left microtasks
 
 function define(name, value) {
   defineProperty(globalThis, name, {
@@ -299,6 +300,14 @@ function configure({ id, cwd: to }) {
   }
 }
 
+/** Answers for the handler of a comm's message: what is shown from here on is not its own. */
+function endHandler() {
+  const { id, delivery, known } = handling;
+  handling = null;
+  emit({ event: 'handler', delivery, begins: false });
+  answer({ id, known });
+}
+
 const operations = {
   __proto__: null,
   execute,
@@ -320,14 +329,14 @@ const operations = {
   },
   comm: (request) => {
     const { id, delivery } = request;
-    let known = true;
+    const mine = { id, delivery, known: true };
     // What the handler leaves to microtasks still belongs to it. An interrupt cannot stop this.
     later(() => {
-      emit({ event: 'handler', delivery, begins: false });
-      answer({ id, known });
+      if (mine === handling) endHandler();
     });
+    handling = mine;
     emit({ event: 'handler', delivery, begins: true });
-    known = comms.deliver(request);
+    mine.known = comms.deliver(request);
   },
   settle: unwinder.settle,
   stack: ({ id }) => answer({ id, lines: stacks.whole() }),
@@ -368,6 +377,7 @@ define('crkernelUnwind', unwinder.loosen);
 const { map: builtins } = carrier.variable(process.getBuiltinModule, 'BuiltinModule');
 define('crkernelProbe', makeProbe(session, carrier, builtins));
 port.on('message', (request) => {
+  if (handling) endHandler(); // its microtasks have run: more than one request may come in a turn
   try {
     operations[request.op](request);
   } catch (thrown) {

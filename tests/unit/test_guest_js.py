@@ -178,6 +178,19 @@ def test_user_expressions_and_silence(guest: Guest) -> None:
     assert table["c"]["data"] == {"text/plain": "4"}
 
 
+def test_a_cell_that_comes_right_behind_a_message_is_no_part_of_its_handler(guest: Guest) -> None:
+    """As JupyterLab's first ones on a busy machine: both are taken in one turn of the loop."""
+    guest.value("setTimeout(() => { const end = Date.now() + 500; while (Date.now() < end); }, 50)")
+    time.sleep(0.2)  # it spins
+    message = {"kind": "open", "comm": "1", "target": "x", "data": {}, "metadata": {}}
+    opened = guest.send("comm", delivery=5, buffers=[], **message)
+    cell = guest.start("console.log('of the cell')")
+    assert guest.reply(opened)["known"] is False
+    guest.reply(cell)
+    seen = [event.get("begins", event.get("text")) for event in guest.output()]
+    assert seen == [True, False, "of the cell\n"]
+
+
 def test_output_keeps_its_order(guest: Guest) -> None:
     guest.value(
         "console.log('1'); console.error('2'); process.stdout.write('3');"
