@@ -156,7 +156,7 @@ class Past:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a checkpoint is being made small, or some are dropped."""
+        """Whether a big checkpoint is being made small, or some are dropped."""
         return self._thinner.is_busy
 
     @property

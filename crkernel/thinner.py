@@ -57,6 +57,8 @@ class Thinner:
         self._active_at = 0.0
         self._worker: asyncio.Task[None] | None = None
         self._current = ""
+        self._is_long = False  # what is under way may be
+        self._urgent = 0  # how many wait to have a checkpoint rebased
         self._free = asyncio.Condition()
         self._held: Counter[str] = Counter()
         self._stopped = False
@@ -93,8 +95,8 @@ class Thinner:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is under way."""
-        return bool(self._current)
+        """Whether something is under way that may take long."""
+        return bool(self._current) and self._is_long
 
     def lose_all(self) -> None:
         """All checkpoints are gone."""
@@ -133,7 +135,7 @@ class Thinner:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS), self._free:
                 await self._free.wait_for(lambda: not self._current and not self._held.total())
-                self._current = _DROPPING
+                self._current, self._is_long = _DROPPING, True
         except TimeoutError:
             raise UserError(
                 f"checkpoints have been in use for {_PATIENCE_SECONDS:.0f} s (they are being sent, "
@@ -175,7 +177,7 @@ class Thinner:
         waits; whether it is in one. What somebody holds stays as it is: who waits here keeps cells
         waiting, and a transfer lasts as long as its receiver likes."""
         async with self._free:
-            await self._free.wait_for(lambda: not self._current)
+            await self._come_first()
             job = next((job for job in self._jobs if job.name == name), None)
             if job is None or self._stopped or self._held[name]:
                 return self._mapped.get(name) == name
@@ -194,7 +196,7 @@ class Thinner:
             while self._jobs:
                 await self._pause()
                 async with self._free:
-                    await self._free.wait_for(lambda: not self._current and self._is_any_free())
+                    await self._free.wait_for(self._may_go_on)
                     job = next((job for job in self._jobs if not self._held[job.name]), None)
                     if job is None or self._stopped:
                         return
@@ -219,13 +221,24 @@ class Thinner:
         if again:
             self._begin()
 
+    async def _come_first(self) -> None:
+        """Wait for what is under way, and for nothing that waits as well."""
+        self._urgent += 1
+        try:
+            await self._free.wait_for(lambda: not self._current)
+        finally:
+            self._urgent -= 1
+            self._free.notify_all()
+
     def _take(self, job: _Job) -> None:
-        self._current = job.name
+        self._current, self._is_long = job.name, job.size >= _BIG
         self._jobs.remove(job)
         self._waiting -= job.size
 
-    def _is_any_free(self) -> bool:
-        return not self._jobs or any(not self._held[job.name] for job in self._jobs)
+    def _may_go_on(self) -> bool:
+        """Whether it is the turn of what waits: also if there is nothing any more."""
+        free = not self._jobs or any(not self._held[job.name] for job in self._jobs)
+        return free and not self._current and not self._urgent
 
     async def _release(self) -> None:
         """What was under way is over."""

@@ -67,7 +67,7 @@ class Twins:
     async def _renew(self) -> None:
         """Cells leave no pause: the head is rebased at once, and the next cell waits for that and
         for the twin. A guest that does not rest is left alone meanwhile; and so that the cell waits
-        for nothing else, it is tried after that one where another checkpoint is at it."""
+        for little else, it is tried after that one where a big checkpoint is at it."""
         async with self._operation() as live:
             if not live.wear.is_worn or not self._may_go(live) or self._past.is_busy:
                 return

@@ -53,6 +53,24 @@ async def test_a_cell_does_not_wait_for_another_checkpoint(play: Played) -> None
     assert shrinking(play)[1].endswith("urgent")
 
 
+async def test_a_worn_guest_comes_before_all_that_waits(play: Played) -> None:
+    await play.cells("x = 1", "big = Buffer.alloc(20 << 20); 0")
+    stop = play.engine.stop("thin")
+    while not stop.reached.done():  # a quarter of staging waits
+        await play.cells("x = 2")
+        await play.rest(0.1)
+    for size in (3, 1000, 1000, 1000, 1000):
+        play.live.near.wear.add(size * MB)
+    await play.cells("x = 3")
+    await play.rest(0.1)
+    before = shrinking(play)
+    stop.go()
+    await play.cells("x = 4")
+    assert shrinking(play)[len(before)].endswith("urgent")
+    await play.rest()
+    assert len(shrinking(play)) == len(play.session.timeline) - 1
+
+
 async def test_what_failed_is_told_and_tried_again_when_there_is_room(
     play: Played,
 ) -> None:
