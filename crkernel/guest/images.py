@@ -48,10 +48,11 @@ class Images:
         with open(self.path(name), "rb") as old:
             header = old.read(_HEADER)
         with open(f"{self._target}/{name}", "wb") as file:
-            file.write(header)
+            pieces = [header]
             for entry, kind in zip(entries, kinds(name), strict=False):
                 message = kind.encode(entry)
-                file.write(len(message).to_bytes(4, "little") + message)
+                pieces += (len(message).to_bytes(4, "little"), message)
+            file.write(b"".join(pieces))
         self._replaced.add(name)
 
     def replaced(self, name: str) -> None:

@@ -28,15 +28,16 @@ class Kind:
     ) -> None:
         self._numbers = fields
         self._names = {number: name for name, number in fields.items()}
+        self._tags = {name: protobuf.varint(number << 3) for name, number in fields.items()}
         self._parts = parts or {}
         self._in_lists = in_lists
 
     def parse(self, data: bytes) -> Json:
         """Raises ValueError for what is no such message."""
         message: Json = {}
+        names = self._names
         for number, value in protobuf.decode(data):
-            name = self._names.get(number)
-            if name is None:
+            if (name := names.get(number)) is None:
                 message.setdefault(str(number), []).append(value)
             elif isinstance(value, int):
                 message[name] = value
@@ -50,16 +51,22 @@ class Kind:
 
     def encode(self, message: Json) -> bytes:
         """What `parse` takes apart."""
-        return protobuf.encode(self._fields(message))
-
-    def _fields(self, message: Json) -> Iterator[protobuf.Field]:
+        out = bytearray()
+        tags, varint = self._tags, protobuf.varint
         for name, value in message.items():
-            number = self._numbers.get(name) or int(name)
-            for one in value if isinstance(value, list) else (value,):
-                if name in self._parts:
-                    yield number, self._parts[name].encode(one)
-                else:
-                    yield number, os.fsencode(one) if isinstance(one, str) else one
+            if isinstance(value, int) and name in tags:
+                out += tags[name] + varint(value)
+            else:
+                out += protobuf.encode(self._fields(name, value))
+        return bytes(out)
+
+    def _fields(self, name: str, value: Any) -> Iterator[protobuf.Field]:
+        number = self._numbers.get(name) or int(name)
+        for one in value if isinstance(value, list) else (value,):
+            if name in self._parts:
+                yield number, self._parts[name].encode(one)
+            else:
+                yield number, os.fsencode(one) if isinstance(one, str) else one
 
 
 _MAPPING = Kind(

@@ -7,10 +7,18 @@ length-prefixed bytes. (https://protobuf.dev/programming-guides/encoding/)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 Value = int | bool | str | bytes
 Field = tuple[int, Value]
+
+_LAST, _MORE = 0x7F, 0x80
+"""Up to the former a byte is the last one of a varint; the latter says that more come."""
+_SHORT = [bytes([value]) for value in range(_MORE)]
+_MOST_SHIFT = 63
+_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}
+"""Bytes of the wire types that have always as many."""
 
 
 def encode(fields: Iterable[Field]) -> bytes:
@@ -18,56 +26,74 @@ def encode(fields: Iterable[Field]) -> bytes:
     out = bytearray()
     for number, value in fields:
         if isinstance(value, int):
-            out += _varint(number << 3) + _varint(value)
+            out += varint(number << 3)
+            out += varint(value)
         else:
             raw = value.encode() if isinstance(value, str) else value
-            out += _varint(number << 3 | 2) + _varint(len(raw)) + raw
+            out += varint(number << 3 | 2)
+            out += varint(len(raw))
+            out += raw
     return bytes(out)
 
 
-def decode(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (field number, value); nested messages and strings come as bytes.
+def decode(data: bytes) -> list[tuple[int, int | bytes]]:
+    """(field number, value) of each field; nested messages and strings come as bytes.
 
     Raises ValueError for what is no message of these kinds.
     """
-    position = 0
-    while position < len(data):
-        tag, position = _read_varint(data, position)
-        number, kind = tag >> 3, tag & 7
-        value: int | bytes
-        if kind == 0:
-            value, position = _read_varint(data, position)
-        elif kind in (1, 2, 5):
-            size = {1: 8, 5: 4}.get(kind, 0)
-            if kind == 2:
-                size, position = _read_varint(data, position)
-            value = data[position : position + size]
-            if len(value) != size:
-                raise ValueError("a protocol buffer is cut short")
-            position += size
-        else:
-            raise ValueError(f"a protocol buffer has wire type {kind}")
-        yield number, value
+    fields: list[tuple[int, int | bytes]] = []
+    position, end = 0, len(data)
+    try:
+        while position < end:
+            tag, position = data[position], position + 1
+            if tag > _LAST:
+                tag, position = _read_on(data, tag, position)
+            if tag & 7 == 0:
+                value, position = data[position], position + 1
+                if value > _LAST:
+                    value, position = _read_on(data, value, position)
+                fields.append((tag >> 3, value))
+            else:
+                size, position = _size(tag & 7, data, position)
+                fields.append((tag >> 3, data[position : position + size]))
+                position += size
+    except IndexError:
+        raise ValueError("a protocol buffer is cut short") from None
+    if position > end:
+        raise ValueError("a protocol buffer is cut short")
+    return fields
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """As one goes into a message."""
+    if 0 <= value <= _LAST:
+        return _SHORT[value]
     value &= (1 << 64) - 1  # negative int32 and int64 go as ten bytes
     out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+    while value > _LAST:
+        out.append(value & _LAST | _MORE)
         value >>= 7
     out.append(value)
     return bytes(out)
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise ValueError("a protocol buffer is cut short")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
+def _size(kind: int, data: bytes, position: int) -> tuple[int, int]:
+    """How many bytes a field of this wire type has, and where they begin."""
+    if kind != _DELIMITED:
+        if kind not in _FIXED:
+            raise ValueError(f"a protocol buffer has wire type {kind}")
+        return _FIXED[kind], position
+    size, position = data[position], position + 1
+    return (size, position) if size <= _LAST else _read_on(data, size, position)
+
+
+def _read_on(data: bytes, first: int, position: int) -> tuple[int, int]:
+    """The varint that begins with the byte `first`, which is not its last, and where it ends."""
+    value, shift = first & _LAST, 7
+    while shift <= _MOST_SHIFT:
+        byte, position = data[position], position + 1
+        if byte <= _LAST:
+            return value | byte << shift, position
+        value |= (byte & _LAST) << shift
         shift += 7
+    raise ValueError("a protocol buffer is cut short")
