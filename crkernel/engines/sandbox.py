@@ -95,6 +95,7 @@ class Sandbox:
             "fsize": limits.file_size,
             "core": 0,
         }
+        self.wear = Wear(least=0)  # all of its memory is its own, and a twin has it in a file
         answer = await self._request(
             "boot", command=command, environment=environment, limits=rlimits
         )

@@ -18,8 +18,9 @@ _PER_BYTE = 2
 class Wear:
     """Of one guest, by what its dumps hold."""
 
-    def __init__(self) -> None:
-        self._least: int | None = None  # of the dumps so far
+    def __init__(self, least: int | None = None) -> None:
+        """`least` is what a dump of its twin may hold; else its own first one tells."""
+        self._least = least
         self._newest = 0
         self._excess = 0
 

@@ -25,6 +25,10 @@ def test_a_guest_whose_every_cell_writes_as_much_never_is() -> None:
         assert not wear.is_worn
 
 
+def test_a_guest_that_was_booted_is_worn_after_a_few_cells() -> None:
+    assert cells_until_worn(itertools.repeat(28 * MB), Wear(least=0)) <= 6
+
+
 def test_each_try_is_paid_for() -> None:
     wear = Wear()
     wear.add(3 * MB)
@@ -37,8 +41,8 @@ def test_each_try_is_paid_for() -> None:
         wear.forgive()
 
 
-def cells_until_worn(sizes: Iterable[int]) -> int:
-    wear = Wear()
+def cells_until_worn(sizes: Iterable[int], wear: Wear | None = None) -> int:
+    wear = wear or Wear()
     for number, size in enumerate(sizes):
         if wear.is_worn:
             return number
