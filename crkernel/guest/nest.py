@@ -28,6 +28,7 @@ from .link import Channel, GateLink, SocketLink
 from .mounts import RESOLV_CONF, STAGING
 from .rebase import used
 from .shipment import Refused
+from .stay import Stay
 from .warm import Warm
 
 _NAMESPACES = sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS
@@ -54,6 +55,8 @@ class Nest:
         self._uplinks = uplink.Uplinks(partial(self.fork, namespaces=0))
         self._ending: dict[int, int] = {}  # process id -> id of the request that waits for its end
         self._working: dict[int, Json] = {}  # process id of a child of ours -> what it was asked
+        thin = partial(self._do, CHORES["thin"])
+        self._stay = Stay(partial(self.fork, namespaces=0), _step_back, thin)
         self._warm: Warm | None = None  # a sandbox with a guest that waits for the kernel
         self._no_guest = ""  # why there is none, as was last told
         self._selector = selectors.DefaultSelector()
@@ -104,6 +107,7 @@ class Nest:
                 if os.waitpid(pid, 0)[1]:
                     clear_up(work)
         self._working.clear()
+        self._stay.close()
 
     def await_heir(self, request: Json) -> SocketLink | GateLink | None:
         """Be there for the next kernel, say so, and wait for it."""
@@ -177,6 +181,9 @@ class Nest:
             return {"pid": self.fork(work, COURIER_NAMESPACES)}
         if request["op"] == "end":
             return self._end(int(request["pid"]), int(request["id"]))
+        if request["op"] == "thin":
+            self._working[self._stay.give(request)] = request
+            return None
         if request["op"] in (*CHORES, "golden"):
             known = CHORES.get(request["op"])
             do = partial(self._chore, known) if known else self._golden
@@ -297,9 +304,15 @@ class Nest:
 
     def _chore(self, do: Callable[[Json], Json], request: Json) -> None:
         """Do something with checkpoints in staging that may take a while."""
-        sc.die_with_parent()
-        if not request.get("urgent"):
-            os.nice(_NICE)
+        if request.get("urgent"):
+            sc.die_with_parent()
+        else:
+            _step_back()
+        self._do(do, request)
+        os._exit(0)
+
+    def _do(self, do: Callable[[Json], Json], request: Json) -> None:
+        """As `_chore`, in a child that has got ready for it; it answers."""
         try:
             answer = do(request)
         except Refused as refused:
@@ -308,12 +321,10 @@ class Nest:
             failure = {"kind": "EngineError", "message": f"{request['op']}: {error}"}
             answer = {"error": failure}
         self.answer({"id": request["id"]} | answer)
-        os._exit(0)
 
     def _golden(self, request: Json) -> None:
         """Make a golden root of a checkpoint and hand its files to the engine."""
-        sc.die_with_parent()
-        os.nice(_NICE)
+        _step_back()
         target = f"{STAGING}/{request['name']}.golden"
         try:
             files = golden.make(f"{STAGING}/{request['name']}", target, request["key"])
@@ -329,6 +340,12 @@ class Nest:
         """Give a finished golden root to the engine, which keeps it."""
         names = sorted(files)
         self.answer({"id": request["id"], "files": names}, [files[name] for name in names])
+
+
+def _step_back() -> None:
+    """In a child that does what can wait."""
+    sc.die_with_parent()
+    os.nice(_NICE)
 
 
 def furnish() -> None:

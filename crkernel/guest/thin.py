@@ -10,6 +10,7 @@ Runs in the background, in a process of its own, and swaps the directories at th
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import shutil
@@ -45,7 +46,7 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
     away from any base. Raises OSError or ValueError, and the checkpoint is as it was.
     """
     old, new = f"{staging}/{name}", f"{staging}/{name}.thin"
-    images, earlier = Images(old, new), Images(f"{staging}/{base}")
+    images, earlier = Images(old, new), f"{staging}/{base}"
     if record.at(old).get("base") == base:  # a kernel that was restarted then does not know
         return _sizes(images, old)
     os.mkdir(new, 0o700)
@@ -54,7 +55,7 @@ def thin(staging: str, name: str, base: str) -> tuple[int, int]:
         for file in sorted(os.listdir(old)):
             if not _is_layout(file):
                 continue
-            if not os.path.exists(earlier.path(file)):
+            if not os.path.exists(f"{earlier}/{file}"):
                 continue  # a process that the base does not have
             layout = _layout(images, file)
             before += sum(count for _, count, _ in layout.runs) * _PAGE
@@ -84,14 +85,14 @@ def _sizes(images: Images, folder: str) -> tuple[int, int]:
     return sum(run["nr_pages"] for run in runs) * _PAGE, sum(kept) * _PAGE
 
 
-def _rewrite(images: Images, earlier: Images, file: str, layout: Layout, target: str) -> int:
+def _rewrite(images: Images, earlier: str, file: str, layout: Layout, target: str) -> int:
     """Write the difference of one process's memory, its pages into `target`; the bytes that are
     left."""
-    base = _layout(earlier, file)
+    base = _layout_of_base(earlier, file)
     kept, entries = 0, [layout.head]
     with (
         _mapped(images.path(layout.pages)) as mine,
-        _mapped(earlier.path(base.pages)) as theirs,
+        _mapped(f"{earlier}/{base.pages}") as theirs,
         open(target, "wb") as out,
     ):
         lookup = _Lookup(base.runs)
@@ -170,6 +171,12 @@ class _Lookup:
 
 def _end(run: tuple[int, int, int]) -> int:
     return run[0] + run[1] * _PAGE
+
+
+@functools.lru_cache(maxsize=8)
+def _layout_of_base(folder: str, file: str) -> Layout:
+    """Of a base, which never changes: who thins one checkpoint after the other reads it once."""
+    return _layout(Images(folder), file)
 
 
 def _layout(images: Images, file: str) -> Layout:
