@@ -110,7 +110,7 @@ class Cells:
     async def settled(self, timeout: float | None = None) -> None:
         """Wait for the checkpoint under way, so many seconds at most. Who gives up waiting does not
         stop it."""
-        if self._checkpointing is not None:
+        if self._checkpointing is not None and not self._checkpointing.done():
             await asyncio.wait([self._checkpointing], timeout=timeout)
 
     async def _take(self, draft: Checkpoint, live: Sandbox) -> None:

@@ -108,7 +108,9 @@ class CRKernel(Settings, Kernel):
     async def ready(self) -> None:
         """Wait until there is a guest; what kept it from starting may be mended meanwhile."""
         assert self._started is not None
-        if self._started.done() and self._started.exception() is not None:
+        if self._started.done():
+            if self._started.exception() is None:
+                return
             self._started = asyncio.create_task(self._start())
         await asyncio.shield(self._started)
 
