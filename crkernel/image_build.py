@@ -24,6 +24,9 @@ from crkernel.guest.syscalls import exchange
 from crkernel.image_host import check_host, explained, failed, make_folder
 from crkernel.image_steps import TAIL, Progress, Steps, timed
 
+_CUT_SHORT = ("does not look like a tar archive", "Unexpected EOF")
+"""What tar says of an archive that breaks off."""
+
 
 def build(progress: Progress, *, force: bool = False) -> Path:
     """Build the image of the current recipe unless it is there; `force` builds it anew.
@@ -98,32 +101,32 @@ class Build(Steps):
             self.command(command)
             return
         self.root.mkdir()
-        # tar would leave at the first end mark, and mmdebstrap fail as it writes what follows.
-        unpack = [
-            "tar",
-            "-x",
-            "--ignore-zeros",
-            "--no-same-owner",
-            "--exclude=./dev/*",
-            "-C",
-            str(self.root),
-        ]
+        self._unpack(command)
+
+    def _unpack(self, command: list[str]) -> None:
+        """Have a tar take apart what a command writes."""
+        # It would leave at the first end mark, and mmdebstrap fail as it writes what follows.
+        tar = ["tar", "-x", "--ignore-zeros", "--no-same-owner", "--exclude=./dev/*"]
+        tar += ["-C", str(self.root)]
         failure: EngineError | NoSpace | None = None
         with (
             (self.partial / "tar.log").open("w+") as log,
             subprocess.Popen(
-                unpack, stdin=subprocess.PIPE, stderr=log, pass_fds=self.inherited
-            ) as tar,
+                tar, stdin=subprocess.PIPE, stderr=log, pass_fds=self.inherited
+            ) as unpacking,
         ):
-            assert tar.stdin is not None
+            assert unpacking.stdin is not None
             try:
-                self.command(command, stdout=tar.stdin.fileno())
+                self.command(command, stdout=unpacking.stdin.fileno())
             except (EngineError, NoSpace) as error:
-                failure = error  # perhaps no more than the consequence of tar's own
-            tar.communicate()
+                failure = error
+            unpacking.communicate()
             log.seek(0)
-            if tar.returncode:
-                raise failed("tar", log.read().splitlines()[-TAIL:])
+            said = log.read()
+        if failure and any(words in said for words in _CUT_SHORT):
+            raise failure
+        if unpacking.returncode:  # then a failure of the command's is no more than a consequence
+            raise failed("tar", said.splitlines()[-TAIL:])
         if failure:
             raise failure
 

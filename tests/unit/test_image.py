@@ -355,6 +355,25 @@ def test_a_failed_command_shows_its_last_lines_and_a_remedy() -> None:
     assert isinstance(image_host.failed("tar", ["No space left on device"]), NoSpace)
 
 
+@pytest.mark.parametrize("written", ["0", "20480"])
+def test_who_wrote_half_an_archive_is_named_and_not_who_read_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").write_bytes(bytes(range(256)) * 4096)
+    program = tmp_path / "mmdebstrap"
+    program.write_text(
+        f"#!/bin/sh\ntar -c -C {tmp_path} folder | head -c {written}\n"
+        "echo \"E: Temporary failure resolving 'deb.debian.org'\" >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root's has no tar
+    with pytest.raises(EngineError, match=r"mmdebstrap failed:\n.*Temporary failure") as caught:
+        image_build.Build(tmp_path, print, []).debian()
+    assert "network" in str(caught.value.hint)
+
+
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="mmdebstrap") as caught:
