@@ -312,10 +312,13 @@ class Supervisor:
         try:
             hello = guest.first_reply(_HELLO_SECONDS)
         except (GuestEnded, TimeoutError, wire.WireError) as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(guest.pid, signal.SIGKILL)
+            if isinstance(error, GuestEnded):
+                reason = f"it ended at once with {_ending(guest)}"
+            else:
+                reason = str(error)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(guest.pid, signal.SIGKILL)
             guest.close()
-            reason = str(error) or "it ended at once"
             raise Refused("SandboxDied", f"the guest did not come up: {reason}") from error
         for number, descriptor in guest.pipes.ours.items():
             if number != process.CALLS_FD:
@@ -375,6 +378,14 @@ class Supervisor:
                 self._guest is None or child.si_pid != self._guest.pid
             ):
                 os.waitpid(child.si_pid, 0)
+
+
+def _ending(guest: Guest) -> str:
+    """How one ended that did not come up, and the last line of its complaint."""
+    code = os.waitstatus_to_exitcode(os.waitpid(guest.pid, 0)[1])
+    how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+    lines = guest.complaint.strip().splitlines()
+    return f"{how}: {lines[-1]}" if lines else how
 
 
 def _worker(hello: wire.Message) -> int:

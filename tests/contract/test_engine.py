@@ -237,6 +237,21 @@ async def test_a_command_that_is_no_guest(engine: Engine) -> None:
         await sandbox.end()
 
 
+@pytest.mark.real("has programs end")
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        (["/bin/true"], "exit code 0$"),
+        (["/no/such/program"], "exit code 127: cannot start the guest: .*/no/such/program"),
+        (["/bin/sh", "-c", "echo of no use >&2; kill -9 $$"], "signal 9: of no use$"),
+    ],
+)
+async def test_what_became_of_it(engine: Engine, command: list[str], how: str) -> None:
+    sandbox = await engine.sandbox()
+    with pytest.raises(SandboxDied, match=f"did not come up: it ended at once with {how}"):
+        await sandbox.boot(command, {}, engine.limits)
+
+
 async def test_without_a_guest(engine: Engine) -> None:
     sandbox = await engine.sandbox()
     await sandbox.warm()
