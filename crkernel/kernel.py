@@ -34,6 +34,8 @@ _INTERRUPT_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _EXIT_SECONDS = 3.0
 """How long threads may take to end after that."""
+_SOON_SECONDS = 0.01
+"""How long help while typing may take before it is told that the kernel is at it."""
 _LOOKUPS = (b'"complete_request"', b'"inspect_request"', b'"is_complete_request"')
 
 
@@ -333,13 +335,22 @@ class CRKernel(Settings, Kernel):
             self.log.error("Invalid message: %s", error)
             return
         status = partial(self._publish_status, channel="shell", parent=request)
-        answering = asyncio.ensure_future(handler(self.shell_stream, idents, request))
-        await asyncio.sleep(0)  # busy is told while the guest is at it already
-        status("busy")
+        told = False
+
+        def tell() -> None:
+            nonlocal told
+            if not told:
+                told = True
+                status("busy")
+
+        # As a rule the answer is out before: who is told first would only take a processor from it.
+        late = asyncio.get_running_loop().call_later(_SOON_SECONDS, tell)
         try:
-            await answering
+            await handler(self.shell_stream, idents, request)
         except Exception:  # as the base class does: a malformed request must not end the loop
             self.log.exception("Exception in message handler")
+        late.cancel()
+        tell()
         status("idle")
         if self._running is not None:  # that idle was not the cell's
             self._publish_status("busy", "shell", self._running)  # type: ignore[no-untyped-call]
