@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.client import OURS, kernels
 from bench.sandboxes import booted, execute, heap_code, spare
 from bench.table import Table
+from crkernel.engines import Engine, Sandbox
 
 _SIZES = ((0, 15), (208, 9), (1024, 7))
 """Megabytes of typed arrays, and how often to measure."""
@@ -21,9 +22,6 @@ _NOTE = (
     "dump and restore: engine alone, from request to answer; copies and checkpoints go again, so "
     "all of them take memory that the machine has used before"
 )
-_AT_ONCE = 2
-"""So often the memory of a guest is there beside it at most: two copies, or a checkpoint and what
-was restored from it."""
 _DRIFT_CHECKS = 200
 _TMPFS = "/dev/shm"
 _AIM = "<= 2x"
@@ -48,21 +46,11 @@ async def _engine(table: Table, megabytes: int, n: int) -> None:
         if megabytes:
             await execute(guest, heap_code(megabytes))
         dump = await guest.dump("first")  # the first one of a sandbox is slower: not counted
-        _touch(_AT_ONCE * dump.memory)
         with _copies(dump.memory) as copies:
-            for i in range(n):
-                for name, milliseconds in copies():
-                    times[name].append(milliseconds)
-                begin = time.perf_counter()
-                dump = await guest.dump(f"d{i}")
-                times["dump"].append(_since(begin))
-                times["frozen"].append(dump.frozen * 1e3)
-                times["size"].append(dump.memory / 1e6)
-                async with spare(engine) as sandbox:
-                    begin = time.perf_counter()
-                    await sandbox.restore(f"d{i}")
-                    times["restore"].append(_since(begin))
-                await engine.drop([f"d{i}"])  # as the copies, which go as well
+            for i in range(n + 1):
+                for name, value in [*copies(), *await _checkpoint(engine, guest, f"d{i}")]:
+                    if i:  # nor what takes memory, huge pages or small ones, that nobody has used
+                        times[name].append(value)
     copy = times["write"]
     table.add("copy of as much, write(2)", "tmpfs", copy)
     table.add("copy of as much, cp", "tmpfs", times["cp"], against=copy)
@@ -80,13 +68,19 @@ async def _engine(table: Table, megabytes: int, n: int) -> None:
     table.add("restore", "crkernel", times["restore"], against=copy)
 
 
-def _touch(size: int) -> None:
-    """Have the machine give us so much memory: on a virtual one the first use of a page takes three
-    times as long as the copy that it is for, and whoever is first would have to pay for it."""
-    piece = bytes(1 << 20)
-    with tempfile.TemporaryFile(dir=_TMPFS) as file:
-        for _ in range(size >> 20):
-            file.write(piece)
+async def _checkpoint(engine: Engine, guest: Sandbox, name: str) -> list[tuple[str, float]]:
+    """Dump a guest and restore it next door; (what, milliseconds or megabytes). It goes again, as
+    the copies do: on a virtual machine the first use of a page takes three times as long as to copy
+    it, and who keeps what it took would have to pay for that each time."""
+    begin = time.perf_counter()
+    dump = await guest.dump(name)
+    values = [("dump", _since(begin)), ("frozen", dump.frozen * 1e3), ("size", dump.memory / 1e6)]
+    async with spare(engine) as sandbox:
+        begin = time.perf_counter()
+        await sandbox.restore(name)
+        values.append(("restore", _since(begin)))
+    await engine.drop([name])
+    return values
 
 
 @contextmanager
