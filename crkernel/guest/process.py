@@ -33,9 +33,6 @@ _EVENTS_BYTES = 1 << 20
 """What a guest can show before the supervisor has to read."""
 
 
-_COMPLAINT = 400  # characters
-
-
 class GuestEnded(Exception):
     """The guest closed its end of a pipe, as it does when it ends."""
 
@@ -91,8 +88,6 @@ class Guest:
         self.pid = pid
         self.pipes = pipes
         self.pidfd = os.pidfd_open(pid)
-        self.complaint = ""
-        """The end of what it wrote to stderr."""
         self._forward = forward
         self._unsent = bytearray()
         self._replies: list[wire.Body] = []
@@ -202,8 +197,6 @@ class Guest:
 
     def _drain_text(self, name: str) -> None:
         text = self._texts[name].decode(self._read(name))
-        if name == "stderr":
-            self.complaint = (self.complaint + text)[-_COMPLAINT:]
         if text:
             self._pass_on([wire.encode({"event": "output", "name": name, "text": text})], b"")
 

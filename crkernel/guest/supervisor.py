@@ -381,11 +381,9 @@ class Supervisor:
 
 
 def _ending(guest: Guest) -> str:
-    """How one ended that did not come up, and the last line of its complaint."""
+    """How one ended that did not come up."""
     code = os.waitstatus_to_exitcode(os.waitpid(guest.pid, 0)[1])
-    how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-    lines = guest.complaint.strip().splitlines()
-    return f"{how}: {lines[-1]}" if lines else how
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
 def _worker(hello: wire.Message) -> int:

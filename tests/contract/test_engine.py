@@ -242,8 +242,8 @@ async def test_a_command_that_is_no_guest(engine: Engine) -> None:
     ("command", "how"),
     [
         (["/bin/true"], "exit code 0$"),
-        (["/no/such/program"], "exit code 127: cannot start the guest: .*/no/such/program"),
-        (["/bin/sh", "-c", "echo of no use >&2; kill -9 $$"], "signal 9: of no use$"),
+        (["/no/such/program"], "exit code 127$"),
+        (["/bin/sh", "-c", "kill -9 $$"], "signal 9$"),
     ],
 )
 async def test_what_became_of_it(engine: Engine, command: list[str], how: str) -> None:

@@ -121,3 +121,11 @@ def test_a_root_that_may_not_mount_needs_nothing(tmp_path: Path) -> None:
     (tmp_path / "crkernel/npm").mkdir(parents=True)
     ended = run(*dropped, _CRKERNEL, "doctor", XDG_CACHE_HOME=str(tmp_path))
     assert ended.returncode == 0, ended.stdout
+
+
+def test_the_proof_on_a_machine_with_little_memory() -> None:
+    """Where a guest may have less than Node reserves without using it."""
+    code = "from crkernel import doctor; from crkernel.engines import machine;"
+    code += " machine.memory = lambda: 2 << 30; print(doctor.proof())"
+    ended = run(sys.executable, "-c", code)
+    assert ended.stdout.startswith("boot "), ended.stderr
