@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import docker
 from driver import SECONDS, Kernel
 
 _PRELUDE = """
@@ -122,9 +123,16 @@ def guests_of(kernel: Kernel) -> list[int]:
     ]
 
 
+def _has_one_guest(kernel: Kernel) -> bool:
+    try:
+        return len(guests_of(kernel)) == 1
+    except (docker.errors.NotFound, ValueError):
+        return False  # its container is just being made, or the nest there
+
+
 def guest_of(kernel: Kernel) -> int:
     """The root process of the one guest, once the sandbox before it has gone."""
-    assert eventually(lambda: len(guests_of(kernel)) == 1, 5)
+    assert eventually(lambda: _has_one_guest(kernel), SECONDS)
     (pid,) = guests_of(kernel)
     return pid
 

@@ -195,6 +195,8 @@ class Console:
                 "--kernel",
                 kernel_name(),
                 "--ZMQTerminalInteractiveShell.true_color=False",
+                # After it the console takes a line for one that goes on.
+                f"--ZMQTerminalInteractiveShell.kernel_is_complete_timeout={SECONDS}",
             ],
             env=environment,
             cwd=str(folder),

@@ -21,7 +21,7 @@ from crkernel import image, image_steps
 from crkernel.engines.docker import archive, build, images
 from crkernel.errors import UserError
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow, pytest.mark.alone]
 COMMAND = ["crkernel", "image", "build", "--engine", "docker", "--force", "--network", "host"]
 MINUTES = 600.0
 # Where a Debian by mmdebstrap differs from one to which apt has added; and what comes later: golden

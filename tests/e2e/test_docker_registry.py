@@ -110,6 +110,7 @@ def without_image() -> Iterator[None]:
     build.build(print, from_tree=True)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("without_image")
 def test_of_two_builds_at_once_the_second_takes_what_the_first_made() -> None:
     builds = [
@@ -123,6 +124,7 @@ def test_of_two_builds_at_once_the_second_takes_what_the_first_made() -> None:
     assert unnamed() == []
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("without_image")
 def test_a_load_that_is_stopped_leaves_nothing() -> None:
     with subprocess.Popen(COMMAND, stderr=subprocess.PIPE, text=True) as stopped:
