@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import docker
+import psutil
 from driver import SECONDS, Kernel
 
 _PRELUDE = """
@@ -126,7 +127,7 @@ def guests_of(kernel: Kernel) -> list[int]:
 def _has_one_guest(kernel: Kernel) -> bool:
     try:
         return len(guests_of(kernel)) == 1
-    except (docker.errors.NotFound, ValueError):
+    except (docker.errors.NotFound, psutil.NoSuchProcess, ValueError):
         return False  # its container is just being made, or the nest there
 
 
