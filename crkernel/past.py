@@ -16,6 +16,7 @@ from crkernel.engines.base import Engine
 from crkernel.engines.sandbox import Sandbox
 from crkernel.errors import CheckpointError, EngineError, SandboxDied, UserError
 from crkernel.guest import golden
+from crkernel.guest.refusals import STAGING_FULL
 from crkernel.outcome import Json
 from crkernel.thinner import Thinner
 from crkernel.timeline import Timeline
@@ -66,13 +67,21 @@ class Past:
         name = f"c{self._taken}"
         cost, reason = None, None
         try:
-            cost = self._keep(draft.key, name, await sandbox.dump(name, self._damaged))
+            cost = self._keep(draft.key, name, await self._dump(name, sandbox))
         except SandboxDied:
             raise
         except (CheckpointError, EngineError) as refusal:
             reason = str(refusal)
             self._warn_of_refusal(draft.key, reason)
         self._append(replace(draft, cost=cost, reason=reason))
+
+    async def _dump(self, name: str, sandbox: Sandbox) -> Dump:
+        try:
+            return await sandbox.dump(name, self._damaged)
+        except CheckpointError as refusal:
+            if not str(refusal).startswith(STAGING_FULL) or not await self._thinner.catch_up():
+                raise
+        return await sandbox.dump(name, self._damaged)
 
     def take_golden(self, draft: Checkpoint, name: str) -> None:
         """Record a guest that was restored from the golden root `name`, as a checkpoint."""

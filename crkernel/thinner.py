@@ -3,8 +3,8 @@ and a big one's memory moves into a memory file.
 
 A full dump of an idle guest takes 3 MB, or 20 without a golden root, and more with each cell that
 touches memory; the difference to an earlier one rarely more than one.
-That is work for the pauses between cells: only when a quarter of staging waits to be made small is
-it done while cells run.
+That is work for the pauses between cells: only when half of staging waits to be made small is it
+done while cells run, and when there is no room left a checkpoint waits for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BIG = 24 << 20
 less when it is idle, and is thinned."""
 SLOW = 64 << 20
 """From so many on it takes less time to do that first and to restore it then than to restore it."""
-_SHARE = 4
+_SHARE = 2
 _PATIENCE_SECONDS = 30.0
 _DROPPING = "/"
 """No checkpoint's name: what is under way with all of them."""
@@ -62,6 +62,7 @@ class Thinner:
         self._free = asyncio.Condition()
         self._held: Counter[str] = Counter()
         self._stopped = False
+        self._hurried = False
 
     def add(
         self, name: str, parent: str | None, size: int, done: Callable[[int, bool], None]
@@ -172,6 +173,19 @@ class Thinner:
             self._stopped = True
             await self._free.wait_for(lambda: not self._current)
 
+    async def catch_up(self) -> bool:
+        """Make all small that waits, without pauses: there is no room. Whether anything did."""
+        async with self._free:
+            self._try_again()  # a dump that was under way took the room
+            if not self._jobs and not self._current:
+                return False
+            self._hurried = True
+            try:
+                await self._free.wait_for(self._has_caught_up)
+            finally:
+                self._hurried = False
+        return True
+
     async def rebase(self, name: str) -> bool:
         """Move a checkpoint's memory into a memory file, whatever its size, before all else that
         waits; whether it is in one. What somebody holds stays as it is: who waits here keeps cells
@@ -240,6 +254,10 @@ class Thinner:
         free = not self._jobs or any(not self._held[job.name] for job in self._jobs)
         return free and not self._current and not self._urgent
 
+    def _has_caught_up(self) -> bool:
+        left = any(not self._held[job.name] for job in self._jobs)
+        return self._stopped or not (self._current or left)
+
     async def _release(self) -> None:
         """What was under way is over."""
         self._current = ""
@@ -250,7 +268,7 @@ class Thinner:
             self._free.notify_all()
 
     async def _pause(self) -> None:
-        while self._waiting < self._engine.limits.staging_size // _SHARE:
+        while self._waiting < self._engine.limits.staging_size // _SHARE and not self._hurried:
             left = self._active_at + _PAUSE_SECONDS - time.monotonic()
             if left <= 0:
                 return

@@ -9,7 +9,8 @@ import virtual_time
 from fake_engine import FakeEngine
 from fake_session import GROW, MB, Played
 
-from crkernel.errors import EngineError, UserError
+from crkernel.errors import DumpRefused, EngineError, UserError
+from crkernel.guest.refusals import STAGING_FULL
 
 
 def shrinking(play: Played) -> list[str]:
@@ -56,7 +57,7 @@ async def test_a_cell_does_not_wait_for_another_checkpoint(play: Played) -> None
 async def test_a_worn_guest_comes_before_all_that_waits(play: Played) -> None:
     await play.cells("x = 1", "big = Buffer.alloc(20 << 20); 0")
     stop = play.engine.stop("thin")
-    while not stop.reached.done():  # a quarter of staging waits
+    while not stop.reached.done():  # half of staging waits
         await play.cells("x = 2")
         await play.rest(0.1)
     for size in (3, 1000, 1000, 1000, 1000):
@@ -69,6 +70,25 @@ async def test_a_worn_guest_comes_before_all_that_waits(play: Played) -> None:
     assert shrinking(play)[len(before)].endswith("urgent")
     await play.rest()
     assert len(shrinking(play)) == len(play.session.timeline) - 1
+
+
+async def test_a_dump_that_finds_no_room_comes_again_when_others_are_small(play: Played) -> None:
+    await play.cells("x = 1", "x = 2")
+    play.engine.stop("dump").fail(DumpRefused(STAGING_FULL))
+    await play.cells("x = 3")
+    assert shrinking(play) == ["thin c2 c1", "thin c3 c1"]
+    assert play.session.timeline.get("3").reason is None
+    await play.rest()
+    for times in (1, 2):
+        if times == 2:
+            await play.cells("x = 5")
+        for _ in range(times):
+            play.engine.stop("dump").fail(DumpRefused(STAGING_FULL))
+        await play.cells("x = 4")
+        assert "staging is full" in str(
+            play.session.timeline.get(play.session.timeline.head).reason
+        )
+        await play.rest()
 
 
 async def test_what_failed_is_told_and_tried_again_when_there_is_room(
