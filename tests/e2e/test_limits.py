@@ -65,7 +65,7 @@ def test_processes(small: Kernel) -> None:
     small.until("errors.length")
     assert small.value("errors[0]") == "EAGAIN"
     result = small.fails(
-        "for (let i = 0; i < 9; i++) all.push(cp.spawn('sleep', ['1000']).on('error', () => {}));"
+        "for (let i = 0; i < 30; i++) all.push(cp.spawn('sleep', ['1000']).on('error', () => {}));"
         "cp.execSync('true')"
     )
     assert "limit max_processes = 64" in result.error
