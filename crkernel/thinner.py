@@ -3,8 +3,9 @@ and a big one's memory moves into a memory file.
 
 A full dump of an idle guest takes 3 MB, or 20 without a golden root, and more with each cell that
 touches memory; the difference to an earlier one rarely more than one.
-That is work for the pauses between cells: only when half of staging waits to be made small is it
-done while cells run, and when there is no room left a checkpoint waits for it.
+That is work for the pauses between cells: only when half of staging waits to be made small, or one
+that takes a quarter of it, is it done while cells run, and when there is no room left a checkpoint
+waits for it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _BIG = 24 << 20
 less when it is idle, and is thinned."""
 SLOW = 64 << 20
 """From so many on it takes less time to do that first and to restore it then than to restore it."""
-_SHARE = 2
+_SHARE, _SHARE_OF_ONE = 2, 4
 _PATIENCE_SECONDS = 30.0
 _DROPPING = "/"
 """No checkpoint's name: what is under way with all of them."""
@@ -268,11 +269,17 @@ class Thinner:
             self._free.notify_all()
 
     async def _pause(self) -> None:
-        while self._waiting < self._engine.limits.staging_size // _SHARE and not self._hurried:
+        while not (self._hurried or self._is_much()):
             left = self._active_at + _PAUSE_SECONDS - time.monotonic()
             if left <= 0:
                 return
             await asyncio.sleep(left)
+
+    def _is_much(self) -> bool:
+        """Whether so much waits that it has to be done beside cells."""
+        room = self._engine.limits.staging_size
+        one = max((job.size for job in self._jobs), default=0)
+        return self._waiting * _SHARE >= room or one * _SHARE_OF_ONE >= room
 
     async def _shrink(self, job: _Job, *, rebase: bool, urgent: bool = False) -> None:
         """Onto a memory file or a base; who is a base for others is never changed afterwards."""

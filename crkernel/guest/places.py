@@ -77,15 +77,17 @@ class Image:
     share their files."""
 
     def __init__(self, pages: Pages, prefix: str | None, near: Sequence[Mapped]) -> None:
-        runs = [run for run in _outside(pages.stretches, near) if run.end - run.start >= _LONG]
+        new = list(_outside(pages.stretches, near))
+        runs = [run for run in new if run.end - run.start >= _LONG]
         shown = sum(run.end - run.start for run in runs)
         most, of = _MOST
         if prefix is None or shown * of < pages.before * most:
             runs, shown = [], 0
         self._runs = runs
         self._starts = [run.start for run in runs]
-        self.copied = pages.before - shown
-        """Bytes that are not mapped from it, but for those at the ends of runs."""
+        self.copied = sum(run.end - run.start for run in new) - shown
+        """Bytes that will be copied in any case: neither mapped from it, but for those at the ends
+        of runs, nor perhaps as in the earlier checkpoint."""
         self.seen_as = f"{prefix}{pages.image}"
         self.size = enlarged(pages.before)
 
