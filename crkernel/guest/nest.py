@@ -291,7 +291,8 @@ class Nest:
             try:
                 if namespaces:
                     self.leave()
-                work()
+                with contextlib.suppress(ConnectionError):  # who would be told has gone
+                    work()
             except BaseException as error:  # noqa: BLE001  the child must not go on as a nest
                 sys.excepthook(type(error), error, error.__traceback__)
             finally:
