@@ -114,7 +114,7 @@ browser:
 # all that any test looks for, at one go
 ci-packages:
 	@$(MAKE) packages \
-		PROGRAMS='$(PROGRAMS) $(TESTED) $(DAEMON) /usr/sbin/sshd:openssh-server runc:runc podman:podman'
+		PROGRAMS='$(PROGRAMS) $(TESTED) $(DAEMON) /usr/sbin/sshd:openssh-server'
 
 # Debian's is too old; where Docker's own is missing, PyPI has a build of it.
 compose: .venv/ready
