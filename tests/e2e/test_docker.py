@@ -504,6 +504,7 @@ async def test_a_stream_that_leads_nowhere_ends(monkeypatch: pytest.MonkeyPatch)
     assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
     stream.writer.close()
+    await stream.writer.wait_closed()
 
 
 def test_a_daemon_that_wants_tls_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
