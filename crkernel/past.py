@@ -76,6 +76,7 @@ class Past:
         self._append(replace(draft, cost=cost, reason=reason))
 
     async def _dump(self, name: str, sandbox: Sandbox) -> Dump:
+        await self._thinner.make_way()
         try:
             return await sandbox.dump(name, self._damaged)
         except CheckpointError as refusal:

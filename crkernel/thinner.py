@@ -64,6 +64,7 @@ class Thinner:
         self._held: Counter[str] = Counter()
         self._stopped = False
         self._hurried = False
+        self._one_is_much = False
 
     def add(
         self, name: str, parent: str | None, size: int, done: Callable[[int, bool], None]
@@ -75,6 +76,7 @@ class Thinner:
             return
         self._jobs.append(_Job(name, parent, size, done))
         self._waiting += size
+        self._one_is_much = self._one_is_much or self._takes_a_lot(size)
         self.touch()
         self._begin()
 
@@ -106,6 +108,7 @@ class Thinner:
         self._failed.clear()
         self._bases.clear()
         self._waiting = 0
+        self._one_is_much = False
 
     def touch(self) -> None:
         """Something else happens: wait for the next pause."""
@@ -174,15 +177,24 @@ class Thinner:
             self._stopped = True
             await self._free.wait_for(lambda: not self._current)
 
-    async def catch_up(self) -> bool:
-        """Make all small that waits, without pauses: there is no room. Whether anything did."""
+    async def make_way(self) -> None:
+        """If nearly all of staging waits to be made small, let that come first: with no room left
+        nothing can be made smaller."""
+        room = self._engine.limits.staging_size
+        if self._waiting * 4 >= room * 3:
+            await self.catch_up(room // _SHARE)
+
+    async def catch_up(self, rest: int = 0) -> bool:
+        """Make small what waits, but for a `rest` of so many bytes, without pauses: there is no
+        room. Whether anything waited."""
         async with self._free:
             self._try_again()  # a dump that was under way took the room
             if not self._jobs and not self._current:
                 return False
             self._hurried = True
+            self._free.notify_all()
             try:
-                await self._free.wait_for(self._has_caught_up)
+                await self._free.wait_for(lambda: self._has_caught_up(rest))
             finally:
                 self._hurried = False
         return True
@@ -249,15 +261,17 @@ class Thinner:
         self._current, self._is_long = job.name, job.size >= _BIG
         self._jobs.remove(job)
         self._waiting -= job.size
+        self._one_is_much = self._one_is_much and not self._takes_a_lot(job.size)
 
     def _may_go_on(self) -> bool:
         """Whether it is the turn of what waits: also if there is nothing any more."""
         free = not self._jobs or any(not self._held[job.name] for job in self._jobs)
         return free and not self._current and not self._urgent
 
-    def _has_caught_up(self) -> bool:
-        left = any(not self._held[job.name] for job in self._jobs)
-        return self._stopped or not (self._current or left)
+    def _has_caught_up(self, rest: int) -> bool:
+        if self._stopped or (rest and self._waiting <= rest):
+            return True
+        return not self._current and all(self._held[job.name] for job in self._jobs)
 
     async def _release(self) -> None:
         """What was under way is over."""
@@ -269,17 +283,21 @@ class Thinner:
             self._free.notify_all()
 
     async def _pause(self) -> None:
-        while not (self._hurried or self._is_much()):
+        while not self._is_much():
             left = self._active_at + _PAUSE_SECONDS - time.monotonic()
             if left <= 0:
                 return
-            await asyncio.sleep(left)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left), self._free:
+                    await self._free.wait_for(self._is_much)
 
     def _is_much(self) -> bool:
-        """Whether so much waits that it has to be done beside cells."""
-        room = self._engine.limits.staging_size
-        one = max((job.size for job in self._jobs), default=0)
-        return self._waiting * _SHARE >= room or one * _SHARE_OF_ONE >= room
+        """Whether so much waits that it has to be done beside cells, or somebody waits for it."""
+        half = self._waiting * _SHARE >= self._engine.limits.staging_size
+        return half or self._one_is_much or self._hurried
+
+    def _takes_a_lot(self, size: int) -> bool:
+        return size * _SHARE_OF_ONE >= self._engine.limits.staging_size
 
     async def _shrink(self, job: _Job, *, rebase: bool, urgent: bool = False) -> None:
         """Onto a memory file or a base; who is a base for others is never changed afterwards."""
