@@ -132,6 +132,8 @@ def check_kernel() -> str:
 
 
 def check_namespaces() -> str:
+    from crkernel.engines.choice import is_filtered
+
     folder = str(Path(crkernel.guest.__file__).parent)
     command = [sys.executable, "-I", "-S", "-c", _NAMESPACES, folder]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -139,8 +141,7 @@ def check_namespaces() -> str:
         return "user, mount, PID, network, IPC, UTS, time"
     failed = result.stdout.strip() or result.stderr.strip() or f"exit {result.returncode}"
     failed = failed.replace("No space left on device", "no more of them are allowed")  # ENOSPC
-    filtered = "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
-    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl, filtered=filtered))
+    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl, filtered=is_filtered()))
 
 
 def namespaces_fix(failed: str, sysctl: Callable[[str], str | None], *, filtered: bool) -> str:

@@ -30,7 +30,9 @@ _BIG = 24 << 20
 less when it is idle, and is thinned."""
 SLOW = 64 << 20
 """From so many on it takes less time to do that first and to restore it then than to restore it."""
-_SHARE, _SHARE_OF_ONE = 2, 4
+_SHARE, _SHARE_OF_ONE, _LEFT = 2, 4, 4
+"""Of staging, one in so many parts: what waits, or a single one, from which on it is done beside
+cells; and what is left when the next checkpoint waits for it."""
 _PATIENCE_SECONDS = 30.0
 _DROPPING = "/"
 """No checkpoint's name: what is under way with all of them."""
@@ -64,7 +66,7 @@ class Thinner:
         self._held: Counter[str] = Counter()
         self._stopped = False
         self._hurried = False
-        self._one_is_much = False
+        self._one_is_much = False  # whether a single one takes a lot
 
     def add(
         self, name: str, parent: str | None, size: int, done: Callable[[int, bool], None]
@@ -107,8 +109,7 @@ class Thinner:
         self._jobs.clear()
         self._failed.clear()
         self._bases.clear()
-        self._waiting = 0
-        self._one_is_much = False
+        self._count()
 
     def touch(self) -> None:
         """Something else happens: wait for the next pause."""
@@ -163,7 +164,7 @@ class Thinner:
     def distrust(self, names: Collection[str]) -> None:
         """Make nothing any more of these checkpoints, or of what they hold."""
         self._jobs = deque(job for job in self._jobs if job.name not in names)
-        self._waiting = sum(job.size for job in self._jobs)
+        self._count()
         for name in names:
             self._failed.pop(name, None)
         for known in (self._bases, self._mapped):
@@ -181,7 +182,7 @@ class Thinner:
         """If nearly all of staging waits to be made small, let that come first: with no room left
         nothing can be made smaller."""
         room = self._engine.limits.staging_size
-        if self._waiting * 4 >= room * 3:
+        if room - self._waiting <= room // _LEFT:
             await self.catch_up(room // _SHARE)
 
     async def catch_up(self, rest: int = 0) -> bool:
@@ -244,7 +245,7 @@ class Thinner:
         again = [job for job, _ in self._failed.values()]
         self._failed.clear()
         self._jobs.extendleft(reversed(again))
-        self._waiting += sum(job.size for job in again)
+        self._count()
         if again:
             self._begin()
 
@@ -261,7 +262,8 @@ class Thinner:
         self._current, self._is_long = job.name, job.size >= _BIG
         self._jobs.remove(job)
         self._waiting -= job.size
-        self._one_is_much = self._one_is_much and not self._takes_a_lot(job.size)
+        if self._takes_a_lot(job.size):
+            self._count()
 
     def _may_go_on(self) -> bool:
         """Whether it is the turn of what waits: also if there is nothing any more."""
@@ -290,6 +292,11 @@ class Thinner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left), self._free:
                     await self._free.wait_for(self._is_much)
+
+    def _count(self) -> None:
+        """Anew, what else follows each job that comes or goes."""
+        self._waiting = sum(job.size for job in self._jobs)
+        self._one_is_much = any(self._takes_a_lot(job.size) for job in self._jobs)
 
     def _is_much(self) -> bool:
         """Whether so much waits that it has to be done beside cells, or somebody waits for it."""

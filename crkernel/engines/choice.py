@@ -46,10 +46,15 @@ def _obstacle() -> str:
     return ""
 
 
+def is_filtered() -> bool:
+    """Whether a filter of system calls applies to this process, as in most containers."""
+    return "\nSeccomp:\t2" in _read(Path("/proc/self/status"))
+
+
 def _confined() -> bool:
     """Whether it has to be tried, which takes some milliseconds: under a filter of system calls, or
     where something covers a part of /proc, since Linux then mounts no other one."""
-    if "\nSeccomp:\t2" in _read(Path("/proc/self/status")):
+    if is_filtered():
         return True
     places = [line.split(" ", 5)[4] for line in _read(Path("/proc/self/mountinfo")).splitlines()]
     return any(place.startswith("/proc/") and place != _HARMLESS for place in places)

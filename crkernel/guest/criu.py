@@ -65,7 +65,7 @@ class Criu:
 
     The process for the next dump can be started ahead of it (`prepare`): loading CRIU and its
     libraries takes 1.5 ms. One that has done its work stays until `tidy`: to end it takes 0.5 ms. A
-    restore is done in three calls, with any time in between.
+    restore is done in steps, with any time in between.
     """
 
     def __init__(self, runtime: int) -> None:
@@ -205,13 +205,14 @@ class Restoring:
             self.approached = True
             _acknowledge(self._worker, well=True)
 
-    def finish(self, check: Callable[[], None]) -> int:
-        """Let the processes over the threshold; the process id of the tree's root, a child of
-        PID 1. `check` is called while CRIU is at work, and may raise. Raises CriuError."""
+    def open(self) -> None:
+        """Let the processes over the threshold. CRIU lets none of them run before `finish`."""
         os.close(self._latch)
         self._latch = -1
+
+    def finish(self) -> int:
+        """Have them run; the process id of the tree's root, a child of PID 1. Raises CriuError."""
         with self._at_work(self._worker):
-            check()  # without our answers CRIU does not let the processes go
             answer = _result(self._worker, self._work, "restore.log", {})
         self._remove_threshold()
         return int(dict(protobuf.decode(bytes(answer[4])))[1])  # criu_resp.restore.pid

@@ -1,6 +1,6 @@
 'use strict';
-// What to do about errors of modules, and of names of elsewhere: one line, or none. On the main thread, after user code; whoever
-// calls it catches.
+// What to do about errors of modules, and of names of elsewhere: one line, or none. On the main
+// thread, after user code; whoever calls it catches.
 
 const fs = require('node:fs');
 const path = require('node:path');

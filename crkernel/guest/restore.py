@@ -153,13 +153,16 @@ class Restore:
         """The guest, which runs; `forward` takes what it says, `clock` is set for it. If this
         fails, the sandbox is of no more use."""
         then, last_pid = self._record["monotonic"], int(self._record["last_pid"])
-        pipes = self._start.pipes
+        criu, pipes = self._start.criu, self._start.pipes
         try:
-            if fresh := not self._start.criu.approached:
+            if not (was_ready := criu.approached):
                 self._place()
-                self._start.criu.approach()
+                criu.approach()
             clock.set(then, goes_on=twin)
-            pid = self._start.criu.finish(check=_nothing if fresh else self._check)
+            criu.open()
+            if was_ready:
+                self._check()  # once more, while CRIU goes on
+            pid = criu.finish()
         except BaseException:
             self.drop()
             raise
@@ -195,10 +198,6 @@ class Restore:
         images = self._record["images"]
         alone = sum(name.startswith("mm-") for name in images) == 1
         return alone and not any(name.startswith(("ghost-", "remap-")) for name in images)
-
-
-def _nothing() -> None:
-    """It has been done."""
 
 
 def _open(staging: int, name: str) -> int:

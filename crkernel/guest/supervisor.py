@@ -313,7 +313,9 @@ class Supervisor:
             hello = guest.first_reply(_HELLO_SECONDS)
         except (GuestEnded, TimeoutError, wire.WireError) as error:
             if isinstance(error, GuestEnded):
-                reason = f"it ended at once with {_ending(guest)}"
+                code = _exit_code(guest)
+                how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+                reason = f"it ended at once with {how}"
             else:
                 reason = str(error)
                 with contextlib.suppress(ProcessLookupError):
@@ -356,8 +358,7 @@ class Supervisor:
         self._on_output()  # its last words, which may break the protocol and dismiss it
         if self._guest is not guest:
             return
-        _, status = os.waitpid(self._guest.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
+        code = _exit_code(guest)
         self._dismiss({"code": code} if code >= 0 else {"signal": -code})
 
     def _dismiss(self, how: wire.Message) -> None:
@@ -380,10 +381,9 @@ class Supervisor:
                 os.waitpid(child.si_pid, 0)
 
 
-def _ending(guest: Guest) -> str:
-    """How one ended that did not come up."""
-    code = os.waitstatus_to_exitcode(os.waitpid(guest.pid, 0)[1])
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+def _exit_code(guest: Guest) -> int:
+    """Of one that has ended; negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(guest.pid, 0)[1])
 
 
 def _worker(hello: wire.Message) -> int:

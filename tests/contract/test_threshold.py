@@ -4,14 +4,12 @@ memory, and nobody who comes over it can tell."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from containers import nest_of
+from containers import nest_of, restorers
 
 from crkernel.engines import Engine, Sandbox
 from crkernel.errors import RestoreFailed
@@ -39,19 +37,14 @@ async def dumped(engine: Engine, name: str, code: str) -> Sandbox:  # noqa: F811
     return live
 
 
-def restorers(engine: Engine) -> list[psutil.Process]:  # noqa: F811
-    """The CRIUs that are to restore something, and what they have made: they have the shim."""
-    found = []
-    for process in nest_of(engine).children(recursive=True):
-        with contextlib.suppress(OSError):  # it has just ended
-            if "threshold.so" in Path(f"/proc/{process.pid}/maps").read_text():
-                found.append(process)
-    return found
+def made(engine: Engine) -> list[int]:  # noqa: F811
+    """The CRIUs that are to restore something, and what they have made."""
+    return restorers(child.pid for child in nest_of(engine).children(recursive=True))
 
 
 def waiting(engine: Engine) -> list[psutil.Process]:  # noqa: F811
     """The guests' processes that have not come over the threshold yet."""
-    return [process for process in restorers(engine) if os.getsid(process.pid) == process.pid]
+    return [psutil.Process(pid) for pid in made(engine) if os.getsid(pid) == pid]
 
 
 async def ready(engine: Engine, name: str) -> Sandbox:  # noqa: F811
@@ -111,7 +104,7 @@ async def test_one_that_has_ended_is_made_up_for(engine: Engine, who: str) -> No
     await dumped(engine, "a", "globalThis.x = 1")
     sandbox = await ready(engine, "a")
     (process,) = waiting(engine)
-    (criu,) = (other for other in restorers(engine) if other != process)
+    (criu,) = (psutil.Process(pid) for pid in made(engine) if pid != process.pid)
     victim = process if who == "the guest" else criu
     victim.kill()
     await until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _driver import await_ready, descendants, eventually, nest_of, ready_for
+from containers import restorers
 from driver import Kernel
 
 pytestmark = pytest.mark.e2e
@@ -19,15 +20,8 @@ _SECONDS = 20.0
 
 
 def _waiting(kernel: Kernel) -> list[int]:
-    """The CRIUs that wait with a restore, and what they have made: they have the shim for it."""
-    found = []
-    for pid in descendants(nest_of(kernel)):
-        try:
-            if "threshold.so" in Path(f"/proc/{pid}/maps").read_text():
-                found.append(pid)
-        except OSError:
-            continue  # it has just ended
-    return found
+    """The CRIUs that wait with a restore, and what they have made."""
+    return restorers(descendants(nest_of(kernel)))
 
 
 def test_undo_gives_back_the_state_and_its_files(fresh_kernel: Kernel) -> None:

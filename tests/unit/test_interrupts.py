@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, Stop
 from fake_guest import SPIN
 from fake_session import Played, two, work
 
@@ -35,17 +35,21 @@ async def test_an_interrupt_stops_a_cell(play: Played) -> None:
     await play.cells("x = 1")
 
 
+async def interrupted(play: Played, waiting: asyncio.Future[object], dump: Stop) -> None:
+    """Interrupt a cell that waits for a dump, which goes on then; nothing of it has run."""
+    interrupting = work(play.session.interrupt())
+    await asyncio.sleep(1)
+    dump.go()
+    await interrupting
+    assert (await waiting).error["interrupted"]  # type: ignore[attr-defined]
+    assert await play.value() == "1"
+
+
 async def test_a_cell_that_still_waits_is_interrupted_before_it_begins(play: Played) -> None:
     stop = play.engine.stop("dump")
     await play.cell("x = 1")
     await stop.reached
-    waiting = work(play.cell("x = 2"))
-    interrupting = work(play.session.interrupt())
-    await asyncio.sleep(1)
-    stop.go()
-    await interrupting
-    assert (await waiting).error["interrupted"]  # type: ignore[attr-defined]
-    assert await play.value() == "1"
+    await interrupted(play, work(play.cell("x = 2")), stop)
 
 
 async def test_a_cell_that_waits_for_the_state_before_it_to_be_kept_is_interrupted(
@@ -56,12 +60,7 @@ async def test_a_cell_that_waits_for_the_state_before_it_to_be_kept_is_interrupt
     stop = play.engine.stop("dump")
     waiting = work(play.cell("x = 2"))
     await stop.reached
-    interrupting = work(play.session.interrupt())
-    await asyncio.sleep(1)
-    stop.go()
-    await interrupting
-    assert (await waiting).error["interrupted"]  # type: ignore[attr-defined]
-    assert await play.value() == "1"
+    await interrupted(play, waiting, stop)
     assert play.session.timeline.head == "1+1"
 
 

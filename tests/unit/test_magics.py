@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -228,6 +229,16 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
 # -- help --------------------------------------------------------------------------------------
 
 
+def failing_at(place: str, name: str, message: str) -> dict[str, Any]:
+    """An error of cell 5."""
+    return {"name": name, "message": message, "traceback": [f"cell 5:{place}", "…"]}
+
+
+def to_move(magic: str | None) -> str | None:
+    """What is said of a magic that stands where none can."""
+    return magic and f"magics stand above the code: move {magic} up, or into a cell of its own"
+
+
 @pytest.mark.parametrize(
     ("code", "name", "message", "line", "about"),
     [
@@ -246,10 +257,8 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
 def test_a_magic_below_code_is_told(
     code: str, name: str, message: str, line: int, about: str | None
 ) -> None:
-    error = {"name": name, "message": message, "traceback": [f"cell 5:{line}:2", "…"]}
-    assert misplaced(code, error) == (
-        about and f"magics stand above the code: move {about} up, or into a cell of its own"
-    )
+    error = failing_at(f"{line}:2", name, message)
+    assert misplaced(code, error) == to_move(about)
     assert misplaced(code, error | {"traceback": []}) is None
     assert misplaced(code, error | {"traceback": ["SyntaxError"]}) is None
 
@@ -272,10 +281,7 @@ def test_a_magic_below_code_is_told(
 def test_a_magic_behind_code_is_told(
     code: str, name: str, message: str, place: str, about: str | None
 ) -> None:
-    error = {"name": name, "message": message, "traceback": [f"cell 5:{place}", "…"]}
-    assert misplaced(code, error) == (
-        about and f"magics stand above the code: move {about} up, or into a cell of its own"
-    )
+    assert misplaced(code, failing_at(place, name, message)) == to_move(about)
 
 
 @pytest.mark.parametrize("magic", MAGICS.values(), ids=MAGICS)

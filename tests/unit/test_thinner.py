@@ -9,8 +9,10 @@ import virtual_time
 from fake_engine import FakeEngine
 from fake_session import GROW, MB, Played
 
+from crkernel.background import Background
 from crkernel.errors import DumpRefused, EngineError, UserError
 from crkernel.guest.refusals import STAGING_FULL
+from crkernel.thinner import Thinner
 
 
 def shrinking(play: Played) -> list[str]:
@@ -89,6 +91,21 @@ async def test_a_dump_that_finds_no_room_comes_again_when_others_are_small(play:
             play.session.timeline.get(play.session.timeline.head).reason
         )
         await play.rest()
+
+
+async def test_what_was_dropped_hurries_nobody(play: Played) -> None:
+    background = Background()
+    thinner = Thinner(play.engine, background)
+    thinner.add("base", None, 0, lambda *_: None)
+    async with thinner.hold("big"):
+        thinner.add("big", "base", play.engine.limits.staging_size // 3, lambda *_: None)
+        thinner.distrust(["big"])
+    thinner.add("small", "base", MB, lambda *_: None)
+    await asyncio.sleep(0.3)
+    assert shrinking(play) == []  # this is no pause yet
+    await asyncio.sleep(0.3)
+    assert shrinking(play) == ["thin small base"]
+    await background.cancel()
 
 
 async def test_what_failed_is_told_and_tried_again_when_there_is_room(
