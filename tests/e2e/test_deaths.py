@@ -73,8 +73,8 @@ def test_the_second_interrupt_ends_a_guest_that_stands_still(kernel: Kernel) -> 
 
 
 def test_the_guest_dies_between_cells(kernel: Kernel) -> None:
-    kernel.ok("globalThis.left = 'all right'; setInterval(() => {}, 10); 0")  # see above
-    cell = kernel.ok("%timeline")
+    cell = kernel.ok("globalThis.left = 'all right'; setInterval(() => {}, 10); 0")  # see above
+    kernel.ok("%timeline")
     os.kill(guest_of(kernel), signal.SIGKILL)
     kernel.messages_until(cell, "stream", "between cells the guest was ended by SIGKILL")
     assert kernel.ok("left").text == "'all right'"
