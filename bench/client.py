@@ -24,9 +24,13 @@ OURS, BASELINE = "crkernel", "python3"
 OF = {OURS: "crkernel", BASELINE: "ipykernel"}
 """Kernelspecs, and what tables call them."""
 
-_PATIENCE_MS = 120_000
+_PATIENCE_MS = 30_000
 _RECONNECT_MS = 2
 _SILENCE_MS, _LOST_MS = 20, 10_000
+
+
+class SilentError(EngineError):
+    """A kernel does not answer."""
 
 
 @dataclass
@@ -47,11 +51,17 @@ class Kernel:
     kernel_info and to the result of the first cell. `arguments` go to its command line."""
 
     def __init__(self, name: str, first_cell: str = "1+1", arguments: Sequence[str] = ()) -> None:
-        begin = time.perf_counter()
         self.name = name
-        self._manager = KernelManager(kernel_name=name)
+        self._first_cell = first_cell
+        self._arguments = list(arguments)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it; anew, after a `close`."""
+        begin = time.perf_counter()
+        self._manager = KernelManager(kernel_name=self.name)
         quiet = subprocess.DEVNULL
-        self._manager.start_kernel(stdout=quiet, stderr=quiet, extra_arguments=list(arguments))
+        self._manager.start_kernel(stdout=quiet, stderr=quiet, extra_arguments=self._arguments)
         self._session = self._manager.session
         self._poller = zmq.Poller()
         self._shell = self._connect(zmq.DEALER, "shell_port")
@@ -59,7 +69,7 @@ class Kernel:
         try:
             self._wait_until_heard()
             self.ready = 1e3 * (time.perf_counter() - begin)
-            self.run(first_cell)
+            self.run(self._first_cell)
         except BaseException:  # an interrupt, say: nobody else knows of it yet
             self.close()
             raise
@@ -71,9 +81,9 @@ class Kernel:
         return int(self._manager.provisioner.pid)  # type: ignore[union-attr]
 
     def run(self, code: str, quiet: float = 0.0) -> Run:
-        """Execute one cell; raises EngineError if it fails. For a kernel whose output comes after
-        its idle, or that loses its idle in much output: with `quiet`, wait for the reply, and then
-        until so many seconds have brought nothing."""
+        """Execute one cell; raises EngineError if it fails, SilentError if no answer comes. For a
+        kernel whose output comes after its idle, or that loses its idle in much output: with
+        `quiet`, wait for the reply, and then until so many seconds have brought nothing."""
         return self.run_all([code], quiet)[0]
 
     def run_all(self, codes: Sequence[str], quiet: float = 0.0) -> list[Run]:
@@ -128,10 +138,10 @@ class Kernel:
         return list(runs.values())
 
     def _messages(self, milliseconds: int) -> Iterator[tuple[zmq.Socket[bytes], dict[str, Any]]]:
-        """What there is now, or comes first. Raises EngineError if nothing comes."""
+        """What there is now, or comes first. Raises SilentError if nothing comes."""
         ready = self._poller.poll(milliseconds)
         if not ready:
-            raise EngineError(f"{self.name} is silent", hint="run: crkernel doctor")
+            raise SilentError(f"{self.name} is silent", hint="run: crkernel doctor")
         for socket, _ in ready:
             _, message = self._session.recv(socket)
             if message is not None:
@@ -147,7 +157,7 @@ class Kernel:
             patience = _SILENCE_MS if heard else _LOST_MS
             try:
                 heard |= {socket for socket, _ in self._messages(patience)}
-            except EngineError:
+            except SilentError:
                 if time.monotonic() > deadline:
                     raise
                 self._session.send(self._shell, "kernel_info_request", {})
