@@ -134,7 +134,10 @@ async function execute(given) {
   const request = labelled(given.measure ? require('./timed.js').prepare(given) : given);
   running = request;
   try {
-    const { refused: _, ...answer } = await runAsCell(request);
+    const { refused, ...answer } = await runAsCell(request);
+    if (answer.status === 'error' && !refused && !answer.error.interrupted) {
+      await require('./uncovering.js').uncover(request.code, builtins, post);
+    }
     return answer;
   } finally {
     if (running === request) running = null;

@@ -102,3 +102,19 @@ def test_a_name_declared_in_another_way_goes_back_with_a_rewind(kernel: Kernel) 
     kernel.rewind(before)
     kernel.ok("import way from 'node:os'")
     assert kernel.ok("typeof way.cpus").text == "'function'"
+
+
+@pytest.mark.parametrize("declares", ["const { display }", "let display", "class display"])
+def test_a_cell_that_fails_hides_nothing_of_the_runtime(kernel: Kernel, declares: str) -> None:
+    """The name is declared before the cell fails, and nothing is ever assigned to it."""
+    fails = " { static x = none() }" if "class" in declares else " = await import('nowhere')"
+    kernel.fails(declares + fails)
+    assert kernel.value("display === globalThis.display") is True
+
+
+def test_a_declaration_of_an_earlier_cell_stays_where_a_later_one_fails(
+    fresh_kernel: Kernel,
+) -> None:
+    fresh_kernel.ok("let display = 5")
+    fresh_kernel.fails("display; throw new Error('display')")
+    assert fresh_kernel.ok("display").text == "5"
