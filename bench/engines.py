@@ -232,7 +232,7 @@ def _podman(folder: Path, code: str) -> Rival:
     podman += ["--cgroup-manager", "cgroupfs", "--runtime", "runc", "--storage-driver", "vfs"]
     options = ["--detach", "--name", name, "--network", "none", "--read-only"]
     options += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]  # not above our own
-    options += ["--security-opt", f"seccomp={profile}", "--rootfs", str(image.require_image())]
+    options += ["--security-opt", f"seccomp={profile}", "--rootfs", f"{image.require_image()}:O"]
     return Rival(
         "podman",
         [*podman, "run", *options, "/usr/local/bin/node", "-e", f"{code}; {IDLE}"],

@@ -142,8 +142,10 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def own_golden_root() -> Iterator[None]:
     """One that the module may damage while others start from theirs, in an image of links to the
-    files of the real one. The containers of a Docker daemon have but one: there it is alone."""
+    files of the real one. The containers of a Docker daemon have but one, which others may have
+    pushed out: there it is alone."""
     if driver.engine != "local":
+        subprocess.run(["crkernel", "image", "build", "--engine", driver.engine], check=True)
         yield
         return
     real = image.require_image()

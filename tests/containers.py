@@ -34,6 +34,17 @@ def of(pid: int | None = None) -> list[Any]:
     return list(client().containers.list(all=True, ignore_removed=True, filters={"label": label}))
 
 
+def left_by_builds() -> list[str]:
+    """Images without a name, and containers, by their ids; but not what waits for kernels, which
+    other tests have made, nor the image that it is made of."""
+    everyone = client().api.containers(all=True)
+    waiting = [one for one in everyone if "crkernel.pid" in one["Labels"]]
+    dangling = client().api.images(filters={"dangling": True}, quiet=True)
+    used = {one["ImageID"] for one in waiting}
+    builders = [one["Id"] for one in everyone if one not in waiting]
+    return [*builders, *(one for one in dangling if one not in used)]
+
+
 def named(name: str) -> Any:
     """The container of this name, as it is now."""
     return client().containers.get(name)

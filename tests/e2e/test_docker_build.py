@@ -42,15 +42,6 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     containers.client().images.remove(archive.base(), force=True)
 
 
-def unnamed() -> list[str]:
-    """Images that are nobody's, and containers: of a build, whichever it was."""
-    client = containers.client()
-    dangling = client.images.list(filters={"dangling": True})
-    # Those that wait for kernels are made by other tests.
-    alive = [one for one in client.containers.list(all=True) if "crkernel.pid" not in one.labels]
-    return [one.id for one in (*dangling, *alive)]
-
-
 def files(root: tarfile.TarFile) -> dict[str, tuple[bytes, int, str]]:
     """Kind, permissions and target of what is in a Docker image's tree, by its path."""
     return {
@@ -67,12 +58,12 @@ def test_a_build_that_is_stopped_leaves_nothing(debian: str) -> None:
         for line in stopped.stderr:
             if "Debian with" in line:
                 break
-        assert eventually(unnamed, 60), "no step of it was seen"
+        assert eventually(containers.left_by_builds, 60), "no step of it was seen"
         stopped.send_signal(signal.SIGINT)
         said = stopped.stderr.read()
     assert stopped.returncode == 130, said
     assert said.splitlines()[-1] == "crkernel: stopped"
-    assert unnamed() == []
+    assert containers.left_by_builds() == []
     assert containers.client().images.get(debian)
 
 
@@ -83,7 +74,7 @@ def test_it_is_the_image_of_the_recipe(start_kernel: Callable[..., Kernel]) -> N
     assert built.stdout.strip() == images.code_tag()
     assert "instead" not in built.stderr
     assert re.search(r"^ +[0-9.]+ s  CRIU 4\.", built.stderr, re.M)
-    assert unnamed() == []
+    assert containers.left_by_builds() == []
     made = containers.client().images.get(images.base_tag())
     assert made.labels[images.LABEL] == image.recipe_digest()
     listed = subprocess.run(
@@ -166,4 +157,4 @@ def test_without_debians_image_it_is_the_local_tree(monkeypatch: pytest.MonkeyPa
     said: list[str] = []
     assert build.build(said.append) == images.code_tag()
     assert any("is not to be had" in line and "tree of the local image" in line for line in said)
-    assert unnamed() == []
+    assert containers.left_by_builds() == []

@@ -94,13 +94,6 @@ def test_a_daemon_gets_the_image_from_a_registry(
         there.close()
 
 
-def unnamed() -> list[str]:
-    """Images that are nobody's, and containers of a build."""
-    client = containers.client()
-    alive = [one for one in client.containers.list(all=True) if "crkernel.pid" not in one.labels]
-    return [one.id for one in (*client.images.list(filters={"dangling": True}), *alive)]
-
-
 @pytest.fixture
 def without_image() -> Iterator[None]:
     """The daemon has none, until the test is over."""
@@ -121,7 +114,7 @@ def test_of_two_builds_at_once_the_second_takes_what_the_first_made() -> None:
     assert [one.returncode for one in builds] == [0, 0], ended
     assert {out.strip() for out, _ in ended} == {images.code_tag()}
     assert sum("loading it into the Docker daemon" in err for _, err in ended) == 1, ended
-    assert unnamed() == []
+    assert containers.left_by_builds() == []
 
 
 @pytest.mark.alone
@@ -139,4 +132,4 @@ def test_a_load_that_is_stopped_leaves_nothing() -> None:
     assert said.splitlines()[-1] == "crkernel: stopped"
     tags = {tag for one in containers.client().images.list() for tag in one.tags}
     assert images.base_tag() not in tags
-    assert unnamed() == []
+    assert containers.left_by_builds() == []

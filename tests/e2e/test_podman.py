@@ -194,13 +194,10 @@ def test_a_shut_down_kernel_leaves_nothing(
 ) -> None:
     kernel = start_kernel()
     kernel.ok("1")
-    client = docker.DockerClient(podman)
-    assert client.containers.list(all=True)
+    client = docker.APIClient(podman)
+    assert client.containers(all=True)
     kernel.manager.shutdown_kernel()
-    deadline = time.monotonic() + SECONDS
-    while client.containers.list(all=True, ignore_removed=True):
-        assert time.monotonic() < deadline, "its container stays"
-        time.sleep(0.05)
+    assert eventually(lambda: not client.containers(all=True), SECONDS), client.containers(all=True)
 
 
 def test_a_lost_container_ends_the_cell_and_no_more(

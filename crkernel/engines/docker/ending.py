@@ -14,6 +14,8 @@ from crkernel.errors import EngineError, EngineUnavailable
 from crkernel.guest.enter import SIGNALLED, STARVED
 
 _LAST_SECONDS = 3.0
+_PODMAN_SECONDS = 10.0
+"""Podman clears up by a process of its own before it says how a container ended."""
 
 
 class Ending:
@@ -28,7 +30,7 @@ class Ending:
     async def why(self) -> str:
         """What became of it, in words, when nothing more comes from it."""
         try:
-            async with asyncio.timeout(_LAST_SECONDS):
+            async with asyncio.timeout(_LAST_SECONDS if self._asked else _PODMAN_SECONDS):
                 said = await self._asked if self._asked else await self._ask()
                 if self._asked and isinstance(said, EngineError):
                     said = await self._ask()  # that connection was lost, too
