@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--engine",
         choices=("local", "docker", "fake"),
         default="local",
-        help="where sandboxes run; docker needs a daemon with the image, fake runs tests/contract",
+        help="where sandboxes run; docker needs a daemon with the image, fake has no processes",
     )
 
 

@@ -167,6 +167,7 @@ def test_a_lost_container_ends_the_cell_and_no_more(docker_kernel: Kernel, way: 
     assert "its container was killed" in failed.error
     assert kernel.ok("typeof x").text == "'undefined'"
     assert container_of(kernel).id != lost.id
+    assert [one.id for one in containers.of(kernel.pid)] == [container_of(kernel).id]
     assert "lost together" in kernel.fails("%rewind 1").error
     kernel.ok("let y = 1")
     kernel.ok("y = 2")
@@ -200,6 +201,7 @@ def test_a_cut_link_to_the_nest_is_a_lost_container(docker_kernel: Kernel) -> No
     assert re.search("its container|the connection to its container", failed.error)
     assert kernel.ok("typeof x").text == "'undefined'"
     assert container_of(kernel).id != lost.id
+    assert [one.id for one in containers.of(kernel.pid)] == [container_of(kernel).id]
     wait_until(lambda: [one.id for one in containers.of(kernel.pid)] == [container_of(kernel).id])
 
 
@@ -390,6 +392,7 @@ def test_a_daemon_that_stops_and_starts(docker_kernel: Kernel) -> None:
     subprocess.run(["sh", "-c", '"$0" &', folder / "start"], start_new_session=True, check=True)
     wait_until(containers.answers)
     assert kernel.ok("typeof x").text == "'undefined'"
+    assert [one.id for one in containers.of(kernel.pid)] == [container_of(kernel).id]
 
 
 def test_memory_of_all_together_is_limited_by_docker(start_kernel: Callable[..., Kernel]) -> None:
