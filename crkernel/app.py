@@ -5,6 +5,7 @@ from typing import Any
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 
+from crkernel import allocator
 from crkernel.iopub import IOPub
 from crkernel.kernel import CRKernel
 from crkernel.packing import Packing
@@ -50,6 +51,7 @@ class App(IPKernelApp):
 
 def launch() -> None:
     """Serve until the kernel is shut down."""
+    allocator.keep_freed()
     # Nothing is to be captured of this process's own stdout and stderr. With a capture, a shutdown
     # can take seconds: ipykernel's control thread then flushes to a thread that has just ended.
     App.launch_instance(kernel_class=CRKernel, outstream_class=None)

@@ -16,10 +16,13 @@ from typing import Any
 import zmq
 from jupyter_client.session import Session
 
+from crkernel import allocator
 from crkernel.sockets import has_news, send
 
 _MARKED = 1 << 16
 """Bytes after which ZMQ is to tell when it has sent them, which costs 40 µs; it counts none."""
+_PAUSE_SECONDS = 3.0
+"""After big messages, before the memory that they took is given back."""
 
 
 class IOPub:
@@ -34,6 +37,7 @@ class IOPub:
         self._handed: deque[Callable[[], None]] = deque()
         self._marks: deque[tuple[int, zmq.MessageTracker]] = deque()
         self._marked = self._unmarked = 0  # bytes, of what may wait
+        self._pause: asyncio.TimerHandle | None = None
 
     def serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Welcome who subscribes, and send what is handed over, from now on."""
@@ -72,6 +76,7 @@ class IOPub:
         self._unmarked += sum(map(len, parts))
         if self._unmarked >= _MARKED:
             parts = self._mark(parts)
+            self._give_back_later()
         send(self._socket, parts, copy=copy)
         self._welcome()  # to send may have taken the sign that more have subscribed
 
@@ -84,6 +89,12 @@ class IOPub:
         self._marks.append((self._unmarked, frame.tracker))
         self._marked, self._unmarked = waits, 0
         return [*parts[:longest], frame, *parts[longest + 1 :]]
+
+    def _give_back_later(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._loop is not None:
+            self._pause = self._loop.call_later(_PAUSE_SECONDS, allocator.give_back)
 
     def _welcome(self) -> None:
         """Greet, by a message of its own, each subscription that nobody else has already."""

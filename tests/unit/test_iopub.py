@@ -14,6 +14,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
+from crkernel import allocator
 from crkernel.iopub import IOPub
 from crkernel.sink import IOPubSink
 
@@ -127,6 +128,24 @@ async def test_what_waits_for_a_slow_client_is_known_in_bytes(channel: Channel) 
     while iopub.waiting > 100_000:
         await asyncio.sleep(0.001)
     assert len(iopub._marks) <= 1
+
+
+async def test_memory_of_big_messages_is_given_back_in_a_pause(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = asyncio.Event()
+    monkeypatch.setattr(allocator, "give_back", given.set)
+    monkeypatch.setattr("crkernel.iopub._PAUSE_SECONDS", 0.05)
+    channel.iopub.serve(asyncio.get_running_loop())
+    channel.send("small")
+    await asyncio.sleep(0.1)
+    assert not given.is_set()
+    for _ in range(5):
+        channel.iopub.send_multipart([b"x" * 100_000, b""])
+        assert not given.is_set()
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(10):
+        await given.wait()
 
 
 async def test_a_cut_ends_when_the_client_has_caught_up(channel: Channel) -> None:
