@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import subprocess
 import sys
 import time
@@ -17,14 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import crkernel.guest
 from crkernel import image
 from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing, RestoreFailed
 
 if TYPE_CHECKING:
     from crkernel.engines import Sandbox
 
-_KERNEL_NEEDED = (5, 12)  # mount_setattr; before it clone3 with set_tid, CAP_CHECKPOINT_RESTORE
 _PYTHON_NEEDED = (3, 11)
 _MEMORY_NEEDED = 512  # MiB, for a kernel with its spare and some checkpoints
 _PATIENCE = 60  # seconds for the proof, which takes one
@@ -43,34 +40,6 @@ _SYSCTLS = (
 )
 
 _FORBIDDEN = f"user namespace: {os.strerror(errno.EPERM)}"
-
-# Run in a process of its own: makes what a nest and its sandboxes are made of, in the way that they
-# do, and prints the step that fails.
-_NAMESPACES = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-import enter
-import syscalls as sc
-def do(step, call, *arguments):
-    try:
-        call(*arguments)
-    except OSError as error:
-        print(f"{step}: {os.strerror(error.errno)}")
-        sys.exit(1)
-do("another user than root", enter.step_down)
-do("user namespace", enter.new_user)
-for name, flag in (
-    ("PID", sc.CLONE_NEWPID), ("network", sc.CLONE_NEWNET), ("IPC", sc.CLONE_NEWIPC),
-    ("UTS", sc.CLONE_NEWUTS), ("time", sc.CLONE_NEWTIME),
-):
-    do(f"{name} namespace", sc.unshare, flag)
-do("private mounts", sc.mount, "none", "/", None, sc.MS_REC | sc.MS_PRIVATE)
-do("mount of a tmpfs", sc.mount, "none", "/tmp", "tmpfs")
-if child := os.fork():
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-os.mkdir("/tmp/proc")
-do("mount of /proc", sc.mount, "none", "/tmp/proc", "proc")
-"""
 
 
 def examine(say: Callable[[str], None], engine: str = "local") -> bool:
@@ -122,26 +91,30 @@ def check_python() -> str:
 
 
 def check_kernel() -> str:
-    release = os.uname().release
-    needed = ".".join(map(str, _KERNEL_NEEDED))
-    if _version(release) < _KERNEL_NEEDED:
-        raise EngineUnavailable(
-            f"Linux {release} is older than {needed}", hint=f"boot Linux {needed} or newer"
-        )
-    return f"Linux {release}"
+    from crkernel.engines import trial
+
+    if why := trial.too_old():
+        needed = ".".join(map(str, trial.LINUX_NEEDED))
+        raise EngineUnavailable(why, hint=f"boot Linux {needed} or newer")
+    return f"Linux {os.uname().release}"
 
 
 def check_namespaces() -> str:
-    from crkernel.engines.choice import is_filtered
+    from crkernel.engines import trial
 
-    folder = str(Path(crkernel.guest.__file__).parent)
-    command = [sys.executable, "-I", "-S", "-c", _NAMESPACES, folder]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode == 0:
+    failed = trial.failure()
+    if not failed:
         return "user, mount, PID, network, IPC, UTS, time"
-    failed = result.stdout.strip() or result.stderr.strip() or f"exit {result.returncode}"
     failed = failed.replace("No space left on device", "no more of them are allowed")  # ENOSPC
-    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl, filtered=is_filtered()))
+    raise EngineUnavailable(failed, hint=namespaces_fix(failed, _sysctl, filtered=_is_filtered()))
+
+
+def _is_filtered() -> bool:
+    """Whether a filter of system calls applies to this process, as in most containers."""
+    try:
+        return "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
+    except OSError:
+        return False  # there is no /proc, which says enough
 
 
 def namespaces_fix(failed: str, sysctl: Callable[[str], str | None], *, filtered: bool) -> str:
@@ -340,12 +313,6 @@ CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
 
 _FIRST: dict[Callable[[], str], set[Callable[[], str]]] = {check_criu: {check_namespaces}}
 """What has to be well before another check can tell anything."""
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """The leading numbers of a version, e.g. (6, 1) of `6.1-rc2`."""
-    match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, match.group().split("."))) if match else ()
 
 
 def _sysctl(name: str) -> str | None:

@@ -26,7 +26,7 @@ from crkernel import (
     registration,
     unattended,
 )
-from crkernel.engines import Limits
+from crkernel.engines import Limits, trial
 from crkernel.errors import (
     CRKernelError,
     EngineUnavailable,
@@ -802,12 +802,12 @@ def test_checks_that_hold_wherever_the_tests_run(check: object) -> None:
 
 
 def test_the_documents_name_the_kernel_that_is_needed() -> None:
-    needed = "Linux {}.{} or newer".format(*doctor._KERNEL_NEEDED)
+    needed = "Linux {}.{} or newer".format(*trial.LINUX_NEEDED)
     assert needed in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_KERNEL_NEEDED", (99, 1))
+    monkeypatch.setattr(trial, "LINUX_NEEDED", (99, 1))
     with pytest.raises(CRKernelError, match=r"older than 99\.1"):
         doctor.check_kernel()
 
@@ -867,7 +867,7 @@ def test_the_namespaces_are_really_made() -> None:
 
 
 def test_a_namespace_that_cannot_be_made_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_NAMESPACES", "print('user namespace: no'); raise SystemExit(1)")
+    monkeypatch.setattr(trial, "_failed_step", lambda: "user namespace: no")
     with pytest.raises(EngineUnavailable, match="user namespace: no"):
         doctor.check_namespaces()
 

@@ -6,16 +6,14 @@ Each check returns what it saw, or raises the error that a kernel would raise.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
-from crkernel.engines import pool
+from crkernel.engines import pool, trial
 from crkernel.engines.docker import images
 from crkernel.engines.docker import pool as docker_pool
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.errors import EngineUnavailable
 
-_KERNEL_NEEDED = (5, 12)  # as on the machine itself, see crkernel.doctor
 _LIMITS = {"MemoryLimit": "memory", "PidsLimit": "max_processes", "CpuCfsQuota": "cpus"}
 
 
@@ -41,8 +39,8 @@ async def _check_machine() -> str:
     architecture = await images.check_architecture(daemon)
     info = await daemon.info()
     release = str(info["KernelVersion"])
-    if tuple(map(int, re.findall(r"\d+", release)[:2])) < _KERNEL_NEEDED:
-        needed = ".".join(map(str, _KERNEL_NEEDED))
+    if trial.numbers(release) < trial.LINUX_NEEDED:
+        needed = ".".join(map(str, trial.LINUX_NEEDED))
         raise EngineUnavailable(
             f"the daemon's machine runs Linux {release}, older than {needed}",
             hint=f"boot Linux {needed} or newer there",
