@@ -10,6 +10,8 @@ from crkernel.errors import CRKernelError
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 1.0  # seconds for a daemon on TCP, while a kernel starts
+
 
 def choose() -> str:
     """`local` where that can work, else `docker` if a daemon is there to be used; else `local`,
@@ -37,7 +39,7 @@ def _docker_answers() -> bool:
     try:
         from crkernel.engines.docker.endpoint import Endpoint
 
-        Endpoint.find().knock()
+        Endpoint.find().knock(_PATIENCE)
     except (CRKernelError, ImportError, OSError, ValueError):
         return False
     return True

@@ -124,6 +124,19 @@ def test_a_trial_that_is_ended_is_no_success(monkeypatch: pytest.MonkeyPatch) ->
     assert trial.failure() == "a trial of sandboxes ended with -31"
 
 
-def test_no_daemon_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+@pytest.mark.parametrize(
+    "host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1", "127.0.0.1:1", "tcp://x:y"]
+)
+def test_no_daemon_is_no_error(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", host)
     assert not choice._docker_answers()
+
+
+def test_a_daemon_on_tcp_is_knocked_at_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+    monkeypatch.setattr(choice, "_PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as daemon:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{daemon.getsockname()[1]}")
+        assert choice._docker_answers()
+        assert not choice._docker_answers()  # the first fills the queue, and others wait

@@ -249,7 +249,7 @@ class Daemon:
             assert process.stdin is not None
             return Stream(process.stdout, process.stdin)
         context = _ssl_context(self.endpoint.tls) if self.endpoint.tls else None
-        host, port = url.hostname or "localhost", url.port or 2375
+        host, port = self.endpoint.address
         reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_LIMIT)
         for option in _ALIVE:
             writer.get_extra_info("socket").setsockopt(*option)

@@ -34,13 +34,22 @@ class Endpoint:
         context = _context()
         return cls(_url(context.Host or "unix:///var/run/docker.sock"), context.TLSConfig)
 
-    def knock(self) -> None:
+    @property
+    def address(self) -> tuple[str, int]:
+        """The name and the port of a daemon that listens on TCP. Raises ValueError."""
+        url = urlsplit(self.url)
+        return url.hostname or "localhost", url.port or 2375
+
+    def knock(self, patience: float | None = None) -> None:
         """See whether somebody listens on this machine; raises OSError. The SDK would not tell why
-        not so plainly, nor close its socket."""
+        not so plainly, nor close its socket. With `patience`, in seconds, on TCP too, for which it
+        raises ValueError as well; what ssh leads to is not tried."""
         url = urlsplit(self.url)
         if url.scheme in ("unix", "http+unix"):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(url.path)
+        elif patience is not None and url.scheme != "ssh":
+            socket.create_connection(self.address, patience).close()
 
 
 def _url(host: str) -> str:
