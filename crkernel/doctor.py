@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from crkernel.errors import CRKernelError, EngineUnavailable, ImageMissing, Rest
 
 if TYPE_CHECKING:
     from crkernel.engines import Sandbox
+    from crkernel.settings import Settings
 
 _PYTHON_NEEDED = (3, 11)
 _MEMORY_NEEDED = 512  # MiB, for a kernel with its spare and some checkpoints
@@ -53,7 +53,7 @@ def examine(say: Callable[[str], None], engine: str = "local") -> bool:
         if failed & _FIRST.get(check, set()):
             continue
         try:
-            if check in (proof, prove_docker) and told:
+            if check in (proof, prove_docker) and failed - _APART:
                 mend = f"mend what failed above, then run: {_doctor(engine)}"
                 raise EngineUnavailable("not tried, since a check above failed", hint=mend)
             seen = check()
@@ -209,6 +209,11 @@ def check_kernelspec(engine: str = "local") -> str:
     return str(found.folder)
 
 
+def check_docker_kernelspec() -> str:
+    """As `check_kernelspec`, of the kernel in Docker."""
+    return check_kernelspec("docker")
+
+
 def docker_checks() -> tuple[tuple[str, Callable[[], str]], ...]:
     """Those for the engine docker."""
     from crkernel.engines.docker import checks
@@ -216,7 +221,7 @@ def docker_checks() -> tuple[tuple[str, Callable[[], str]], ...]:
     return (
         ("Python", check_python),
         *checks.CHECKS,
-        ("kernelspec", partial(check_kernelspec, "docker")),
+        ("kernelspec", check_docker_kernelspec),
         ("dump and restore", prove_docker),
     )
 
@@ -229,7 +234,8 @@ def prove_docker() -> str:
 def proof(engine: str = "local") -> str:
     """Boot a guest, dump it, restore it in a second sandbox and find its state there."""
     try:
-        took = asyncio.run(asyncio.wait_for(_prove(engine), _PATIENCE))
+        settings = _settings(engine)
+        took = asyncio.run(asyncio.wait_for(_prove(engine, settings), _PATIENCE))
     except TimeoutError as error:
         raise EngineUnavailable(
             f"not done within {_PATIENCE} s",
@@ -243,36 +249,32 @@ def proof(engine: str = "local") -> str:
             rebuild = f"{image.BUILD_COMMAND}{_ENGINES[engine]}"
             hint = _REBUILD.format(build=rebuild, doctor=_doctor(engine))
         raise EngineUnavailable(error.message, hint=hint) from error
-    network = ", with a network" if _networks(engine)["network"] == "full" else ""
+    network = ", with a network" if settings.network == "full" else ""
     return ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in took.items()) + network
 
 
-def _networks(engine: str) -> dict[str, str]:
-    """What the kernels that are registered with an engine are set to have."""
+def _settings(engine: str) -> Settings:
+    """Those of the kernels that are registered with an engine, the defaults without any. Raises
+    UserError for bad ones."""
     from crkernel import registration
+    from crkernel.settings import Settings
 
     found = registration.find(registration.name_for(engine))
-    usual = {"network": "none", "docker_network": "default"}
-    return {name: (found and found.setting(name)) or value for name, value in usual.items()}
+    settings = Settings.of(found.arguments if found else ())
+    if settings.misconfigured:
+        raise settings.misconfigured
+    return settings
 
 
-async def _prove(name: str) -> dict[str, float]:
-    """The seconds that each step took; raises what a kernel would raise."""
+async def _prove(name: str, settings: Settings) -> dict[str, float]:
+    """The seconds that each step took; raises what a kernel with these settings would raise."""
     from crkernel.background import Background
     from crkernel.boot import Boot
-    from crkernel.engines import Limits, open_engine
+    from crkernel.engines import open_engine
     from crkernel.javascript import JAVASCRIPT
 
-    limits = Limits(
-        memory=Limits.default().memory,
-        max_processes=256,
-        file_size=1 << 30,
-        disk_size=1 << 30,
-        staging_size=1 << 30,
-    )
-    engine = open_engine(name, limits)
-    for setting, value in _networks(name).items():
-        setattr(engine, setting, value)
+    engine = open_engine(name, settings.limits())
+    engine.network, engine.docker_network = settings.network, settings.docker_network
     try:
         await engine.start()
         second = await engine.sandbox()
@@ -313,6 +315,9 @@ CHECKS: tuple[tuple[str, Callable[[], str]], ...] = (
 
 _FIRST: dict[Callable[[], str], set[Callable[[], str]]] = {check_criu: {check_namespaces}}
 """What has to be well before another check can tell anything."""
+
+_APART = {check_kernelspec, check_docker_kernelspec}
+"""What a dump and a restore do not need."""
 
 
 def _sysctl(name: str) -> str | None:

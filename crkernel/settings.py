@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from traitlets import Float, Int, TraitError, Unicode
 from traitlets.config import Config, Configurable
+from traitlets.config.loader import KVArgParseConfigLoader
 
 from crkernel.engines import Limits
 from crkernel.errors import CRKernelError, UserError
@@ -17,6 +19,9 @@ from crkernel.outcome import Audience, Place
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SECTION = "CRKernel"
+"""What comes before a setting on a command line: the kernel's class."""
+_OURS = re.compile(f"--{_SECTION}\\.")
 _MOST = (1 << 63) - 1  # what the system can take
 
 
@@ -150,6 +155,18 @@ class Settings(Configurable):
 
     misconfigured: CRKernelError | None = None
     """Why there can be no guest under the settings that the kernel was started with."""
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> Settings:
+        """Those that a kernel with these arguments has, whatever configuration files say."""
+        # The others are the application's, and not known here.
+        ours = [
+            word
+            for before, word in pairwise(("", *arguments))
+            if _OURS.match(word) or (_OURS.match(before) and "=" not in before)
+        ]
+        told = KVArgParseConfigLoader(ours).load_config()
+        return Settings(config=Config(Settings=told.get(_SECTION, {})))
 
     def _load_config(self, cfg: Config, section_names: Any = None, traits: Any = None) -> None:
         """A bad setting does not keep the kernel from starting: the first cell tells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from docker.errors import NotFound
 from driver import SECONDS, Kernel
 from registry import Registry
 
+from crkernel import registration
 from crkernel.doctor import examine
 from crkernel.engines import Limits, machine
 from crkernel.engines.docker import checks, container, images
@@ -348,6 +350,20 @@ def test_the_doctor_finds_an_option_that_is_refused(monkeypatch: pytest.MonkeyPa
     assert said[-1].startswith("FAIL dump and restore: Docker refused: ")
     assert "docs/security.md" in said[-1]
     assert len(said[-1].splitlines()) == 1
+
+
+def test_the_doctor_finds_a_setting_that_the_daemon_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = registration.register(engine="docker", prefix=tmp_path) / "kernel.json"
+    told = json.loads(spec.read_text())
+    spec.write_text(json.dumps(told | {"argv": [*told["argv"], "--CRKernel.cpus=1000"]}))
+    monkeypatch.setenv("JUPYTER_PATH", f"{tmp_path}/share/jupyter")
+    said: list[str] = []
+    assert not examine(said.append, "docker")
+    assert len([line for line in said if line.startswith("FAIL")]) == 1
+    assert said[-1].startswith("FAIL dump and restore: Docker refused: ")
+    assert "change the setting that it is about" in said[-1]
 
 
 def test_what_docker_does_not_have_is_refused(start_kernel: Callable[..., Kernel]) -> None:

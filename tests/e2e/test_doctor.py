@@ -81,17 +81,37 @@ def test_a_criu_that_is_too_old(tmp_path: Path) -> None:
     }
 
 
-def test_a_registration_whose_python_is_gone(tmp_path: Path) -> None:
-    spec = tmp_path / "kernels/crkernel"
+def register(folder: Path, *argv: str) -> Path:
+    """Let Jupyter find a kernel of ours with that command where JUPYTER_PATH is the folder."""
+    spec = folder / "kernels/crkernel"
     spec.mkdir(parents=True)
-    argv = [f"{tmp_path}/python", "-m", "crkernel", "-f", "{connection_file}"]
     shown = {"argv": argv, "display_name": "x", "language": "javascript"}
     (spec / "kernel.json").write_text(json.dumps(shown))
-    found = failures(run(_CRKERNEL, "doctor", JUPYTER_PATH=str(tmp_path)))
-    assert found == {
-        "kernelspec": f"{spec} names a Python that is gone: {argv[0]} "
+    return spec
+
+
+def test_a_registration_whose_python_is_gone(tmp_path: Path) -> None:
+    """It keeps nobody from the proof."""
+    spec = register(tmp_path, f"{tmp_path}/python", "-m", "crkernel", "-f", "{connection_file}")
+    ended = run(_CRKERNEL, "doctor", JUPYTER_PATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-2] == (
+        f"FAIL kernelspec: {spec} names a Python that is gone: {tmp_path}/python "
         "\N{EM DASH} fix: crkernel install"
-    }
+    )
+    assert ended.stdout.splitlines()[-1].startswith("ok   dump and restore: boot ")
+
+
+def test_the_proof_is_made_with_the_settings_of_the_registration(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "crkernel", "-f", "{connection_file}")
+    register(tmp_path, *command, "--CRKernel.staging_size=1M")
+    ended = run(_CRKERNEL, "doctor", JUPYTER_PATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1] == (
+        "FAIL dump and restore: staging_size cannot be '1M': it takes a size in bytes or like 512M "
+        "or 2G, at least 64M \N{EM DASH} fix: correct it in the kernelspec's argv, "
+        "then restart the kernel"
+    )
 
 
 @_AS_ROOT

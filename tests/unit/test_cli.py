@@ -760,6 +760,24 @@ def test_the_doctor_names_each_failure_and_its_fix(monkeypatch: pytest.MonkeyPat
     ]
 
 
+@pytest.mark.parametrize("engine", ["local", "docker"])
+def test_a_missing_kernelspec_does_not_keep_the_doctor_from_its_proof(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def proves(*_: object) -> dict[str, float]:
+        return {"boot": 0.1}
+
+    monkeypatch.setattr(doctor, "_prove", proves)
+    monkeypatch.setattr(registration, "find", lambda _: None)
+    checks = doctor.docker_checks() if engine == "docker" else doctor.CHECKS
+    monkeypatch.setattr(doctor, "CHECKS", checks[-2:])
+    monkeypatch.setattr(doctor, "docker_checks", lambda: checks[-2:])
+    said: list[str] = []
+    assert not doctor.examine(said.append, engine)
+    assert said[0].startswith("FAIL kernelspec: not registered with Jupyter")
+    assert said[1] == "ok   dump and restore: boot 100 ms"
+
+
 @pytest.mark.parametrize(
     ("failure", "fix"),
     [
@@ -772,7 +790,7 @@ def test_the_doctor_names_each_failure_and_its_fix(monkeypatch: pytest.MonkeyPat
 def test_the_fix_for_a_failed_proof(
     failure: Exception, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(_: str) -> dict[str, float]:
+    async def fails(*_: object) -> dict[str, float]:
         raise failure
 
     monkeypatch.setattr(doctor, "_prove", fails)

@@ -164,3 +164,8 @@ def test_links_lead_somewhere(path: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
             assert anchor in map(slug, headings), link
+
+
+def test_the_doctor_is_asked_about_docker_when_its_kernel_is_registered() -> None:
+    text = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
+    assert text.index("install --engine docker") < text.index("doctor --engine docker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_a_bad_configuration_is_kept_for_the_first_cell() -> None:
     settings = Settings(config=Config({"Settings": {"memory": "lots"}}))
     assert str(settings.misconfigured).startswith("memory cannot be 'lots'")
     assert Settings(config=Config({"Settings": {"memory": "1G"}})).misconfigured is None
+
+
+def test_those_of_a_kernelspecs_argv() -> None:
+    argv = ["-f", "{connection_file}", "--debug", "--CRKernel.cpus=1.5", "--CRKernel.memory", "2G"]
+    settings = Settings.of([*argv, "--IPKernelApp.log_level=10", "--CRKernel.network=full"])
+    assert settings.misconfigured is None
+    assert settings.limits() == replace(Limits.default(), cpus=1.5, memory=2 << 30)
+    assert settings.network == "full"
+    assert Settings.of(()).limits() == Limits.default()
+    assert "cpus cannot be 'lots'" in str(Settings.of(["--CRKernel.cpus=lots"]).misconfigured)
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "many", float("inf")])
