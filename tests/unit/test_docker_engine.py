@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import socket
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -31,8 +33,15 @@ from crkernel.engines.docker import daemon as daemon_module
 from crkernel.engines.docker.complaints import unreachable
 from crkernel.engines.docker.daemon import Daemon
 from crkernel.engines.docker.endpoint import Endpoint
+from crkernel.engines.docker.readiness import ready
 from crkernel.engines.docker.stream import Frames, Stream
-from crkernel.errors import CRKernelError, EngineError, EngineUnavailable, ImageMissing
+from crkernel.errors import (
+    CRKernelError,
+    DaemonRefused,
+    EngineError,
+    EngineUnavailable,
+    ImageMissing,
+)
 from crkernel.guest import enter, gate, wire
 
 VERSION = {"ApiVersion": "1.41", "Version": "20.10.24", "Arch": "amd64"}
@@ -43,6 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers as a daemon would; a path without an answer is 404."""
 
     answers: ClassVar[dict[str, Any]] = {}
+
+    def do_POST(self) -> None:
+        """None is done."""
+        self._send(404, {"message": f"no such thing: {self.path}"})
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
@@ -106,7 +119,22 @@ def test_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ssh_without_paramiko(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("docker.api.client.SSHHTTPAdapter")
     monkeypatch.setenv("DOCKER_HOST", "ssh://127.0.0.1:1")
-    assert "paramiko" in complaint(checks.check_daemon).message
+    error = complaint(checks.check_daemon)
+    assert "paramiko" in error.message
+    assert error.hint == install_sdk()
+
+
+def install_sdk() -> str:
+    """A command that works wherever crkernel was installed from."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    return f"pip install {shlex.join(project['optional-dependencies']['docker'])}"
+
+
+def test_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "docker", None)
+    error = complaint(checks.check_daemon)
+    assert error.message == "the docker SDK for Python is not installed"
+    assert error.hint == install_sdk()
 
 
 def test_a_socket_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +157,26 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             os.seteuid(before)
     assert "you may not use the Docker daemon" in error.message
     assert "usermod -aG docker" in str(error.hint)
+
+
+def test_a_key_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon is not what it needs a right for."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout key.pem"
+    subprocess.run([*make.split(), "-out", "ca.pem"], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "cert.pem").write_bytes((tmp_path / "ca.pem").read_bytes())
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    (tmp_path / "key.pem").chmod(0)
+    less = [f"--{which}=-dac_override,-dac_read_search" for which in ("bounding-set", "inh-caps")]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("DOCKER_HOST", host)
+        doctor = [sys.executable, "-m", "crkernel", "doctor", "--engine", "docker"]
+        command = ["setpriv", *less, *doctor] if os.geteuid() == 0 else doctor
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert f"a certificate or key for the Docker daemon at {host} cannot be read" in said
+    assert "DOCKER_CERT_PATH" in said
+    assert "usermod" not in said
 
 
 @pytest.mark.parametrize(
@@ -192,8 +240,9 @@ def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ssh_that_does_not_get_there() -> None:
-    error = unreachable("ssh://me@abacus", ConnectionError("Connection aborted."))
-    assert error.hint == "see why: ssh ssh://me@abacus docker version"
+    for said in ("Connection aborted.", "me@abacus: Permission denied (publickey)."):
+        error = unreachable("ssh://me@abacus", ConnectionError(said))
+        assert error.hint == "see why: ssh ssh://me@abacus docker version"
 
 
 def test_what_ails_several_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,6 +563,34 @@ async def test_what_is_no_frame_breaks_a_stream() -> None:
     async with stream_of(block(1, wire.pack({"n": 1}) + b"OCI runtime")) as stream:
         with pytest.raises(EngineError, match="the stream into the container broke: a frame"):
             await Frames(stream).next()
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("Engine", "sudo journalctl -u docker"), ("Podman Engine", "journalctl --user -u podman")],
+)
+async def test_the_log_that_is_named_is_the_daemons(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = VERSION | {"Components": [{"Name": name}]}
+    with daemon_saying(tmp_path, monkeypatch, {"/version": version}):
+        daemon = await Daemon.connect()
+        for call in (partial(daemon.ask, "inspect_image"), daemon.attach):
+            with pytest.raises(DaemonRefused) as caught:
+                await call("none")
+            assert command in str(caught.value.hint)
+        with pytest.raises(DaemonRefused) as caught, daemon.build(iter(()), {}, {}):
+            pass
+        assert command in str(caught.value.hint)
+
+
+async def test_the_remedy_where_namespaces_are_forbidden_can_be_pasted() -> None:
+    said = wire.pack({"failed": "make user and mount namespaces", "reason": "forbidden"})
+    async with stream_of(block(1, said)) as stream:
+        with pytest.raises(EngineUnavailable) as caught:
+            await ready(Frames(stream), 10)
+    command = str(caught.value.hint).partition("namespaces: ")[2]
+    assert re.fullmatch(r"sudo sysctl -e -w( [a-z_.]+=[0-9]+){3}", command)
 
 
 async def test_a_refused_stream_says_why() -> None:

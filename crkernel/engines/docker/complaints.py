@@ -12,6 +12,12 @@ T = TypeVar("T")
 
 DOCTOR = "run: crkernel doctor --engine docker"
 SEE_LOG = "the daemon's log may tell more, on its machine: sudo journalctl -u docker"
+SEE_PODMANS_LOG = (
+    "what podman system service says may tell more; where systemd runs it: "
+    "journalctl --user -u podman, or root's: sudo journalctl -u podman"
+)
+INSTALL_SDK = "pip install 'docker[ssh]>=7'"
+"""As the extra `docker` of ours has it, which is in no index."""
 SEE_DAEMON = "see whether the daemon is well: docker version"
 _CERTIFICATES = (
     "DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, a folder with the daemon's ca.pem and your cert.pem "
@@ -23,9 +29,14 @@ _ADDRESS = "DOCKER_HOST is like unix:///var/run/docker.sock, tcp://HOST:2376 or 
 # that fits is taken.
 _KNOWN = (
     (
-        "Permission ?[Dd]enied|PermissionError",
+        r"(?s)^(http\+)?unix://.*(Permission denied|PermissionError)",
         "you may not use the Docker daemon at {url}",
         "sudo usermod -aG docker $USER, then log in anew; or use rootless Docker",
+    ),
+    (
+        r"(?s)^(tcp|https?)://(?!.*Failed to establish).*(Permission denied|PermissionError)",
+        "a certificate or key for the Docker daemon at {url} cannot be read: {why}",
+        "let this user read ca.pem, cert.pem and key.pem in the folder DOCKER_CERT_PATH",
     ),
     ("HTTP request to an HTTPS server", "the Docker daemon at {url} wants TLS", _CERTIFICATES),
     (
@@ -60,7 +71,7 @@ _KNOWN = (
         _CERTIFICATES,
     ),
     # The SDK wants it even to use the program ssh.
-    ("paramiko", "ssh:// takes paramiko", "pip install 'crkernel[docker]'"),
+    ("paramiko", "ssh:// takes paramiko", INSTALL_SDK),
     ("bind address|Invalid argument|npipe", "no Docker daemon can be at {url}: {why}", _ADDRESS),
     ("[Tt]imed out", "the Docker daemon at {url} does not answer: {why}", SEE_DAEMON),
     ("^ssh://", "no Docker daemon answers at {url}", "see why: ssh {url} docker version"),
@@ -78,9 +89,9 @@ _KNOWN = (
 )
 
 
-def translated(call: Callable[[], T], url: str) -> T:
+def translated(call: Callable[[], T], url: str, see_log: str = SEE_LOG) -> T:
     """What a call of the SDK gives; what it raises becomes an error of ours. This is the one place
-    for that."""
+    for that. `see_log` is the hint where the daemon refuses."""
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
 
@@ -90,7 +101,7 @@ def translated(call: Callable[[], T], url: str) -> T:
         kind = "" if error.response is None else error.response.headers.get("Content-Type", "")
         if "json" not in kind:
             raise unreachable(url, error) from error  # the daemon did not read what was asked
-        refused = DaemonRefused(f"Docker refused: {error.explanation or error}", hint=SEE_LOG)
+        refused = DaemonRefused(f"Docker refused: {error.explanation or error}", hint=see_log)
         refused.status = int(error.status_code or 0)
         raise refused from error
     except (DockerException, RequestException, OSError, ValueError) as error:

@@ -12,11 +12,18 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from crkernel.engines.docker.complaints import SEE_DAEMON, SEE_LOG, translated, unreachable
+from crkernel.engines.docker.complaints import (
+    INSTALL_SDK,
+    SEE_DAEMON,
+    SEE_LOG,
+    SEE_PODMANS_LOG,
+    translated,
+    unreachable,
+)
 from crkernel.engines.docker.endpoint import Endpoint
 from crkernel.engines.docker.stream import Stream
 from crkernel.errors import DaemonRefused, EngineError, EngineUnavailable
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from requests import Response
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 _API_NEEDED = (1, 41)
 """Docker 20.10: its runc knows the system calls that our seccomp profile names."""
@@ -55,6 +63,8 @@ class Daemon:
     def __init__(self, endpoint: Endpoint, api: APIClient, version: Json) -> None:
         self.endpoint = endpoint
         self.podman = any("Podman" in one["Name"] for one in version.get("Components") or [])
+        self.see_log = SEE_PODMANS_LOG if self.podman else SEE_LOG
+        """The hint where it refuses something."""
         self._api = api
         self._info: Json | None = None
 
@@ -70,7 +80,7 @@ class Daemon:
             from urllib3.connection import HTTPConnection
         except ImportError as error:
             raise EngineUnavailable(
-                "the docker SDK for Python is not installed", hint="pip install 'crkernel[docker]'"
+                "the docker SDK for Python is not installed", hint=INSTALL_SDK
             ) from error
         endpoint = Endpoint.find()
         translated(endpoint.knock, endpoint.url)
@@ -103,9 +113,10 @@ class Daemon:
     async def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the SDK's `APIClient`."""
         call = getattr(self._api, method)
-        return await asyncio.to_thread(
-            lambda: translated(lambda: call(*arguments, **options), self.endpoint.url)
-        )
+        return await asyncio.to_thread(self._translated, lambda: call(*arguments, **options))
+
+    def _translated(self, call: Callable[[], T]) -> T:
+        return translated(call, self.endpoint.url, self.see_log)
 
     async def info(self) -> Json:
         """What it says of itself and its machine."""
@@ -149,12 +160,11 @@ class Daemon:
             )
             return answer
 
-        with contextlib.closing(translated(post, self.endpoint.url)) as answer:
+        with contextlib.closing(self._translated(post)) as answer:
             if not answer.ok:
-                raise DaemonRefused(f"Docker refused: {answer.text.strip()}", hint=SEE_LOG)
+                raise DaemonRefused(f"Docker refused: {answer.text.strip()}", hint=self.see_log)
             lines = filter(None, answer.iter_lines())
-            url = self.endpoint.url
-            yield map(json.loads, iter(lambda: translated(lambda: next(lines, b""), url), b""))
+            yield map(json.loads, iter(lambda: self._translated(lambda: next(lines, b"")), b""))
 
     async def exit_code(self, container: str) -> int | None:
         """That of a container's main process, once it has ended; None if the container is gone."""
@@ -218,6 +228,7 @@ class Daemon:
 
     async def _upgraded(self, request: bytes) -> Stream:
         stream = await self._open()
+        stream.see_log = self.see_log
         try:
             await stream.upgrade(request)
         except BaseException as error:

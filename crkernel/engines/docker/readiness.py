@@ -10,9 +10,9 @@ from crkernel.errors import EngineUnavailable
 from crkernel.guest import wire
 
 _ALLOW = (
-    "on the daemon's machine, allow user namespaces: sudo sysctl -w "
-    "user.max_user_namespaces=15000, kernel.unprivileged_userns_clone=1, "
-    "kernel.apparmor_restrict_unprivileged_userns=0, those that are there"
+    "on the daemon's machine, allow user namespaces: sudo sysctl -e -w "  # -e: those that there are
+    "user.max_user_namespaces=15000 kernel.unprivileged_userns_clone=1 "
+    "kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
 

@@ -30,6 +30,8 @@ class Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
+        self.see_log = SEE_LOG
+        """The hint where the daemon refuses something."""
         self._kind = 0  # of the block under way
         self._left = 0  # bytes of it that are to come
 
@@ -44,7 +46,7 @@ class Stream:
         start = text.find("{")
         if start >= 0:
             text = json.loads(text[start : text.rindex("}") + 1]).get("message", text)
-        refused = DaemonRefused(f"Docker refused: {text.strip()}", hint=SEE_LOG)
+        refused = DaemonRefused(f"Docker refused: {text.strip()}", hint=self.see_log)
         refused.status = status
         raise refused
 
@@ -87,7 +89,8 @@ class Frames:
                 if not data:
                     return None
                 if not self._begun and data[0] >= _BLANK:
-                    raise EngineError(f"Docker refused: {await self._words(data)}", hint=SEE_LOG)
+                    words = await self._words(data)
+                    raise EngineError(f"Docker refused: {words}", hint=self._stream.see_log)
                 self._begun = True
                 self._bodies = self._decoder.feed(data)
             return wire.parse(self._bodies.pop(0))
