@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -18,8 +18,12 @@ from crkernel import __version__
 from crkernel.errors import CRKernelError, EngineUnavailable, NoSpace, UserError
 from crkernel.lines import Lines
 
+if TYPE_CHECKING:
+    from crkernel.engines.docker.images import DockerImage
+
 _PROGRAM = "crkernel"
 _COMPLETION_VARIABLE = "_CRKERNEL_COMPLETE"
+_PATIENCE = 1.0  # seconds for a daemon, while somebody waits for a completion
 _COMPLETION_PLACES = {
     "bash": "~/.local/share/bash-completion/completions/crkernel",
     "zsh": "a file _crkernel in a folder of $fpath",
@@ -84,11 +88,25 @@ def _kernels(_context: click.Context, _parameter: click.Parameter, begun: str) -
     return [name for name in registration.names() if name.startswith(begun)]
 
 
-def _digests(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """The same of images."""
+def _digests(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The same of images; of Docker's the tags, if a daemon answers."""
     from crkernel import image
 
-    return [info.digest for info in image.images() if info.digest.startswith(begun)]
+    if context.params.get("engine") == "docker":
+        names = _tags()
+    else:
+        names = [info.digest for info in image.images()]
+    return [name for name in names if name.startswith(begun)]
+
+
+def _tags() -> list[str]:
+    from crkernel.engines.docker.endpoint import Endpoint
+
+    try:
+        Endpoint.find().knock(_PATIENCE)
+        return [found.tag for found in _docker_images()]
+    except (CRKernelError, ImportError, OSError, ValueError):
+        return []  # completion is no place for complaints
 
 
 @cli.command()
@@ -292,17 +310,24 @@ def _list_local() -> None:
         _list_one(info.digest, info.size, info.created, info.current, str(info.path))
 
 
-def _list_docker(*, asked_for: bool) -> None:
+def _docker_images() -> list[DockerImage]:
+    """Those in the daemon. Raises EngineUnavailable."""
     import asyncio
 
     from crkernel.engines.docker import images
     from crkernel.engines.docker.daemon import Daemon
 
-    async def look() -> list[images.DockerImage]:
+    async def look() -> list[DockerImage]:
         return await images.listed(await Daemon.connect())
 
+    return asyncio.run(look())
+
+
+def _list_docker(*, asked_for: bool) -> None:
+    from crkernel.engines.docker import images
+
     try:
-        found = asyncio.run(look())
+        found = _docker_images()
         if asked_for and not found:
             _say(f"there are no images in Docker; build one with: {images.BUILD_COMMAND}")
         for one in found:

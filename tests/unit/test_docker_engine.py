@@ -254,6 +254,33 @@ def test_what_ails_several_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) 
     assert said[-1].endswith("crkernel doctor --engine docker")
 
 
+def completed(engine: str) -> subprocess.CompletedProcess[str]:
+    """What a shell is told that can follow `crkernel image rm --engine ENGINE`."""
+    words = f"crkernel image rm --engine {engine} "
+    asked = {"_CRKERNEL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "5"}
+    script = str(Path(sys.executable).with_name("crkernel"))
+    return subprocess.run(
+        [script], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+
+
+def test_completion_offers_what_rm_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images" / ("a" * 12)).mkdir(parents=True)
+    monkeypatch.setenv("CRKERNEL_DATA", str(tmp_path))
+    listed = [{"RepoTags": ["crkernel:1", "crkernel:1-2"], "Size": 1, "Created": 1}]
+    answers = {"/version": VERSION, "/images/json": listed}
+    with daemon_saying(tmp_path, monkeypatch, answers):
+        assert completed("docker").stdout.split() == ["plain,crkernel:1", "plain,crkernel:1-2"]
+        assert completed("local").stdout.split() == ["plain," + "a" * 12]
+
+
+@pytest.mark.parametrize("host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1", "abacus://x"])
+def test_completion_without_a_daemon_is_silent(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    ended = completed("docker")
+    assert (ended.stdout.strip(), ended.stderr) == ("", "")
+
+
 def test_too_old_a_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = VERSION | {"ApiVersion": "1.39"}
     with daemon_saying(tmp_path, monkeypatch, {"/version": old}):
