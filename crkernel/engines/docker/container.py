@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import resource
@@ -19,9 +21,12 @@ from crkernel.engines.limits import Limits
 from crkernel.errors import DaemonRefused, EngineError
 from crkernel.guest.enter import UNPRIVILEGED_IDS
 
+log = logging.getLogger(__name__)
+
 Json = dict[str, Any]
 
 _REFUSED = "change the setting that it is about, or the daemon's; our options: docs/security.md"
+_PAUSES = (0.2, 1.0, 0.0)  # seconds between tries to remove one, which a busy Podman may refuse
 _PATIENCE = 60.0  # seconds that a nest waits for its kernel
 CODE = "/crkernel"
 """Where the guest's code lies in a container."""
@@ -114,6 +119,20 @@ async def succeed(daemon: Daemon, image: str, limits: Limits, name: str) -> str:
         await daemon.ask("remove_container", name, force=True)
     await daemon.find("wait", name, condition="removed")
     return await make()
+
+
+async def remove(daemon: Daemon, container: str) -> None:
+    """Have one go, whatever it does. Raises EngineError."""
+    for pause in _PAUSES:
+        try:
+            await daemon.find("remove_container", container, force=True)
+        except DaemonRefused as refused:
+            if refused.status == 409:
+                return  # it is just going
+            log.warning("a container could not be removed: %s", refused)
+            await asyncio.sleep(pause)
+        else:
+            return
 
 
 async def enlarge(daemon: Daemon, container: str, limits: Limits) -> None:

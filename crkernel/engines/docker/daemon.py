@@ -53,6 +53,7 @@ _SSH = [
     for option in ("BatchMode=yes", "ServerAliveInterval=30", "ServerAliveCountMax=3")
     for word in ("-o", option)
 ]
+_GONE = "no such container"
 _PODMAN_PAUSE = 0.02
 _LIMIT = 1 << 20  # bytes that a stream holds before its sender waits
 
@@ -129,7 +130,8 @@ class Daemon:
         try:
             return await self.ask(method, *arguments, **options)
         except DaemonRefused as refused:
-            if refused.status == 404:
+            # Podman finds some that go meanwhile, and then not.
+            if refused.status == 404 or (self.podman and _GONE in str(refused)):
                 return None
             raise
 
