@@ -377,6 +377,40 @@ def test_an_unknown_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         asyncio.run(Daemon.connect())
 
 
+@pytest.mark.parametrize(
+    ("answers", "tries"),
+    [
+        ([(409, "removal is already in progress")], 1),
+        ([(500, "container abc does not exist: no such container")], 1),
+        ([(500, "container state improper"), (200, "")], 2),
+        ([(500, "container state improper")] * 3, 3),
+    ],
+)
+def test_a_container_is_removed_as_soon_as_podman_can(
+    answers: list[tuple[int, str]],
+    tries: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def answer(self: _Handler) -> None:
+        status, message = answers[len(asked)]
+        asked.append(self.path)
+        self._send(status, {"message": message})
+
+    monkeypatch.setattr(_Handler, "do_DELETE", answer, raising=False)
+    monkeypatch.setattr(container, "_PAUSES", (0, 0, 0))
+
+    async def remove() -> None:
+        await container.remove(await Daemon.connect(), "abc")
+
+    version = VERSION | {"Components": [{"Name": "Podman Engine"}]}
+    with daemon_saying(tmp_path, monkeypatch, {"/version": version}):
+        asyncio.run(remove())
+    assert len(asked) == tries
+
+
 def test_a_name_is_taken_until_the_container_before_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
