@@ -58,10 +58,12 @@ def require_network() -> None:
         pytest.skip(f"/dev/net/tun is missing or closed to users; {outside.OPEN_TUN}")
 
 
-def _network(arguments: tuple[str, ...]) -> list[str]:
-    """By which a kernel has one to give: the daemon of with-dockerd has the machine's alone."""
+def with_network(*arguments: str) -> list[str]:
+    """A kernel's arguments, with one by which it has a network to give: the daemon of with-dockerd
+    has the machine's alone."""
     named = any(argument.startswith("--CRKernel.docker_network") for argument in arguments)
-    return ["--CRKernel.docker_network=host"] if engine == "docker" and not named else []
+    ours = ["--CRKernel.docker_network=host"] if engine == "docker" and not named else []
+    return [*ours, *arguments]
 
 
 def _kernelspec() -> KernelSpec:
@@ -168,7 +170,7 @@ class Kernel:
         self.manager = KernelManager(kernel_name=kernel_name())
         self._log = log.open("ab")  # stays open for a restart
         self.manager.start_kernel(
-            stderr=self._log, stdout=self._log, extra_arguments=[*_network(arguments), *arguments]
+            stderr=self._log, stdout=self._log, extra_arguments=with_network(*arguments)
         )
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()

@@ -11,13 +11,11 @@ from xml.etree import ElementTree
 
 import nbformat
 import pytest
-from driver import kernel_name
+from driver import kernel_name, with_network
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 pytestmark = pytest.mark.e2e
-
-needs_packages = pytest.mark.local_only("the daemon of with-dockerd has no network by default")
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -60,7 +58,9 @@ class Outputs:
 def executed(name: str) -> Outputs:
     """What a notebook puts out. Only the cells that say so may fail."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    client = NotebookClient(notebook, kernel_name=kernel_name(), timeout=120)
+    client = NotebookClient(
+        notebook, kernel_name=kernel_name(), timeout=120, extra_arguments=with_network()
+    )
     try:
         client.execute()
     except CellExecutionError as error:
@@ -220,7 +220,6 @@ def test_the_language_tour_goes_back(language: Outputs) -> None:
     assert language.result("rewind") == "[ '1 coins', 'ft', 25 ]"
 
 
-@needs_packages
 def test_packages_come_and_can_be_used(packages: Outputs) -> None:
     assert packages.result("missing") == "'ERR_MODULE_NOT_FOUND'"
     assert any(line.startswith("added 1 package") for line in packages.lines("install"))
@@ -229,26 +228,22 @@ def test_packages_come_and_can_be_used(packages: Outputs) -> None:
     assert any("left-pad@1.3.0" in line for line in packages.lines("view"))
 
 
-@needs_packages
 def test_packages_go_with_a_rewind(packages: Outputs) -> None:
     assert packages.result("more") == "[ [ 'is-odd', '3.0.1' ], [ 'left-pad', '^1.3.0' ] ]"
     assert packages.result("rewind") == "[ [ 'left-pad' ], ' 7' ]"
 
 
-@needs_packages
 def test_packages_that_cannot_be_are_explained(packages: Outputs) -> None:
     assert packages.error("fail").startswith("NpmFailed: No matching version found for left-pad@77")
     assert "is no package of the registry" in packages.error("refused")
 
 
-@needs_packages
 def test_scripts_of_packages_run_if_asked_for(packages: Outputs) -> None:
     lines = packages.lines("scripts")
     assert any("postinstall" in line for line in lines)
     assert lines[-1] == "true"
 
 
-@needs_packages
 def test_a_chart_needs_no_package(plots: Outputs) -> None:
     table = plots.data("data")
     assert table["text/plain"].startswith("[\n  { month: 'Jan', high: 3, rain: 60 },")
@@ -259,7 +254,6 @@ def test_a_chart_needs_no_package(plots: Outputs) -> None:
     assert len(values) == 12
 
 
-@needs_packages
 def test_a_package_draws_a_chart(plots: Outputs) -> None:
     svg = plots.data("plot")["image/svg+xml"]
     root = ElementTree.fromstring(svg)
@@ -268,7 +262,6 @@ def test_a_package_draws_a_chart(plots: Outputs) -> None:
     assert [len(list(g)) for g in bars] == [12]
 
 
-@needs_packages
 def test_a_chart_changes_in_place_and_across_a_rewind(plots: Outputs) -> None:
     root = ElementTree.fromstring(plots.data("walk")["image/svg+xml"])
     (line,) = [g for g in root.iter() if g.get("aria-label") == "line"]
