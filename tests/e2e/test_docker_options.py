@@ -1,7 +1,7 @@
 """Every option that widens what Docker's default allows a container is necessary.
 
-Each is taken away alone; then no sandbox comes up, or CRIU dumps or restores nothing, or there is
-no annex.
+Docker's default is put in the place of each alone; then no sandbox comes up, or CRIU dumps or
+restores nothing, or there is no annex.
 """
 
 from __future__ import annotations
@@ -25,14 +25,22 @@ BEYOND = [
     for name in group["names"]
     if name != "chroot"  # which is for the doctor where it is in a container itself
 ]
+DOCKERS_CLONE = {
+    "names": ["clone"],
+    "action": "SCMP_ACT_ALLOW",
+    "args": [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}],
+}
+"""With no flag that makes a namespace. To refuse it altogether would show nothing: no process could
+be started."""
 
 
 def without(name: str) -> str:
-    """The profile, but that it refuses one system call."""
+    """The profile, but with Docker's default for one system call."""
     groups = [
         {**group, "names": [one for one in group["names"] if one != name]}
         for group in PROFILE["syscalls"]
     ]
+    groups += [DOCKERS_CLONE] if name == "clone" else []
     return json.dumps({**PROFILE, "syscalls": groups})
 
 
