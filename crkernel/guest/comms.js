@@ -6,6 +6,8 @@ const { randomBytes } = require('node:crypto');
 const { emit } = require('./output.js');
 const { jsonOf } = require('./presentation.js');
 
+const realm = globalThis;
+const { Error, RangeError, TypeError } = realm;
 const { apply } = Reflect;
 const { defineProperty, freeze } = Object;
 const { get, set, delete: remove } = Map.prototype;
@@ -180,7 +182,7 @@ function deliver({ kind, comm: id, target: name, ...rest }) {
 /** Defines the global; `tellOf(thrown)` reports what a handler throws. */
 function install(tellOf) {
   report = tellOf;
-  defineProperty(globalThis, 'comm', {
+  defineProperty(realm, 'comm', {
     configurable: true, writable: true, enumerable: false, value: freeze({ open, target }),
   });
 }

@@ -7,7 +7,9 @@ const { inspectOptions } = require('./audience.js');
 const { emitDisplay } = require('./output.js');
 const { tableOf } = require('./tables.js');
 
+const { console, process } = globalThis;
 const { apply } = Reflect;
+const { keys } = Object;
 const { repeat, replace, trimEnd } = String.prototype;
 
 let drawn = '';
@@ -35,7 +37,7 @@ function install() {
   const plain = new Console({
     stdout: process.stdout, stderr: process.stderr, inspectOptions,
   });
-  for (const name of Object.keys(plain)) {
+  for (const name of keys(plain)) {
     if (typeof plain[name] === 'function' && typeof console[name] === 'function') {
       console[name] = plain[name];
     }

@@ -12,11 +12,13 @@ const { boxOf } = require('./console.js');
 const { makeProgress } = require('./progress.js');
 const { firstOf, tableOf } = require('./tables.js');
 
+const realm = globalThis;
+const { Boolean, TypeError } = realm;
 const { apply } = Reflect;
 const { hexSlice } = Buffer.prototype;
 const { isPromise } = types;
 const { isArray } = Array;
-const { defineProperty } = Object;
+const { assign, defineProperty, entries } = Object;
 const asString = String;
 
 // Ids of displays: a prefix drawn anew after each restore, so that two branches share none.
@@ -185,11 +187,11 @@ function install(report) {
   tell = report;
   family.md = family.markdown;
   family.vegalite = family.vega;
-  Object.assign(display, family);
+  assign(display, family);
   const { progress } = family;
   const globals = { display, progress, clearOutput, clear_output: clearOutput };
-  for (const [name, value] of Object.entries(globals)) {
-    defineProperty(globalThis, name, {
+  for (const [name, value] of entries(globals)) {
+    defineProperty(realm, name, {
       configurable: true, writable: true, enumerable: false, value,
     });
   }

@@ -6,6 +6,7 @@ const { setFlagsFromString } = require('node:v8');
 
 const RESEED = '/usr/lib/crkernel-shims/reseed.so'; // in the image; tests run without it
 
+const { Int32Array } = globalThis;
 const { random } = Math;
 const addon = { exports: {} };
 if (existsSync(RESEED)) process.dlopen(addon, RESEED);

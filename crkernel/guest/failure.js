@@ -11,11 +11,13 @@ const { HERE } = require('./stacks.js');
 const DEPTH = 10; // of causes that are shown in full
 // V8 notes for an Error where it was made, and for nothing where it was thrown.
 const NO_PLACE = 'hint: only an Error tells where it comes from: throw new Error(…)';
+const { Error } = globalThis;
 const { apply } = Reflect;
 const { includes, split, trimEnd } = String.prototype;
 const { concat, filter } = Array.prototype;
 const { exec } = RegExp.prototype;
 const { isArray } = Array;
+const { max } = Math;
 const { isNativeError } = types;
 let arrowSymbol;
 
@@ -97,7 +99,7 @@ function describe(value, colors, evaluation = {}) {
   const name = nameOf(value, real);
   const message = real ? asText(guarded(() => value.message), '') : undefined;
   const poor = real ? `${name}: ${message}` : 'a value that cannot be shown';
-  const depth = Math.max(2, guarded(() => depthOf(value), 0));
+  const depth = max(2, guarded(() => depthOf(value), 0));
   const plain = guarded(() => inspect(value, { depth }), poor);
   const shown = colors ? guarded(() => inspect(value, { colors, depth }), plain) : plain;
   const errorCode = real ? guarded(() => value.code) : undefined;

@@ -10,8 +10,9 @@ const { write: bufferWrite, fill, writeUInt32BE } = Buffer.prototype;
 const { apply, ownKeys } = Reflect;
 const { isArray } = Array;
 const { slice, charCodeAt, isWellFormed } = String.prototype;
-const { byteLength, allocUnsafeSlow, from: bufferFrom } = Buffer;
-const { ArrayBuffer, Int32Array } = globalThis;
+const { byteLength, allocUnsafeSlow, concat, from: bufferFrom } = Buffer;
+const { max } = Math;
+const { ArrayBuffer, Int32Array, RangeError } = globalThis;
 const { writeSync } = fs;
 const { wait } = Atomics;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
@@ -193,10 +194,10 @@ class FrameReader {
     this.#chunks.push(chunk);
     this.#length += chunk.length;
     if (this.#length < this.#wanted) return;
-    let data = this.#chunks.length === 1 ? chunk : Buffer.concat(this.#chunks);
+    let data = this.#chunks.length === 1 ? chunk : concat(this.#chunks);
     for (;;) {
       this.#wanted = HEADER + (data.length < HEADER ? 0 : data.readUInt32BE(0));
-      if (data.length < Math.max(HEADER, this.#wanted)) break;
+      if (data.length < max(HEADER, this.#wanted)) break;
       const body = data.toString('utf8', HEADER, this.#wanted);
       data = data.subarray(this.#wanted);
       this.#take(parse(body));

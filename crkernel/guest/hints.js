@@ -30,7 +30,7 @@ const { basename, dirname, relative, resolve } = path;
 const { cwd } = process;
 
 function isFile(file) {
-  return Boolean(statSync(file, { throwIfNoEntry: false })?.isFile());
+  return statSync(file, { throwIfNoEntry: false })?.isFile() === true;
 }
 
 /** The package of a bare specifier: its name without what follows in the package. */

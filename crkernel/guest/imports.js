@@ -13,11 +13,13 @@ const META = 'import_meta'; // what modules.js writes for import.meta
 const FILE = /^(?:\.{0,2}\/|file:)/; // what is said of a file, not of a package
 const PACKAGE = /^(.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+)[\\/]/s;
 
+const realm = globalThis;
+const { Map, Set } = realm;
 const { apply } = Reflect;
 const { includes, startsWith } = String.prototype;
 const { add, has } = Set.prototype;
 const { exec } = RegExp.prototype;
-const { defineProperty, keys } = Object;
+const { assign, defineProperty, keys } = Object;
 const { delete: remove, forEach, get, set } = Map.prototype;
 const { isArray } = Array;
 const { statSync } = fs;
@@ -156,7 +158,7 @@ function keepFresh() {
  */
 function enableImports(symbols) {
   const importModuleDynamically = vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
-  globalThis[symbols.host_defined_option_symbol] = importModuleDynamically;
+  realm[symbols.host_defined_option_symbol] = importModuleDynamically;
   new vm.Script('import("node:fs")', { importModuleDynamically }).runInThisContext();
 }
 
@@ -166,7 +168,7 @@ function defineMeta() {
   metaOf = directory;
   const url = `${pathToFileURL(`${directory}/cell.js`)}`;
   const value = loader.importMetaInitialize({ __proto__: null }, { url });
-  defineProperty(globalThis, META, {
+  defineProperty(realm, META, {
     configurable: true, writable: true, enumerable: false, value,
   });
 }
@@ -174,7 +176,7 @@ function defineMeta() {
 function setUp({ carrier, symbols, restack }) {
   const require = nodeRequire(carrier, Module);
   const { getOptionValue } = require('internal/options');
-  Object.assign(carrier.variable(getOptionValue, 'optionsDict'), OPTIONS);
+  assign(carrier.variable(getOptionValue, 'optionsDict'), OPTIONS);
   Module.setSourceMapsSupport(true, { nodeModules: false, generatedCode: false });
   restack(); // the line above has put another formatter of stacks in place
   loader = require('internal/modules/esm/loader').getOrInitializeCascadedLoader();

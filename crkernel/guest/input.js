@@ -7,9 +7,11 @@ const { Readable } = require('node:stream');
 const { receiveMessageOnPort } = require('node:worker_threads');
 const { emit } = require('./output.js');
 
+const realm = globalThis;
+const { process, Promise } = realm;
 const { apply } = Reflect;
 const { wait, load } = Atomics;
-const { defineProperty } = Object;
+const { assign, defineProperty } = Object;
 const { get, set, delete: remove, clear, values } = Map.prototype;
 const { next } = Object.getPrototypeOf(new Map().values());
 const { push } = Readable.prototype;
@@ -124,7 +126,7 @@ function makeStdin() {
   stream.on('resume', () => later(stream.askAgain));
   stream.on('newListener', (name) => name === 'readable' && later(stream.askAgain));
   // A pipe in Node is a socket, which does or does not keep the process alive: this guest always lives.
-  return Object.assign(stream, {
+  return assign(stream, {
     fd: 0,
     ref: () => stream,
     unref: () => stream,
@@ -160,7 +162,7 @@ function install({ answers, arrived, fail }) {
   port.unref();
   input.password = password;
   for (const value of [input, prompt, confirm, alert]) {
-    defineProperty(globalThis, value.name, {
+    defineProperty(realm, value.name, {
       configurable: true, writable: true, enumerable: false, value,
     });
   }

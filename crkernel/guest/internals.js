@@ -4,6 +4,7 @@
 // termination. Each of them lies in a variable that some builtin function closes over, and the
 // inspector can read those.
 
+const realm = globalThis;
 const { apply } = Reflect;
 const { Session } = require('node:inspector');
 const { post } = Session.prototype;
@@ -26,9 +27,9 @@ class Carrier {
   constructor(session) {
     this.#session = session;
     const box = { take: (value) => (this.#value = value), give: () => this.#value };
-    globalThis.crkernelCarrier = box;
+    realm.crkernelCarrier = box;
     this.#id = ask(session, 'Runtime.evaluate', { expression: 'crkernelCarrier' }).result.objectId;
-    delete globalThis.crkernelCarrier;
+    delete realm.crkernelCarrier;
   }
 
   #call(functionDeclaration, args, group) {

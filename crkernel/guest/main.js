@@ -45,6 +45,7 @@ const { present } = require('./presentation.js');
 const { makeProbe } = require('./probe.js');
 const { leaveLine } = require('./progress.js');
 
+const realm = globalThis;
 const { apply } = Reflect;
 const { isPromise } = util.types;
 const { keys, defineProperty, getPrototypeOf } = Object;
@@ -74,7 +75,7 @@ let running = null; // the cell that runs, as an object that is equal to no othe
 let handling = null; // the message of a comm whose handler runs, or left microtasks
 
 function define(name, value) {
-  defineProperty(globalThis, name, {
+  defineProperty(realm, name, {
     configurable: true, writable: true, enumerable: false, value,
   });
 }
@@ -89,7 +90,7 @@ function followDirectory() {
   }
   if (now === directory) return;
   directory = now;
-  if (requireHere === null || globalThis.require === requireHere) {
+  if (requireHere === null || realm.require === requireHere) {
     requireHere = createRequire(`${now}/cell.js`);
     define('require', requireHere);
     define('__dirname', now);

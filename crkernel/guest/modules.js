@@ -65,10 +65,10 @@ function importStatement(node) {
  * global object would not reach.
  */
 function spread(module) {
-  return `(function ${CHECK}(m) { for (const k of Object.keys(m)) { `
+  return `(function ${CHECK}(m) { for (const k in m) { `
     + `if (k === 'default' || !${WRITTEN}.test(k)) continue; `
     + `try { (0, eval)('(_' + k + ') => { ' + k + ' = _' + k + ' }')(m[k]); } `
-    + `catch (cause) { if (cause instanceof SyntaxError) continue; `
+    + `catch (cause) { if (cause.name === 'SyntaxError') continue; `
     + `throw new TypeError('export * cannot declare ' + k + ': ' + cause.message); } `
     + `} })(${module})`;
 }

@@ -10,8 +10,10 @@ const { writeFrame, writeTexts, addJson } = require('./frames.js');
 
 const EVENTS = 5;
 const PIECE = 256 * 1024; // UTF-16 units of one stream frame: below 1 MiB of JSON text as UTF-8
+const { process, TypeError } = globalThis;
 const { apply, ownKeys } = Reflect;
-const { hasOwn } = Object;
+const { assign, defineProperty, hasOwn } = Object;
+const { isView } = ArrayBuffer;
 const { stringify } = JSON;
 const { slice, charCodeAt } = String.prototype;
 const { write: decode } = StringDecoder.prototype;
@@ -64,7 +66,7 @@ function textOf(chunk, encoding, decoder) {
       || encoding === 'utf-8';
     return plain ? chunk : apply(decode, decoder, [bufferFrom(chunk, encoding)]);
   }
-  if (ArrayBuffer.isView(chunk)) return apply(decode, decoder, [chunk]);
+  if (isView(chunk)) return apply(decode, decoder, [chunk]);
   const error = new TypeError('The "chunk" argument must be of type string or an instance of '
     + `Buffer, TypedArray, or DataView. Received ${chunk === null ? 'null' : typeof chunk}`);
   error.code = 'ERR_INVALID_ARG_TYPE';
@@ -113,7 +115,7 @@ function makeStream(name, fd) {
     if (last) nextTick(last);
     return this;
   };
-  return Object.assign(stream, {
+  return assign(stream, {
     fd, columns: 80, rows: 24, _type: 'pipe', _isStdio: true, destroySoon: stream.destroy,
     getColorDepth, hasColors,
   });
@@ -135,7 +137,7 @@ function installStreams(styles) {
   };
   for (const [name, fd] of [['stdout', 1], ['stderr', 2]]) {
     const value = streams[fd - 1] = makeStream(name, fd);
-    Object.defineProperty(process, name, {
+    defineProperty(process, name, {
       configurable: true, enumerable: true, writable: true, value,
     });
   }

@@ -9,6 +9,7 @@ const { inspect, types } = require('node:util');
 const { imageMime } = require('./images.js');
 const { implicitTable } = require('./tables.js');
 
+const { TypeError } = globalThis;
 const { apply, ownKeys } = Reflect;
 const { parse, stringify } = JSON;
 const { exec } = RegExp.prototype;

@@ -9,6 +9,7 @@ const { types } = require('node:util');
 const { typedAs } = require('./cells.js');
 const { ask } = require('./internals.js');
 
+const realm = globalThis;
 const { apply } = Reflect;
 const {
   getOwnPropertyNames, getOwnPropertyDescriptor, getPrototypeOf, create, hasOwn,
@@ -71,7 +72,7 @@ function dataOf(value, name) {
 
 /** Whether reading a name in the global scope can run anything: a getter, a proxy's trap. */
 function isPlain(name) {
-  let object = globalThis;
+  let object = realm;
   for (; object !== null && !isProxy(object); object = getPrototypeOf(object)) {
     const found = getOwnPropertyDescriptor(object, name);
     if (found) return hasOwn(found, 'value');
@@ -128,7 +129,7 @@ function propertiesOf(value, prefix) {
  * `builtins` is Node's own table of its modules.
  */
 function makeProbe(session, carrier, builtins) {
-  const globals = getOwnPropertyNames(globalThis);
+  const globals = getOwnPropertyNames(realm);
   const values = [];
   const isBuiltin = create(null);
   let evaluated = false;
@@ -136,7 +137,7 @@ function makeProbe(session, carrier, builtins) {
     const name = globals[i];
     // These two are behind accessors; the others that are come with the module that makes them.
     const known = name === 'process' || name === 'Buffer';
-    values[i] = known ? globalThis[name] : own(globalThis, name);
+    values[i] = known ? realm[name] : own(realm, name);
     isBuiltin[name] = true;
   }
 
@@ -170,7 +171,7 @@ function makeProbe(session, carrier, builtins) {
     const found = (key) => (keys[keys.length] = key);
     const search = (object, key, deep) => {
       if (object === value) found(key);
-      if (!isObject(object) || isProxy(object) || object === globalThis) return;
+      if (!isObject(object) || isProxy(object) || object === realm) return;
       const names = namesOf(object);
       for (let i = 0; i < names.length; i++) {
         const member = own(object, names[i]);
@@ -220,7 +221,7 @@ function makeProbe(session, carrier, builtins) {
 
     /** What a bare name can mean: names of the script's scope, rows of the global object's. */
     scope(prefix) {
-      const rows = propertiesOf(globalThis, prefix);
+      const rows = propertiesOf(realm, prefix);
       for (let i = 0; i < rows.length; i++) rows[i][3] = isBuiltin[rows[i][0]] === true;
       return { names: ask(session, 'Runtime.globalLexicalScopeNames')?.names ?? [], rows };
     },

@@ -7,7 +7,10 @@ const { emitText } = require('./output.js');
 const { DISPLAY } = require('./presentation.js');
 const { escape } = require('./tables.js');
 
+const { TypeError } = globalThis;
 const { apply } = Reflect;
+const { iterator, asyncIterator } = Symbol;
+const asString = String;
 const { repeat, padEnd, padStart } = String.prototype;
 const { toFixed } = Number.prototype;
 const { floor, min, max, round } = Math;
@@ -83,7 +86,7 @@ class Progress {
   }
 
   /** The numbers below the total, each of which turns it on by one. */
-  * [Symbol.iterator]() {
+  * [iterator]() {
     if (this.#total === undefined) throw new TypeError('this progress has no total to count to');
     try {
       for (let i = 0; i < this.#total; i++) {
@@ -167,7 +170,7 @@ class Progress {
 /** The items of something, with a progress that each of them turns on by one. */
 function iterate(items, begin) {
   return {
-    * [Symbol.iterator]() {
+    * [iterator]() {
       const progress = begin();
       let whole = false;
       try {
@@ -181,7 +184,7 @@ function iterate(items, begin) {
         else progress.stop();
       }
     },
-    async* [Symbol.asyncIterator]() {
+    async* [asyncIterator]() {
       const progress = begin();
       let whole = false;
       try {
@@ -202,10 +205,10 @@ function iterate(items, begin) {
 function makeProgress(place) {
   return function progress(what, { label, total } = {}) {
     const prefix = label === undefined ? '' : `${label} `;
-    const many = what?.[Symbol.iterator] ?? what?.[Symbol.asyncIterator];
+    const many = what?.[iterator] ?? what?.[asyncIterator];
     const size = typeof what === 'number' ? what : total ?? what?.length ?? what?.size;
     if (size !== undefined && !(size >= 0 && size < Infinity)) {
-      throw new TypeError(`a total is a number from 0 on, not ${String(size)}`);
+      throw new TypeError(`a total is a number from 0 on, not ${asString(size)}`);
     }
     if (what === undefined || typeof what === 'number') return new Progress(size, prefix, place);
     if (typeof many !== 'function') {

@@ -40,26 +40,29 @@ function declarations({ body }) {
   });
 }
 
+/** The names that only another `var` can declare: global properties which no one can delete. */
+async function variables(evaluate, post) {
+  const { result } = await evaluate('this'); // whatever globalThis means by now
+  const { objectId } = result;
+  const { result: own } = await post('Runtime.getProperties', { objectId, ownProperties: true });
+  await post('Runtime.releaseObject', { objectId });
+  const fixed = own.filter(({ configurable, writable }) => !configurable && writable);
+  return new Set(fixed.map(({ name }) => name));
+}
+
 /** How names are declared by now: let, const or var; those that anything can declare are left out. */
 async function declaredBefore(names, post) {
-  const evaluate = async (expression, params) => {
-    const answer = await post('Runtime.evaluate', { expression, silent: true, ...params });
-    return { value: answer.result.value, thrown: answer.exceptionDetails?.exception?.className };
-  };
+  const evaluate = (expression) => post('Runtime.evaluate', { expression, silent: true });
   const lexical = new Set((await post('Runtime.globalLexicalScopeNames')).names);
+  const global = await variables(evaluate, post);
   const found = new Map();
   for (const name of names) {
     if (lexical.has(name)) {
-      const { thrown } = await evaluate(`${name} = ${name}`); // changes nothing
-      found.set(name, thrown === 'TypeError' ? 'const' : 'let');
-      continue;
+      const { exceptionDetails } = await evaluate(`${name} = ${name}`); // changes nothing
+      found.set(name, exceptionDetails?.exception?.className === 'TypeError' ? 'const' : 'let');
+    } else if (global.has(name)) {
+      found.set(name, 'var');
     }
-    const { value } = await evaluate(
-      `(({ configurable, writable }) => !configurable && writable)(`
-        + `Object.getOwnPropertyDescriptor(globalThis, ${JSON.stringify(name)}) ?? {})`,
-      { throwOnSideEffect: true },
-    );
-    if (value === true) found.set(name, 'var');
   }
   return found;
 }

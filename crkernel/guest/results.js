@@ -4,6 +4,7 @@
 
 const KEPT = 1000; // cells, the newest ones
 
+const realm = globalThis;
 const { apply, defineProperty, deleteProperty, getOwnPropertyDescriptor } = Reflect;
 const { add, has } = WeakSet.prototype;
 const ours = new WeakSet(); // getters
@@ -16,16 +17,16 @@ let errorBefore;
 
 /** Defines a global that reads `get()` until the user takes the name over. */
 function offer(name, get) {
-  if (getOwnPropertyDescriptor(globalThis, name)) return;
+  if (getOwnPropertyDescriptor(realm, name)) return;
   apply(add, ours, [get]);
   const own = { configurable: true, enumerable: true, writable: true };
-  const set = (value) => defineProperty(globalThis, name, { ...own, value });
-  defineProperty(globalThis, name, { configurable: true, enumerable: false, get, set });
+  const set = (value) => defineProperty(realm, name, { ...own, value });
+  defineProperty(realm, name, { configurable: true, enumerable: false, get, set });
 }
 
 function withdraw(name) {
-  const getter = getOwnPropertyDescriptor(globalThis, name)?.get;
-  if (getter && apply(has, ours, [getter])) deleteProperty(globalThis, name);
+  const getter = getOwnPropertyDescriptor(realm, name)?.get;
+  if (getter && apply(has, ours, [getter])) deleteProperty(realm, name);
 }
 
 function keep(list, cell, value) {

@@ -4,6 +4,7 @@
 
 const { inspect, types } = require('node:util');
 
+const { Map, Set } = globalThis;
 const { apply, ownKeys, getPrototypeOf, getOwnPropertyDescriptor } = Reflect;
 const { replace, slice } = String.prototype;
 const { toLocaleString } = Number.prototype;

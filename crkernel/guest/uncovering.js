@@ -14,7 +14,7 @@ async function uncover(code, builtins, post) {
     if (read.exceptionDetails?.exception?.className !== 'ReferenceError') continue;
     for (const how of ['const', 'let']) { // V8 takes the one that the cell has used
       await post('Runtime.evaluate', {
-        expression: `${how} ${name} = globalThis.${name}`, replMode: true, silent: true,
+        expression: `${how} ${name} = this.${name}`, replMode: true, silent: true,
       });
     }
   }

@@ -17,7 +17,7 @@ function plural(number, unit) {
 /** Own enumerable names of the global object that are not among `builtins`. */
 async function globalNames(post, builtins) {
   const { result } = await post('Runtime.evaluate', {
-    expression: 'globalThis', objectGroup: GROUP, silent: true,
+    expression: 'this', objectGroup: GROUP, silent: true,
   });
   const { result: own } = await post('Runtime.getProperties', {
     objectId: result.objectId, ownProperties: true,
