@@ -14,7 +14,7 @@ const { wait, load } = Atomics;
 const { assign, defineProperty } = Object;
 const { get, set, delete: remove, clear, values } = Map.prototype;
 const { next } = Object.getPrototypeOf(new Map().values());
-const { push } = Readable.prototype;
+const { on, push, rawListeners, removeAllListeners, removeListener } = Readable.prototype;
 const { trim } = String.prototype;
 const { test } = RegExp.prototype;
 const later = setImmediate;
@@ -111,11 +111,11 @@ function makeStdin() {
   let asking = false;
   const take = ({ value, error, ended, interrupted }) => {
     asking = false;
-    if (interrupted && stream === stdin) stdin = null; // who reads it was stopped for good
-    if (ended) return; // a later cell may ask again
+    if (interrupted || error !== undefined) leave();
+    if (error !== undefined) failCell(new StdinNotImplementedError(error));
+    if (ended || error !== undefined) return; // a later cell may ask again
     wants = false;
-    if (error === undefined) apply(push, stream, [value === null ? null : `${value}\n`]);
-    else failCell(new StdinNotImplementedError(error));
+    apply(push, stream, [value === null ? null : `${value}\n`]);
   };
   const stream = new Readable({
     read() {
@@ -123,8 +123,21 @@ function makeStdin() {
       later(stream.askAgain);
     },
   });
-  stream.on('resume', () => later(stream.askAgain));
-  stream.on('newListener', (name) => name === 'readable' && later(stream.askAgain));
+  const listen = () => {
+    apply(on, stream, ['resume', () => later(stream.askAgain)]);
+    apply(on, stream, ['newListener', (name) => name === 'readable' && later(stream.askAgain)]);
+  };
+  // Who reads it was stopped for good, and would wait beside whoever reads it next. It stays the same
+  // stream, since that is what `import { stdin } from 'node:process'` gives for ever.
+  const leave = () => {
+    const readers = apply(rawListeners, stream, ['data']);
+    // One by one, or Node takes the stream for one that somebody listens to.
+    for (let i = 0; i < readers.length; i++) apply(removeListener, stream, ['data', readers[i]]);
+    apply(removeAllListeners, stream, []);
+    stream.readableFlowing = null;
+    listen();
+  };
+  listen();
   // A pipe in Node is a socket, which does or does not keep the process alive: this guest always lives.
   return assign(stream, {
     fd: 0,

@@ -173,6 +173,33 @@ def test_a_front_end_without_stdin(kernel: Kernel, code: str) -> None:
     assert kernel.value("kept") == 1
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        "for await (const line of require('readline').createInterface({ input: process.stdin }))"
+        " { got = line; break }",
+        "const rl = require('readline/promises').createInterface({ input: process.stdin });"
+        " got = await rl.question(''); rl.close()",
+        "import { stdin } from 'node:process'; import { createInterface } from 'node:readline/promises';"
+        " const rl = createInterface({ input: stdin }); got = await rl.question(''); rl.close()",
+        "await new Promise((r) => process.stdin.once('data', (d) => r(got = `${d}`.trim())).resume());"
+        " process.stdin.pause()",
+        "for await (const chunk of process.stdin) { got = `${chunk}`.trim(); break }",
+    ],
+)
+def test_the_error_comes_each_time_and_leaves_stdin_of_use(kernel: Kernel, read: str) -> None:
+    kernel.ok("let got = 'nothing'; let runs = 0")
+    for _ in range(3):
+        result = kernel.run(f"{read}; runs++", allow_stdin=False)
+        assert result.error.startswith("StdinNotImplementedError: ")
+    pause = "await new Promise((r) => setTimeout(r, 50))"
+    assert kernel.run(pause, allow_stdin=False).status == "ok"
+    kernel.ok(pause)
+    nobody_is_asked(kernel)  # who was refused asks no more
+    assert answered(kernel, f"{read}; runs++; [got, runs]", "a line").text == "[ 'a line', 1 ]"
+    assert kernel.run(f"{read}; runs++", allow_stdin=False).error.startswith("StdinNot")
+
+
 def test_the_error_can_be_caught(kernel: Kernel) -> None:
     code = "let n; try { n = prompt('n?') } catch (e) { n = e.name } n"
     assert kernel.run(code, allow_stdin=False).text == "'StdinNotImplementedError'"
