@@ -51,7 +51,8 @@ const { isPromise } = util.types;
 const { keys, defineProperty, getPrototypeOf } = Object;
 const { prototype: SyntaxErrors } = SyntaxError;
 const { exec } = RegExp.prototype;
-const { chdir, cwd } = process;
+const { process } = realm;
+const { chdir, cwd, listenerCount } = process;
 const later = setImmediate;
 const { postMessage } = Object.getPrototypeOf(port);
 const { post } = Session.prototype;
@@ -352,9 +353,17 @@ function restack() {
   stacks.install(stackTools);
 }
 
-/** Reports what nobody caught; the guest lives on. */
+/** What reports an error that is no cell's; the guest lives on. */
 function reporter(origin) {
   return (thrown) => emit({ event: 'error', ...failed(thrown), origin });
+}
+
+/** Reports what nobody caught, unless the user has a handler for it beside this one: as in Node. */
+function reportUncaught(event) {
+  const report = reporter(event);
+  process.on(event, (thrown) => {
+    if (apply(listenerCount, process, [event]) === 1) report(thrown);
+  });
 }
 
 installStreams(carrier.variable(util.styleText, 'lazyUtilColors')());
@@ -366,8 +375,8 @@ input.install({ answers, arrived, fail: failRunning });
 fences.install(internalBinding, () => emit({ event: 'fence' }));
 restack();
 failure.install(privateSymbols.arrow_message_private_symbol);
-process.on('uncaughtException', reporter('uncaughtException'));
-process.on('unhandledRejection', reporter('unhandledRejection'));
+reportUncaught('uncaughtException');
+reportUncaught('unhandledRejection');
 process.argv.length = 1;
 process.mainModule = undefined;
 for (const file of keys(require.cache)) delete require.cache[file];

@@ -158,12 +158,22 @@ def test_what_nobody_caught_is_reported(guest: Guest) -> None:
     assert exception["traceback"][4] == "    at Timeout._onTimeout (cell 7:1:26)"
 
 
-def test_handlers_of_the_user_run_too(guest: Guest) -> None:
-    guest.value(
-        "process.on('uncaughtException', e => console.log('mine', e.message));"
-        "setTimeout(() => { throw new Error('x') }, 1); await new Promise(r => setTimeout(r, 20))"
-    )
-    assert [event["event"] for event in guest.output()] == ["error", "stream"]
+@pytest.mark.parametrize(
+    ("event", "fail"),
+    [
+        ("uncaughtException", "setTimeout(() => { throw new Error('x') }, 1)"),
+        ("unhandledRejection", "Promise.reject(new Error('x'))"),
+    ],
+)
+def test_what_a_handler_of_the_user_takes_is_not_reported(
+    guest: Guest, event: str, fail: str
+) -> None:
+    late = f"{fail}; await new Promise(r => setTimeout(r, 20)); 0"
+    guest.value(f"process.once('{event}', e => console.log('mine', e.message)); {late}")
+    assert guest.texts() == [("stdout", "mine x\n")]
+    guest.value(late)
+    (report,) = guest.output()
+    assert (report["event"], report["origin"]) == ("error", event)
 
 
 @pytest.mark.parametrize(
