@@ -9,6 +9,7 @@ const {
   DISPLAY, present, contentOf, jsonOf, cleanBundle, vegaBundle, standaloneSvg,
 } = require('./presentation.js');
 const { boxOf } = require('./console.js');
+const { checkImage, imageWords } = require('./images.js');
 const { makeProgress } = require('./progress.js');
 const { firstOf, tableOf } = require('./tables.js');
 
@@ -36,6 +37,25 @@ function newId() {
   return `${prefix}-${count}`;
 }
 
+const WORDS = { // for who sees text alone
+  __proto__: null,
+  'text/html': '<HTML>',
+  'application/javascript': '<JavaScript>',
+};
+const AS_SOURCE = { __proto__: null, 'text/markdown': true, 'text/latex': true }; // can be read as they are
+
+/** The bundle of a value that is of this type: its content, and words for a console. */
+function typedBundle(mime, value) {
+  if (mime === 'text/plain') {
+    return { [mime]: typeof value === 'string' ? value : inspect(value, inspectOptions) };
+  }
+  const content = contentOf(mime, value);
+  checkImage(mime, content);
+  const words = typeof content !== 'string' ? inspect(value, inspectOptions)
+    : AS_SOURCE[mime] ? content : WORDS[mime] ?? imageWords(mime, content) ?? `<${mime}>`;
+  return { [mime]: content, 'text/plain': words };
+}
+
 const RENDER = Symbol('render'); // option of the family: value and options -> bundle
 
 /** What display() shows under `mime`, `raw` or neither; may be a promise. */
@@ -46,8 +66,7 @@ function bundleOf(value, { mime, raw, [RENDER]: render, ...options }) {
     return typeof value === 'string' ? { 'text/plain': value }
       : present(value, { colors: audience.colors, whole: true, tell });
   }
-  if (mime === 'text/plain' && typeof value !== 'string') return { [mime]: inspect(value, inspectOptions) };
-  return { [mime]: contentOf(mime, value) };
+  return typedBundle(mime, value);
 }
 
 function send(id, data, metadata, update) {
@@ -71,7 +90,8 @@ class Handle {
   }
 
   /** Puts another value in the place of this one, under the same options unless some are given. */
-  update(value, options) {
+  update(value, options = {}) {
+    checkOptions(options);
     return show(value, { ...this.#options, ...options }, this.display_id, true);
   }
 
@@ -127,9 +147,17 @@ function show(value, options, id, update) {
   return new PendingHandle(id, options, shown);
 }
 
-function display(value, { display_id: id, update = false, ...options } = {}) {
-  const given = id !== undefined && id !== null && id !== true && id !== false;
-  return show(value, options, given ? asString(id) : newId(), Boolean(update));
+function checkOptions(options) {
+  if (options !== null && typeof options === 'object') return;
+  const kind = options === null ? 'null' : typeof options;
+  throw new TypeError(`the options of display must be an object like { mime: "text/html" }, not ${kind}`);
+}
+
+function display(value, given = {}) {
+  checkOptions(given);
+  const { display_id: id, update = false, ...options } = given;
+  const named = id !== undefined && id !== null && id !== true && id !== false;
+  return show(value, options, named ? asString(id) : newId(), Boolean(update));
 }
 
 /** The text of a tagged template, its values put in as they are. */
@@ -140,29 +168,28 @@ function fill(strings, values) {
 }
 
 /** A member of the family, for plain calls and as a tag of templates. */
-function member(name, mime, render = (value) => ({ [mime]: value })) {
+function member(name, mime, render = (value) => typedBundle(mime, value)) {
   return function shown(value, ...rest) {
     if (arguments.length === 0) throw new TypeError(`display.${name}(value, options) wants a value`);
     if (isArray(value) && isArray(value.raw)) {
       return display(fill(value, rest), { [RENDER]: render, mime });
     }
-    return display(value, { ...rest[0], [RENDER]: render, mime });
+    const { 0: options = {} } = rest;
+    checkOptions(options);
+    return display(value, { ...options, [RENDER]: render, mime });
   };
 }
 
-const withSource = (mime) => (value) => ({ [mime]: value, 'text/plain': value });
-
+const svg = 'image/svg+xml';
 const family = {
   html: member('html', 'text/html'),
-  markdown: member('markdown', 'text/markdown', withSource('text/markdown')),
-  latex: member('latex', 'text/latex', withSource('text/latex')),
-  svg: member('svg', 'image/svg+xml', (markup) => ({ 'image/svg+xml': standaloneSvg(markup) })),
+  markdown: member('markdown', 'text/markdown'),
+  latex: member('latex', 'text/latex'),
+  svg: member('svg', svg, (markup) => typedBundle(svg, standaloneSvg(contentOf(svg, markup)))),
   png: member('png', 'image/png'),
   jpeg: member('jpeg', 'image/jpeg'),
   javascript: member('javascript', 'application/javascript'),
-  text: member('text', 'text/plain', (value) => ({
-    'text/plain': typeof value === 'string' ? value : inspect(value, inspectOptions),
-  })),
+  text: member('text', 'text/plain'),
   json: member('json', 'application/json', (value) => ({
     'application/json': value, 'text/plain': inspect(value, inspectOptions),
   })),

@@ -58,7 +58,7 @@ def check_tour(path: Path) -> None:
     done = nbformat.read(path, as_version=4)
     cells = done.cells
     assert [cell.execution_count for cell in cells] == [1, 2, 3, 4, 5]
-    assert texts(cells[1]) == ["x is 2\n", "2"]
+    assert texts(cells[1]) == ["x is 2\n", "<HTML>", "2"]
     assert cells[1].outputs[1]["data"]["text/html"] == "<b>2</b>"
     assert "checkpoint 1: let x = 1" in texts(cells[2])[0]
     assert texts(cells[3]) == ["1"]

@@ -180,10 +180,11 @@ def test_a_front_end_without_stdin(kernel: Kernel, code: str) -> None:
         " { got = line; break }",
         "const rl = require('readline/promises').createInterface({ input: process.stdin });"
         " got = await rl.question(''); rl.close()",
-        "import { stdin } from 'node:process'; import { createInterface } from 'node:readline/promises';"
+        "import { stdin } from 'node:process';"
+        " import { createInterface } from 'node:readline/promises';"
         " const rl = createInterface({ input: stdin }); got = await rl.question(''); rl.close()",
-        "await new Promise((r) => process.stdin.once('data', (d) => r(got = `${d}`.trim())).resume());"
-        " process.stdin.pause()",
+        "await new Promise((r) => process.stdin.resume().once('data', r)).then((d) => {"
+        " got = `${d}`.trim() }); process.stdin.pause()",
         "for await (const chunk of process.stdin) { got = `${chunk}`.trim(); break }",
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -10,6 +9,9 @@ from test_guest_js import Guest
 
 from crkernel.guest import wire
 
+HEAD = "iVBORw0KGgoAAAANSUhEUgAAAoAAAAHg"  # how a PNG of 640 x 480 begins, as base64
+JPEG = "/9j/4AAQ"
+HTML = {"text/plain": "<HTML>"}
 PNG = "Buffer.from('89504e470d0a1a0a00', 'hex')"
 METHOD = "[Symbol.for('Jupyter.display')]"
 
@@ -235,7 +237,7 @@ def test_display_and_clear_output(guest: Guest) -> None:
     plain, html, *clears = guest.output()
     assert plain["data"] == {"text/plain": "{ a: 1 }"}
     assert (plain["update"], plain["metadata"]) == (False, {})
-    assert (html["data"], html["update"]) == ({"text/html": "<b>"}, True)
+    assert (html["data"], html["update"]) == (HTML | {"text/html": "<b>"}, True)
     assert html["transient"] == {"display_id": "d"}
     assert [clear["wait"] for clear in clears] == [True, False, True]
 
@@ -243,16 +245,38 @@ def test_display_and_clear_output(guest: Guest) -> None:
 @pytest.mark.parametrize(
     ("call", "data"),
     [
-        ("display.html('<b>')", {"text/html": "<b>"}),
-        ("display.html`<b>${1 + 1}</b>`", {"text/html": "<b>2</b>"}),
+        ("display.html('<b>')", HTML | {"text/html": "<b>"}),
+        ("display.html`<b>${1 + 1}</b>`", HTML | {"text/html": "<b>2</b>"}),
         ("display.markdown('*x*')", {"text/markdown": "*x*", "text/plain": "*x*"}),
         ("display.md`*${'x'}*`", {"text/markdown": "*x*", "text/plain": "*x*"}),
         ("display.latex('$x$')", {"text/latex": "$x$", "text/plain": "$x$"}),
-        ("display.svg('<svg xmlns=\"x\"/>')", {"image/svg+xml": '<svg xmlns="x"/>'}),
-        ("display.png(Buffer.from('abc'))", {"image/png": "YWJj"}),
-        ("display.png('data:image/png;base64,YWJj')", {"image/png": "YWJj"}),
-        ("display.jpeg('YWJj')", {"image/jpeg": "YWJj"}),
-        ("display.javascript('1')", {"application/javascript": "1"}),
+        (
+            "display.svg('<svg xmlns=\"x\"/>')",
+            {"image/svg+xml": '<svg xmlns="x"/>', "text/plain": "<SVG>"},
+        ),
+        (
+            "display.svg(new TextEncoder().encode('<svg/>'))",
+            {"image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg"/>', "text/plain": "<SVG>"},
+        ),
+        (f"display.png({PNG})", {"image/png": "iVBORw0KGgoA", "text/plain": "<PNG>"}),
+        (
+            f"display.png('data:image/png;base64,{HEAD}')",
+            {"image/png": HEAD, "text/plain": "<PNG 640x480>"},
+        ),
+        (f"display.jpeg('{JPEG}')", {"image/jpeg": JPEG, "text/plain": "<JPEG>"}),
+        (
+            "display.javascript('1')",
+            {"application/javascript": "1", "text/plain": "<JavaScript>"},
+        ),
+        (
+            "display('*x*', { mime: 'text/markdown' })",
+            {"text/markdown": "*x*", "text/plain": "*x*"},
+        ),
+        ("display('a', { mime: 'text/x' })", {"text/x": "a", "text/plain": "<text/x>"}),
+        (
+            "display([1], { mime: 'application/x+json' })",
+            {"application/x+json": [1], "text/plain": "[ 1 ]"},
+        ),
         ("display.text({ a: 1 })", {"text/plain": "{ a: 1 }"}),
         ("display.json({ a: 1 })", {"application/json": {"a": 1}, "text/plain": "{ a: 1 }"}),
         ("display.json(null)", {"application/json": None, "text/plain": "null"}),
@@ -283,8 +307,45 @@ def test_the_family_of_display(guest: Guest, call: str, data: object) -> None:
     assert bundles(guest, call) == [data]
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("display.png('hello')", 'the value of "image/png" must be a PNG image as bytes or base64'),
+        ("display.png(5)", 'the value of "image/png" must be a PNG image as bytes or base64'),
+        (
+            f"display.png('{JPEG}')",
+            'the value of "image/png" must be a PNG image as bytes or base64, and is image/jpeg',
+        ),
+        ("display.jpeg(123)", 'the value of "image/jpeg" must be a JPEG image as bytes or base64'),
+        (
+            "display('abc', { mime: 'image/png' })",
+            'the value of "image/png" must be a PNG image as bytes or base64',
+        ),
+        (
+            "display.svg('hello')",
+            'the value of "image/svg+xml" must be the markup of an <svg> element',
+        ),
+        (
+            "display('x', 'text/html')",
+            'the options of display must be an object like { mime: "text/html" }, not string',
+        ),
+        (
+            "display.html('x', null)",
+            'the options of display must be an object like { mime: "text/html" }, not null',
+        ),
+        (
+            "display('x').update('y', 'text/html')",
+            'the options of display must be an object like { mime: "text/html" }, not string',
+        ),
+    ],
+)
+def test_what_no_front_end_can_draw_is_refused(shared: Guest, call: str, message: str) -> None:
+    error = shared.error(call)
+    assert (error["name"], error["message"]) == ("TypeError", message)
+
+
 def test_the_size_of_an_image(guest: Guest) -> None:
-    (event,) = displays(guest, "display.png('YWJj', { width: 30, height: 20 })")
+    (event,) = displays(guest, f"display.png('{HEAD}', {{ width: 30, height: 20 }})")
     assert event["metadata"] == {"image/png": {"width": 30, "height": 20}}
 
 
@@ -327,7 +388,7 @@ def test_handles_update_and_clear(guest: Guest) -> None:
         guest, "const handle = display.html('one'); handle.update('two'); handle.clear(); handle"
     )
     assert [e["update"] for e in (first, second, third)] == [False, True, True]
-    assert second["data"] == {"text/html": "two"}
+    assert second["data"] == HTML | {"text/html": "two"}
     assert third["data"] == {"text/plain": "", "text/html": ""}
     ids = [e["transient"]["display_id"] for e in (first, second, third)]
     assert len(set(ids)) == 1
@@ -450,7 +511,7 @@ def test_presentation_survives_user_patches(guest: Guest) -> None:
     data = result(guest, "({ async toHtml() { return '<b>' } })")
     assert data["text/html"] == "<b>"
     assert "<table>" in result(guest, "[{ a: 1 }]")["text/html"]
-    assert [json.dumps(d) for d in bundles(guest, "display.html('x')")] == ['{"text/html": "x"}']
+    assert bundles(guest, "display.html('x')") == [HTML | {"text/html": "x"}]
 
 
 # -- progress ----------------------------------------------------------------------------------
