@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections import deque
@@ -25,6 +26,11 @@ _LOCKED_SECONDS = 2.0
 _UNWRITTEN = 1000
 """Cells that are kept in mind while the file cannot be written."""
 _TAIL = 10
+_RESULTS = 1000
+"""Results of this session that are kept, the newest ones."""
+_LONGEST = 10_000
+"""Characters of a result that are kept."""
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -37,7 +43,8 @@ CREATE TABLE IF NOT EXISTS output_history (
 """
 
 Entry = tuple[int, int, Any]
-"""Session, line, and the code; or, with output, the pair of code and None: results are not kept."""
+"""Session, line, and the code; or, with output, the pair of code and the result as text, if there
+is one and the cell is of this session: results are not in the file."""
 T = TypeVar("T")
 
 
@@ -57,11 +64,16 @@ class History:
         self._database: sqlite3.Connection | None = None
         self._session = 0
         self._unwritten: deque[tuple[int, str]] = deque(maxlen=_UNWRITTEN)
+        self._results: dict[int, str] = {}  # by line, the oldest first
         self._writing = False  # whether the worker has been told to write
         self._failed = False
 
-    def record(self, line: int, code: str) -> None:
+    def record(self, line: int, code: str, result: str | None = None) -> None:
         """Keep a cell, some time soon. What goes wrong is told in the log, once."""
+        if result is not None:
+            self._results[line] = _COLOURS.sub("", result[:_LONGEST])
+            if len(self._results) > _RESULTS:
+                del self._results[next(iter(self._results))]
         self._unwritten.append((line, code))
         if not self._writing:
             self._writing = True
@@ -112,7 +124,11 @@ class History:
                 f"SELECT session, line, source_raw FROM history {query}",
                 values | {"own": self._session},
             ).fetchall()
-            return [(s, n, (code, None) if output else code) for s, n, code in reversed(found)]
+            own = self._results if output else {}
+            return [
+                (s, n, (code, own.get(n) if s == self._session else None) if output else code)
+                for s, n, code in reversed(found)
+            ]
 
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, self._guarded, rows) or []

@@ -247,7 +247,7 @@ class CRKernel(Settings, Kernel):
         finally:
             self._running = None
         if store_history and not silent:
-            self._history.record(line, code)
+            self._history.record(line, code, outcome.text)
         return request.reply(outcome)
 
     async def do_history(

@@ -65,6 +65,12 @@ class Outcome:
     user_expressions: Json = field(default_factory=dict)
     measured: Json | None = None
 
+    @property
+    def text(self) -> str | None:
+        """The result as text; None if there is none."""
+        text = self.result["data"].get("text/plain") if self.result else None
+        return "".join(text) if isinstance(text, list) else text
+
 
 @dataclass(frozen=True, slots=True)
 class Audience:

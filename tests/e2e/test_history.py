@@ -69,7 +69,24 @@ def test_tail_range_and_search_reach_across_sessions(start_kernel: Start) -> Non
     assert codes(second, **search, unique=True) == ["let b = 1", "let a = 1"]
     assert codes(second, **search, n=1) == ["let a = 1"]
     assert codes(second, hist_access_type="search", pattern="no such *") == []
-    assert codes(second, hist_access_type="tail", n=1, output=True) == [["b", None]]
+
+
+def test_results_of_this_session_are_told_and_not_kept(start_kernel: Start) -> None:
+    first = start_kernel()
+    tail = {"hist_access_type": "tail", "output": True}
+    for code in ("6 * 7", "let a = 1", "'x'.repeat(20_000)", "fail("):
+        first.run(code)
+    *shown, (long, text), failed = codes(first, **tail)
+    assert [*shown, failed] == [["6 * 7", "42"], ["let a = 1", None], ["fail(", None]]
+    assert long == "'x'.repeat(20_000)"
+    assert text == "'" + "x" * 9_999
+    one = {"hist_access_type": "range", "session": 0, "start": 1, "stop": 2, "output": True}
+    assert codes(first, **one) == [["6 * 7", "42"]]
+    first.control("shutdown_request", {"restart": False})
+    second = start_kernel()
+    second.ok("7 * 7")
+    assert codes(second, **tail)[-2:] == [["fail(", None], ["7 * 7", "49"]]
+    assert codes(second, **tail)[0] == ["6 * 7", None]
 
 
 def test_cells_of_a_rewound_present_stay_in_the_history(fresh_kernel: Kernel) -> None:
