@@ -21,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 import containers
+import containers
 import pytest
 from _driver import eventually
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -88,6 +89,8 @@ def lab(_base: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
         return done.stdout
 
     run("build", seconds=_BUILD_SECONDS)
+    # Stages, which that builder keeps, and other tests would take for their own builds'.
+    containers.client().images.prune(filters={"dangling": True})
     try:
         run("up", "--detach")
         told: list[str] = []
