@@ -21,7 +21,6 @@ from typing import Any
 from uuid import uuid4
 
 import containers
-import containers
 import pytest
 from _driver import eventually
 from tornado.websocket import WebSocketClientConnection, websocket_connect
