@@ -8,6 +8,7 @@ const { hintFor } = require('./hints.js');
 const spots = require('./spots.js');
 const { HERE } = require('./stacks.js');
 
+const FRAMED = /\n {4}at /;
 const DEPTH = 10; // of causes that are shown in full
 // V8 notes for an Error where it was made, and for nothing where it was thrown.
 const NO_PLACE = 'hint: only an Error tells where it comes from: throw new Error(…)';
@@ -64,12 +65,12 @@ function depthOf(value, left = DEPTH) {
 
 /** The lines before a traceback that show where it arose; spots.js finds the place. */
 function spotOf(value, plain, { details, refused, code, label }) {
-  const framed = apply(includes, plain, ['\n    at ']);
   if (refused) return spots.ofSyntax(details, code, label);
   const arrow = arrowSymbol && value[arrowSymbol];
   if (typeof arrow === 'string') return apply(split, apply(trimEnd, rename(arrow), []), ['\n']);
-  if (framed) return spots.ofStack(plain);
-  return code === undefined ? [] : spots.ofImport(value.message, code, label);
+  const found = spots.ofStack(plain);
+  if (found.length || code === undefined || apply(exec, FRAMED, [plain])) return found;
+  return spots.ofImport(value.message, code, label);
 }
 
 /**

@@ -5,7 +5,10 @@
 const fs = require('node:fs');
 const { codeOf, original, pointAt } = require('./cells.js');
 
-const FRAME = /^ {4}at (?:.*\()?(?:(cell) ([^\s:()]+)|((?:file:\/\/)?\/.+?)):(\d+):(\d+)\)?(?: \{)?$/;
+const PLACE = String.raw`at (?:async )?(?:.*\()?`
+  + String.raw`(?:(cell) ([^\s:()]+)|((?:file:\/\/)?\/.+?)):(\d+):(\d+)\)?(?: \{)?$`;
+const FRAME = new RegExp(`^ {4}${PLACE}`);
+const INNER = new RegExp(`^ {5,}${PLACE}`); // of a cause, or of one of several errors
 const IMPORT = /\b(?:from|import|require)\s*\(?\s*(?:'([^'\n]+)'|"([^"\n]+)")/g;
 const ELSEWHERE = /[\\/]node_modules[\\/]/;
 const BIGGEST = 1 << 20; // bytes of a file whose line is shown
@@ -44,17 +47,23 @@ function textOf(place) {
   return stat?.isFile() && stat.size <= BIGGEST ? readFileSync(file, 'utf8') : undefined;
 }
 
-/** The first frame of a stack that lies in the user's own code; packages do not count. */
-function ofStack(stack) {
-  const lines = apply(split, stack, ['\n']);
+/** The first frame of this kind that lies in the user's own code; packages do not count. */
+function ofFrames(lines, kind) {
   for (let i = 0; i < lines.length; i++) {
-    const match = apply(exec, FRAME, [lines[i]]);
+    const match = apply(exec, kind, [lines[i]]);
     if (!match) continue;
     const code = match[1] ? codeOf(match[2]) : textOf(match[3]);
     const place = match[1] ? `cell ${match[2]}` : match[3];
     if (code !== undefined) return spot(place, code, +match[4], +match[5]);
   }
   return [];
+}
+
+/** Where an error arose, of how it is shown; or what it is about, if it has no such frame itself. */
+function ofStack(shown) {
+  const lines = apply(split, shown, ['\n']);
+  const own = ofFrames(lines, FRAME);
+  return own.length ? own : ofFrames(lines, INNER);
 }
 
 /** Where a cell names the module that an error without frames is about; the only one, in doubt. */

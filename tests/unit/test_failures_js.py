@@ -84,6 +84,22 @@ def test_the_spot_of_an_error_is_where_the_users_code_was(guest: Guest, tmp_path
     assert line[caret.index("^") - 5 :].startswith("null.x")
 
 
+@pytest.mark.parametrize(
+    ("code", "line", "column"),
+    [
+        ("const at = 1\nawait require('fs').promises.readFile('none')", 2, 1),
+        ("import { open } from 'fs/promises'\nconst f = await open('none')", 2, 11),
+        ("await Promise.any([Promise.reject(new Error('q'))])", 1, 35),
+        ("throw Object.assign(new Error('o', { cause: new Error('c') }), { stack: 'o' })", 1, 45),
+    ],
+)
+def test_the_spot_of_what_was_awaited_or_caused(
+    guest: Guest, code: str, line: int, column: int
+) -> None:
+    spot = [f"cell 7:{line}:{column}", code.split("\n")[line - 1], " " * (column - 1) + "^"]
+    assert guest.error(code)["traceback"][:3] == spot
+
+
 def test_syntax_errors_show_the_spot(guest: Guest) -> None:
     error = guest.error("let ok = 1\n  foo bar", cell="9")
     assert error["traceback"] == [
