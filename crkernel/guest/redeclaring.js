@@ -9,6 +9,8 @@ const { edit } = require('./mappings.js');
 const REFUSED = /^Identifier '.*' has already been declared$/s;
 const FIXED = 'is a const of an earlier cell, which V8 never lets go: choose another name, '
   + 'or %rewind to before that cell';
+const DEAD = 'is a const of a cell that failed, which V8 never lets go: declare it as const, '
+  + 'choose another name, or %rewind to before that cell';
 
 /** Whether V8 has refused a cell for a name. */
 function mayBeRefused({ error }) {
@@ -50,16 +52,32 @@ async function variables(evaluate, post) {
   return new Set(fixed.map(({ name }) => name));
 }
 
-/** How names are declared by now: let, const or var; those that anything can declare are left out. */
+/** How a name of the lexical scope is declared. */
+async function wayOf(name, evaluate) {
+  const thrownBy = async (expression, params) => {
+    return (await evaluate(expression, params)).exceptionDetails?.exception?.className;
+  };
+  const thrown = await thrownBy(`${name} = ${name}`); // changes nothing
+  if (thrown !== 'ReferenceError') return thrown === 'TypeError' ? 'const' : 'let';
+  // Without a value let and const look the same, but V8 begins this for a let only.
+  const refused = await thrownBy(`throw 0; let ${name}`, { replMode: true });
+  return refused === 'SyntaxError' ? 'dead' : 'let';
+}
+
+/**
+ * How names are declared by now: let, const, dead (a const that never got its value) or var; those
+ * that anything can declare are left out.
+ */
 async function declaredBefore(names, post) {
-  const evaluate = (expression) => post('Runtime.evaluate', { expression, silent: true });
+  const evaluate = (expression, params) => {
+    return post('Runtime.evaluate', { expression, silent: true, ...params });
+  };
   const lexical = new Set((await post('Runtime.globalLexicalScopeNames')).names);
   const global = await variables(evaluate, post);
   const found = new Map();
   for (const name of names) {
     if (lexical.has(name)) {
-      const { exceptionDetails } = await evaluate(`${name} = ${name}`); // changes nothing
-      found.set(name, exceptionDetails?.exception?.className === 'TypeError' ? 'const' : 'let');
+      found.set(name, await wayOf(name, evaluate));
     } else if (global.has(name)) {
       found.set(name, 'var');
     }
@@ -67,15 +85,22 @@ async function declaredBefore(names, post) {
   return found;
 }
 
-/** In which way each declaration has to be made: [{…declaration, as}]; {fixed} is a name that cannot. */
-function settled(declared, before) {
+/** What to do about the first of the names that V8 keeps as a const. */
+function hintOn(names, known) {
+  const fixed = names.find((name) => known.get(name) === 'const');
+  const name = fixed ?? names.find((one) => known.get(one) === 'dead');
+  return name === undefined ? undefined : `hint: ${name} ${fixed ? FIXED : DEAD}`;
+}
+
+/** In which way each declaration has to be made: {all: [{…declaration, as}]}, or {hint} if one cannot. */
+function settled(declared, known) {
   const all = [];
   for (const one of declared) {
-    const ways = new Set(one.names.map((name) => before.get(name)).filter(Boolean));
+    const before = one.names.map((name) => known.get(name)).filter(Boolean);
+    const ways = new Set(before.map((way) => (way === 'dead' ? 'const' : way)));
     const [as = one.how] = ways;
     const keeps = one.how === 'const' || one.statement.id; // is hardly ever assigned to
-    const fixed = one.names.find((name) => before.get(name) === 'const');
-    if (ways.size > 1 || (as === 'const' && !keeps)) return { fixed };
+    if (ways.size > 1 || (as === 'const' && !keeps)) return { hint: hintOn(one.names, known) };
     all.push({ ...one, as });
   }
   return { all };
@@ -111,8 +136,8 @@ async function reconcile(code, post) {
   }
   const declared = declarations(tree);
   const before = await declaredBefore(new Set(declared.flatMap(({ names }) => names)), post);
-  const { all, fixed } = settled(declared, before);
-  if (fixed) return { hint: `hint: ${fixed} ${FIXED}` };
+  const { all, hint } = settled(declared, before);
+  if (hint) return { hint };
   if (!all?.some(({ as, how }) => as !== how)) return null;
   const edits = tree.body.flatMap((statement) => {
     const own = all.filter((one) => one.statement === statement);

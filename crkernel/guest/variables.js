@@ -65,12 +65,14 @@ function valueOf({ type, value, description, preview, unserializableValue }) {
   return cut(description ?? unserializableValue ?? String(value));
 }
 
+/** What can be said of a name; null if it has no value, which a cell that failed has left behind. */
 async function describe(post, name) {
   const { result, exceptionDetails } = await post('Runtime.evaluate', {
     expression: name, objectGroup: GROUP, throwOnSideEffect: true, generatePreview: true,
     silent: true,
   });
-  if (exceptionDetails) return { name, type: 'unknown', size: '', value: '(has no value yet)' };
+  if (exceptionDetails?.exception?.className === 'ReferenceError') return null;
+  if (exceptionDetails) return { name, type: 'unknown', size: '', value: '(a getter)' };
   return { name, type: typeOf(result), size: await sizeOf(post, result), value: valueOf(result) };
 }
 
@@ -85,8 +87,13 @@ async function list(post, builtins, described) {
     const identifiers = [...all].filter((name) => /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(name));
     identifiers.sort();
     const variables = [];
-    for (const name of identifiers.slice(0, described)) variables.push(await describe(post, name));
-    return { names: identifiers, variables };
+    const empty = new Set();
+    for (const name of identifiers.slice(0, described)) {
+      const variable = await describe(post, name);
+      if (variable) variables.push(variable);
+      else empty.add(name);
+    }
+    return { names: identifiers.filter((name) => !empty.has(name)), variables };
   } finally {
     post('Runtime.releaseObjectGroup', { objectGroup: GROUP }).catch(() => {});
   }

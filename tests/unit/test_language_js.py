@@ -85,6 +85,19 @@ def test_what_was_constant_stays_constant(guest: Guest) -> None:
     assert guest.texts() == []
 
 
+def test_what_a_failed_cell_left_behind_can_be_declared_as_const(guest: Guest) -> None:
+    guest.error("import left from 'not-there'")
+    guest.error("const y = nope()")
+    guest.error("let free = nope()")
+    for code in ("let left = 1", "var y = 1", "let y: number = 1"):
+        assert guest.error(code)["traceback"][-1].startswith("hint: "), code
+        assert "is a const of a cell that failed" in guest.error(code)["traceback"][-1]
+    names = guest.call("variables", described=10)
+    assert (names["names"], names["variables"]) == ([], [])
+    assert guest.value("const left = 2; function y() { return 3 }; var free = 4") is None
+    assert guest.value("[left, y(), free]") == "[ 2, 3, 4 ]"
+
+
 def test_a_declaration_that_is_rewritten_keeps_its_places(guest: Guest) -> None:
     guest.value("let one = 1; var two = 2; const four = 4")
     guest.value("const one = 1, sloppy = 010")
