@@ -7,11 +7,14 @@ const path = require('node:path');
 const { builtinModules } = require('node:module');
 
 const ENDINGS = ['.js', '.mjs', '.cjs', '.ts', '.mts', '.json', '.wasm', '/index.js', '/index.mjs'];
+const INSTALLED = /^(.*\/node_modules\/((?:@[^/]+\/)?[^/]+))\//s;
+const RESULT = /^_(\d+)$/; // see results.js
 const LISTED = 5; // files of a folder that are named
 const NO_PAGE = 'this is Node, without a web page; display.html(…) shows HTML';
 const NO_MODULE = 'a cell is no module: what it declares is there in all cells';
 const ELSEWHERE = { // names of files, of browsers, of Deno and of ijavascript
   __proto__: null,
+  __filename: 'a cell is no file; __dirname is the working directory',
   document: NO_PAGE,
   window: NO_PAGE,
   module: NO_MODULE,
@@ -84,8 +87,15 @@ function ofMissing({ message, requireStack }) {
   return ofFile(resolve(typeof from === 'string' ? dirname(from) : cwd(), specifier));
 }
 
+/** What to do about a file of a package that is gone, while Node still knows where it was. */
+function ofGone({ path: file }) {
+  const found = typeof file === 'string' && apply(exec, INSTALLED, [file]);
+  return found && !statSync(found[1], { throwIfNoEntry: false }) ? ofPackage(found[2]) : null;
+}
+
 const HINTS = {
   __proto__: null,
+  ENOENT: ofGone,
   ERR_MODULE_NOT_FOUND: ofMissing,
   MODULE_NOT_FOUND: ofMissing,
   ERR_UNSUPPORTED_DIR_IMPORT: () => 'name the file to import, as in ./folder/index.js',
@@ -100,12 +110,22 @@ const HINTS = {
   },
 };
 
+/** What to do about a name that nothing has declared, or null. */
+function ofUnknown(name) {
+  if (ELSEWHERE[name]) return ELSEWHERE[name];
+  const cell = apply(exec, RESULT, [name])?.[1];
+  if (cell) return `cell ${cell} has left no result, or it was muted, or is too long ago`;
+  const builtin = `node:${name}`;
+  const known = apply(includes, builtinModules, [name]) || apply(includes, builtinModules, [builtin]);
+  return known && !apply(startsWith, name, ['_']) ? `import ${name} from '${builtin}'` : null;
+}
+
 /** One line of advice for an error, or null. */
 function hintFor(error) {
   const remedy = HINTS[error.code];
   if (remedy) return remedy(error);
   const unknown = apply(exec, /^(\S+) is not defined$/, [`${error.message}`])?.[1];
-  if (unknown) return ELSEWHERE[unknown] ?? null;
+  if (unknown) return ofUnknown(unknown);
   const missing = apply(exec, /'([^'\n]+\.[mc]?ts)' does not provide an export named '(\w+)'/,
     [`${error.message}`]);
   return missing ? `if ${missing[2]} is a type, write: import type { ${missing[2]} } from …` : null;

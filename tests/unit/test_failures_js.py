@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,19 @@ def test_an_import_that_cannot_be_found_says_what_to_do(
     assert lines[-1].startswith(f"hint: {hint.format(tmp_path)}")
 
 
+@pytest.mark.parametrize("name", ["gone", "@a/gone"])
+def test_a_package_that_is_gone_says_what_to_do(guest: Guest, tmp_path: Path, name: str) -> None:
+    package = tmp_path / "node_modules" / name
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{ "main": "index.js" }')
+    (package / "index.js").write_text("module.exports = 1")
+    assert guest.value(f"import first from '{name}'; first") == "1"
+    shutil.rmtree(package)
+    hint = f"hint: %npm install {name} (looked in {tmp_path}/node_modules, "
+    assert guest.error(f"import second from '{name}'")["traceback"][-1].startswith(hint)
+    assert guest.error(f"require('{name}')")["traceback"][-1].startswith(hint)
+
+
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
@@ -287,6 +301,12 @@ def test_an_import_that_cannot_be_found_says_what_to_do(
         ("$$.async()", "hint: display(…) shows values"),
         ("toString", None),
         ("__proto__x", None),
+        ("_http_agent", None),
+        ("fs.existsSync('/')", "hint: import fs from 'node:fs'"),
+        ("child_process.execSync('ls')", "hint: import child_process from 'node:child_process'"),
+        ("new sqlite.DatabaseSync(':memory:')", "hint: import sqlite from 'node:sqlite'"),
+        ("_77", "hint: cell 77 has left no result, or it was muted, or is too long ago"),
+        ("__filename", "hint: a cell is no file; __dirname is the working directory"),
     ],
 )
 def test_names_of_other_kernels_are_told(guest: Guest, code: str, hint: str | None) -> None:
