@@ -4,18 +4,22 @@
 
 const { inspect, stripVTControlCharacters, types } = require('node:util');
 const { rename } = require('./cells.js');
+const { wordsForLine } = require('./foreign.js');
 const { hintFor } = require('./hints.js');
 const spots = require('./spots.js');
 const { HERE } = require('./stacks.js');
 
-const FRAMED = /\n {4}at /;
+const FRAMED = /\n {4}at (?!\S+ \(<anonymous>\))/; // those of JSON.parse and the like say nothing
+const FROM_CELL = /\n {4}at (?:.*\()?(?:async )?cell /;
+const OF_FILE = /^(?:file:\/\/)?\//;
+const EXCERPT = /^\[?(?:file:\/\/)?\/.*:\d+\n(.*)\n(\s*)\^/m; // of a file, as Node writes it
 const DEPTH = 10; // of causes that are shown in full
 // V8 notes for an Error where it was made, and for nothing where it was thrown.
 const NO_PLACE = 'hint: only an Error tells where it comes from: throw new Error(…)';
 const { Error } = globalThis;
 const { apply } = Reflect;
 const { includes, split, trimEnd } = String.prototype;
-const { concat, filter } = Array.prototype;
+const { concat, filter, join, slice } = Array.prototype;
 const { exec } = RegExp.prototype;
 const { isArray } = Array;
 const { max } = Math;
@@ -63,14 +67,36 @@ function depthOf(value, left = DEPTH) {
   return depth;
 }
 
-/** The lines before a traceback that show where it arose; spots.js finds the place. */
-function spotOf(value, plain, { details, refused, code, label }) {
-  if (refused) return spots.ofSyntax(details, code, label);
+/** What Node has noted of a file that did not load: the place, the line, carets. */
+function arrowOf(value) {
   const arrow = arrowSymbol && value[arrowSymbol];
-  if (typeof arrow === 'string') return apply(split, apply(trimEnd, rename(arrow), []), ['\n']);
+  return typeof arrow === 'string' ? apply(split, apply(trimEnd, rename(arrow), []), ['\n']) : [];
+}
+
+/** The lines before a traceback that show where it arose; spots.js finds the place. */
+function spotOf(value, plain, arrow, { details, refused, code, label }) {
+  if (refused) return spots.ofSyntax(details, code, label);
+  if (arrow.length) return arrow;
+  const json = spots.ofJson(value);
+  if (json.length) return json;
   const found = spots.ofStack(plain);
   if (found.length || code === undefined || apply(exec, FRAMED, [plain])) return found;
   return spots.ofImport(value.message, code, label);
+}
+
+/** The frame of the import in a cell that a SyntaxError in a file has come by, if V8 noted none. */
+function importing({ name }, plain, before, { code, label }) {
+  const inFile = name === 'SyntaxError' && apply(exec, OF_FILE, [before[0]]);
+  if (!inFile || code === undefined || apply(exec, FROM_CELL, [plain])) return [];
+  const [place] = spots.ofImport(before[0], code, label);
+  return place === undefined ? [] : [`    at ${place}`];
+}
+
+/** What is to be said of the line of a file that does not compile, or null. */
+function hintOnLine({ name }, before, plain) {
+  if (name !== 'SyntaxError') return null;
+  const shown = apply(exec, EXCERPT, [`${apply(join, before, ['\n'])}\n${plain}`]);
+  return shown && wordsForLine(shown[1], shown[2].length);
 }
 
 /**
@@ -83,11 +109,22 @@ function linesOf(shown) {
   return apply(filter, lines, [(line) => !apply(includes, line, [HERE])]);
 }
 
+/** Lines that may begin with an excerpt that stands before them already. */
+function without(excerpt, lines) {
+  let { length } = excerpt;
+  for (let i = 0; i < length; i++) if (lines[i] !== excerpt[i]) return lines;
+  if (length && lines[length] === '') length += 1;
+  return apply(slice, lines, [length]);
+}
+
 function tracebackOf(value, real, plain, shown, evaluation) {
   if (!real) return apply(concat, apply(split, `Uncaught ${shown}`, ['\n']), [NO_PLACE]);
-  const before = guarded(() => spotOf(value, plain, evaluation), []);
-  const hint = guarded(() => hintFor(value), null);
-  return apply(concat, before, [linesOf(shown), hint ? [`hint: ${hint}`] : []]);
+  const arrow = guarded(() => arrowOf(value), []);
+  const before = guarded(() => spotOf(value, plain, arrow, evaluation), []);
+  const lines = without(arrow, linesOf(shown));
+  const from = guarded(() => importing(value, plain, before, evaluation), []);
+  const hint = guarded(() => hintFor(value) ?? hintOnLine(value, before, plain), null);
+  return apply(concat, before, [lines, from, hint ? [`hint: ${hint}`] : []]);
 }
 
 /**

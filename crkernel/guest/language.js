@@ -3,6 +3,7 @@
 // into code that the inspector can evaluate. Loaded with the first cell that needs it.
 
 const vm = require('node:vm');
+const { wordsFor } = require('./foreign.js');
 const { decodeMappings, edit, typedPosition } = require('./mappings.js');
 const { tokenize } = require('./tokens.js');
 
@@ -154,22 +155,7 @@ function farthest(complaints) {
   return best;
 }
 
-/** What other tools understand and Node does not: what stands before and behind the complaint. */
-const FOREIGN = [
-  { behind: /^@[\w$(]/,
-    message: 'decorators are not supported by Node; call the decorator: C = decorate(C)' },
-  { before: /\baccessor\s+$/,
-    message: 'accessor fields are not supported by Node; write a getter and a setter' },
-  { before: /\bimport\s+defer\s+$/,
-    message: 'import defer is not supported by Node; await import() the module where it is needed' },
-  { before: /\bimport\s+source\s+$/,
-    message: 'import source is not supported in cells; WebAssembly.compile() the bytes of the file' },
-  { behind: /^<[A-Za-z>][^]*(?:<\/|\/>)/,
-    message: 'JSX is not supported by Node; call what makes the elements, '
-      + 'as in createElement("p", null)' },
-];
-
-/** A complaint about one of these, in words that help; else null. */
+/** A complaint about what other tools understand and Node does not, in words that help; else null. */
 function explained(code, complaints) {
   const lines = code.split('\n');
   for (const one of complaints) {
@@ -177,8 +163,8 @@ function explained(code, complaints) {
     const [line = '', ...below] = lines.slice(one.line - 1);
     const before = line.slice(0, one.column - 1);
     const behind = [line.slice(one.column - 1), ...below].join('\n');
-    const foreign = FOREIGN.find((kind) => (kind.before?.test(before) ?? kind.behind.test(behind)));
-    if (foreign) return { ...one, message: foreign.message };
+    const message = wordsFor(before, behind);
+    if (message) return { ...one, message };
   }
   return null;
 }

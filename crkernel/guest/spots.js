@@ -10,6 +10,7 @@ const PLACE = String.raw`at (?:async )?(?:.*\()?`
 const FRAME = new RegExp(`^ {4}${PLACE}`);
 const INNER = new RegExp(`^ {5,}${PLACE}`); // of a cause, or of one of several errors
 const IMPORT = /\b(?:from|import|require)\s*\(?\s*(?:'([^'\n]+)'|"([^"\n]+)")/g;
+const JSON_FILE = /^(\/[^\n]+?): .*JSON/s;
 const ELSEWHERE = /[\\/]node_modules[\\/]/;
 const BIGGEST = 1 << 20; // bytes of a file whose line is shown
 
@@ -20,6 +21,7 @@ const {
 const { exec } = RegExp.prototype;
 const { concat } = Array.prototype;
 const { readFileSync, statSync } = fs;
+const { parse: parseJson } = JSON;
 const decode = decodeURIComponent;
 
 function spot(place, code, line, column) {
@@ -80,4 +82,31 @@ function ofImport(message, code, label) {
   return [];
 }
 
-module.exports = { ofImport, ofStack, ofSyntax };
+/** Whether text is JSON, or may become some when it goes on. */
+function beginsJson(text) {
+  try {
+    parseJson(text);
+    return true;
+  } catch ({ message }) {
+    return apply(includes, message, ['end of JSON input'])
+      || apply(includes, message, [`at position ${text.length} `]);
+  }
+}
+
+/** Where a file of JSON is none. V8 does not always say it: the longest beginning that may be. */
+function ofJson({ name, message }) {
+  const file = name === 'SyntaxError' && apply(exec, JSON_FILE, [message])?.[1];
+  const text = file ? textOf(file) : undefined;
+  if (text === undefined) return [];
+  let good = 0;
+  let bad = text.length + 1;
+  while (bad - good > 1) {
+    const middle = (good + bad) >>> 1;
+    if (beginsJson(apply(slice, text, [0, middle]))) good = middle;
+    else bad = middle;
+  }
+  const before = apply(split, apply(slice, text, [0, good]), ['\n']);
+  return spot(file, text, before.length, before[before.length - 1].length + 1);
+}
+
+module.exports = { ofImport, ofJson, ofStack, ofSyntax };

@@ -121,9 +121,66 @@ def test_a_syntax_error_at_run_time_runs_nothing_twice(guest: Guest) -> None:
 
 def test_a_syntax_error_in_a_file_shows_its_spot(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "bad.js").write_text("\nlet x = = 5\n")
-    traceback = guest.error("require('./bad.js')")["traceback"]
-    assert traceback[0] == f"{tmp_path}/bad.js:2"
-    assert traceback[1] == "let x = = 5"
+    (tmp_path / "uses.js").write_text("require('./bad.js')")
+    shown = [f"{tmp_path}/bad.js:2", "let x = = 5", "        ^", "SyntaxError: Unexpected token '='"]
+    for code, column in [
+        ("0; require('./bad.js')", 12),
+        ("0; import fs from 'fs'; import './bad.js'", 32),
+        ("0; import './uses.js'", 11),
+    ]:
+        assert guest.error(code)["traceback"] == [*shown, f"    at cell 7:1:{column}"]
+    (tmp_path / "bad.mjs").write_text("import { nope } from 'node:fs'")
+    lines = guest.error("0; await import('./bad.mjs')")["traceback"]
+    assert lines[0] == f"file://{tmp_path}/bad.mjs:1"
+    assert lines[3].startswith("SyntaxError: The requested module 'node:fs' does not provide")
+    assert lines[4:] == ["    at async cell 7:1:4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ('{\n  "a": }', 2, 8),
+        ('{\n  "a": 1,\n}', 3, 1),
+        ('{ "a": [1, 2', 1, 13),
+        ("", 1, 1),
+        ("no", 1, 2),
+    ],
+)
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [
+        ("require('./bad.json')", "7:1:1"),
+        ("import d from './bad.json' with { type: 'json' }", "7:1:15"),
+    ],
+)
+def test_a_file_that_is_no_json_shows_its_spot(
+    guest: Guest, tmp_path: Path, text: str, line: int, column: int, code: str, place: str
+) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    lines = guest.error(code)["traceback"]
+    assert lines[0] == f"{tmp_path}/bad.json:{line}:{column}"
+    assert lines[1:3] == [text.split("\n")[line - 1], " " * (column - 1) + "^"]
+    assert lines[-1] == f"    at cell {place}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("a.ts", "class A {\n  @d() m(): void {}\n}", "decorators are not supported by Node"),
+        ("a.mjs", "export @d class A {}", "decorators are not supported by Node"),
+        ("a.js", "@d\nclass A {}", "decorators are not supported by Node"),
+        ("a.ts", "export const a = <b>hi</b>", "JSX is not supported by Node"),
+        ("a.cjs", "exports.a = <b>hi</b>", "JSX is not supported by Node"),
+        ("a.mjs", "class A {\n  accessor x = 1\n}", "accessor fields are not supported"),
+        ("a.mjs", "const a = 'x @d' + = 1", None),
+    ],
+)
+def test_a_file_with_what_node_does_not_know_says_what_to_do(
+    guest: Guest, tmp_path: Path, name: str, text: str, hint: str | None
+) -> None:
+    (tmp_path / name).write_text(text)
+    last = guest.error(f"import './{name}'")["traceback"][-1]
+    assert last.startswith(f"hint: {hint}" if hint else "    at cell 7:1:8")
 
 
 @pytest.mark.parametrize(
