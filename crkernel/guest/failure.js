@@ -79,6 +79,8 @@ function spotOf(value, plain, arrow, { details, refused, code, label }) {
   if (arrow.length) return arrow;
   const json = spots.ofJson(value);
   if (json.length) return json;
+  const unexported = code === undefined ? [] : spots.ofExport(value.message, code, label);
+  if (unexported.length) return unexported;
   const found = spots.ofStack(plain);
   if (found.length || code === undefined || apply(exec, FRAMED, [plain])) return found;
   return spots.ofImport(value.message, code, label);

@@ -11,12 +11,15 @@ const FRAME = new RegExp(`^ {4}${PLACE}`);
 const INNER = new RegExp(`^ {5,}${PLACE}`); // of a cause, or of one of several errors
 const IMPORT = /\b(?:from|import|require)\s*\(?\s*(?:'([^'\n]+)'|"([^"\n]+)")/g;
 const JSON_FILE = /^(\/[^\n]+?): .*JSON/s;
+const NO_EXPORT = /^The requested module '([^'\n]+)' does not provide an export named '([^\n]+)'$/;
+const CLAUSE = /\b(?:import|export)\b(?![^]*\b(?:import|export)\b)[^]*$/; // the last one
+const WORD = /[\p{ID_Continue}$]+/gu;
 const ELSEWHERE = /[\\/]node_modules[\\/]/;
 const BIGGEST = 1 << 20; // bytes of a file whose line is shown
 
 const { apply } = Reflect;
 const {
-  includes, indexOf, lastIndexOf, matchAll, replace, slice, split, startsWith, trimEnd,
+  includes, indexOf, lastIndexOf, matchAll, replace, search, slice, split, startsWith, trimEnd,
 } = String.prototype;
 const { exec } = RegExp.prototype;
 const { concat } = Array.prototype;
@@ -68,6 +71,11 @@ function ofStack(shown) {
   return own.length ? own : ofFrames(lines, INNER);
 }
 
+function ofOffset(at, code, label) {
+  const before = apply(split, apply(slice, code, [0, at]), ['\n']);
+  return spot(`cell ${label}`, code, before.length, at - apply(lastIndexOf, code, ['\n', at - 1]));
+}
+
 /** Where a cell names the module that an error without frames is about; the only one, in doubt. */
 function ofImport(message, code, label) {
   const found = [...apply(matchAll, code, [IMPORT])];
@@ -75,11 +83,24 @@ function ofImport(message, code, label) {
     const specifier = match[1] ?? match[2];
     const name = apply(replace, specifier, [/^(?:\.{1,2}\/)+/, '']);
     if (found.length > 1 && !apply(includes, message, [name])) continue;
-    const at = match.index + apply(indexOf, match[0], [specifier]) - 1;
-    const before = apply(split, apply(slice, code, [0, at]), ['\n']);
-    return spot(`cell ${label}`, code, before.length, at - apply(lastIndexOf, code, ['\n', at]));
+    return ofOffset(match.index + apply(indexOf, match[0], [specifier]) - 1, code, label);
   }
   return [];
+}
+
+/** Where a cell names what a module turned out not to export; of another error nothing. */
+function ofExport(message, code, label) {
+  const [, module, name] = apply(exec, NO_EXPORT, [message]) ?? [];
+  if (module === undefined) return [];
+  for (const match of apply(matchAll, code, [IMPORT])) {
+    if ((match[1] ?? match[2]) !== module) continue;
+    const begin = apply(search, apply(slice, code, [0, match.index]), [CLAUSE]);
+    if (begin < 0) continue;
+    for (const word of apply(matchAll, apply(slice, code, [begin, match.index]), [WORD])) {
+      if (word[0] === name) return ofOffset(begin + word.index, code, label);
+    }
+  }
+  return ofImport(message, code, label);
 }
 
 /** Whether text is JSON, or may become some when it goes on. */
@@ -109,4 +130,4 @@ function ofJson({ name, message }) {
   return spot(file, text, before.length, before[before.length - 1].length + 1);
 }
 
-module.exports = { ofImport, ofJson, ofStack, ofSyntax };
+module.exports = { ofExport, ofImport, ofJson, ofStack, ofSyntax };

@@ -88,6 +88,24 @@ def test_the_spot_of_an_error_is_where_the_users_code_was(guest: Guest, tmp_path
 @pytest.mark.parametrize(
     ("code", "line", "column"),
     [
+        ("import { readFileSync,\n         nope } from 'fs'", 2, 10),
+        ("import fs from 'fs'; import { nope as yes } from 'fs'", 1, 31),
+        ("import nope from './m.mjs'", 1, 18),
+        ("import path from 'path'; import nope from './m.mjs'", 1, 43),
+        ("import path from 'path'\nexport { sep, nope } from 'path'", 2, 15),
+    ],
+)
+def test_the_spot_of_what_is_not_exported_is_its_name(
+    guest: Guest, tmp_path: Path, code: str, line: int, column: int
+) -> None:
+    (tmp_path / "m.mjs").write_text("export const m = 1")
+    spot = [f"cell 7:{line}:{column}", code.split("\n")[line - 1], " " * (column - 1) + "^"]
+    assert guest.error(code)["traceback"][:3] == spot
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "column"),
+    [
         ("const at = 1\nawait require('fs').promises.readFile('none')", 2, 1),
         ("import { open } from 'fs/promises'\nconst f = await open('none')", 2, 11),
         ("await Promise.any([Promise.reject(new Error('q'))])", 1, 35),
