@@ -126,6 +126,8 @@ function hintFor(error) {
   if (remedy) return remedy(error);
   const unknown = apply(exec, /^(\S+) is not defined$/, [`${error.message}`])?.[1];
   if (unknown) return ofUnknown(unknown);
+  const untold = apply(exec, /^Export '(.+)' is not defined in module$/, [`${error.message}`])?.[1];
+  if (untold) return `if ${untold} is a type, write: export type { ${untold} }`;
   const missing = apply(exec, /'([^'\n]+\.[mc]?ts)' does not provide an export named '(\w+)'/,
     [`${error.message}`]);
   return missing ? `if ${missing[2]} is a type, write: import type { ${missing[2]} } from …` : null;

@@ -7,9 +7,11 @@ const fs = require('node:fs');
 const vm = require('node:vm');
 const Module = require('node:module');
 const { fileURLToPath, pathToFileURL } = require('node:url');
-const { nodeRequire } = require('./internals.js');
+const { ask, nodeRequire } = require('./internals.js');
 
 const META = 'import_meta'; // what modules.js writes for import.meta
+const DECLARE = 'import_const'; // what modules.js calls for the names of `export *`
+const VALUE = 'import_value'; // what such a name gets
 const FILE = /^(?:\.{0,2}\/|file:)/; // what is said of a file, not of a package
 const PACKAGE = /^(.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+)[\\/]/s;
 
@@ -32,6 +34,7 @@ const OPTIONS = {
 };
 
 let loader = null; // Node's loader of ES modules
+let inspector = null; // a session of this thread
 let metaOf = null; // the directory that import.meta is for
 const witnesses = new Map(); // file that was loaded -> the file whose change makes it stale
 const stamps = new Map(); // that file -> what it was like
@@ -162,18 +165,39 @@ function enableImports(symbols) {
   new vm.Script('import("node:fs")', { importModuleDynamically }).runInThisContext();
 }
 
+function define(name, value) {
+  defineProperty(realm, name, {
+    __proto__: null, configurable: true, writable: true, enumerable: false, value,
+  });
+}
+
 function defineMeta() {
   const directory = cwd();
   if (metaOf === directory) return;
   metaOf = directory;
   const url = `${pathToFileURL(`${directory}/cell.js`)}`;
-  const value = loader.importMetaInitialize({ __proto__: null }, { url });
-  defineProperty(realm, META, {
-    configurable: true, writable: true, enumerable: false, value,
-  });
+  define(META, loader.importMetaInitialize({ __proto__: null }, { url }));
 }
 
-function setUp({ carrier, symbols, restack }) {
+/**
+ * Declares a const of an earlier cell anew, while a cell runs; true if V8 takes it, which then has asked
+ * for the value. It tells the rest only after this cell.
+ */
+function declare(name, value) {
+  let asked = false;
+  const get = () => {
+    asked = true;
+    return value;
+  };
+  defineProperty(realm, VALUE, { __proto__: null, configurable: true, get });
+  const expression = `const ${name} = ${VALUE}`;
+  ask(inspector, 'Runtime.evaluate', { expression, replMode: true, silent: true });
+  delete realm[VALUE];
+  return asked;
+}
+
+function setUp({ session, carrier, symbols, restack }) {
+  inspector = session;
   const require = nodeRequire(carrier, Module);
   const { getOptionValue } = require('internal/options');
   assign(carrier.variable(getOptionValue, 'optionsDict'), OPTIONS);
@@ -191,6 +215,7 @@ function prepare(code, tools) {
   if (loader === null) setUp(tools);
   refresh();
   if (apply(includes, code, [META])) defineMeta();
+  if (apply(includes, code, [DECLARE])) define(DECLARE, declare);
 }
 
 module.exports = { prepare };

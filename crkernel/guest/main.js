@@ -195,7 +195,7 @@ function execute(request) {
   }
   setAudience(request.audience, request.colors);
   followDirectory();
-  imports.prepare(code, { carrier, symbols: privateSymbols, restack });
+  imports.prepare(code, { session, carrier, symbols: privateSymbols, restack });
   cells.remember(cell, typed, layers);
   const group = { name: `cell ${id}`, holds: false };
   const run = { id, group };

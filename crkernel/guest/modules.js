@@ -7,7 +7,8 @@ const { edit } = require('./mappings.js');
 
 const MODULAR = /\b(?:import|export)\b/;
 const DEFAULT = /^export(?:\s|\/\/[^\n]*\n|\/\*[^]*?\*\/)*default/;
-const META = 'import_meta'; // as long as what it stands for; main.js defines it
+const META = 'import_meta'; // as long as what it stands for; imports.js defines it
+const DECLARE = 'import_const'; // imports.js defines it
 const CHECK = 'crkernelImport'; // frames of it are ours
 
 const WRITTEN = /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*$/u; // a name in code
@@ -62,13 +63,13 @@ function importStatement(node) {
 /**
  * The expression that declares all that a module exports but its default and what no code can name, such
  * as `enum`. By assignments, since a name may be that of an earlier `let`, which a property of the
- * global object would not reach.
+ * global object would not reach; what is an earlier `const` is declared as such again.
  */
 function spread(module) {
   return `(function ${CHECK}(m) { for (const k in m) { `
     + `if (k === 'default' || !${WRITTEN}.test(k)) continue; `
     + `try { (0, eval)('(_' + k + ') => { ' + k + ' = _' + k + ' }')(m[k]); } `
-    + `catch (cause) { if (cause.name === 'SyntaxError') continue; `
+    + `catch (cause) { if (cause.name === 'SyntaxError' || ${DECLARE}(k, m[k])) continue; `
     + `throw new TypeError('export * cannot declare ' + k + ': ' + cause.message); } `
     + `} })(${module})`;
 }
@@ -84,12 +85,31 @@ function reexportStatement(node) {
   return binding(node, pairs.filter(([, name]) => isName(name)), null);
 }
 
+/** What fails unless an earlier cell has declared a name. */
+function known(name) {
+  const message = quote(`Export '${name}' is not defined in module`);
+  return `;{const _=(function ${CHECK}(){try{${name}}catch{throw new SyntaxError(${message})}})()}`;
+}
+
+/** Edits of `export { … }`. Each check stands in the place of its name, where errors point. */
+function listEdits(start, end, specifiers, undeclared) {
+  const edits = [];
+  let at = start;
+  for (const { local } of specifiers) {
+    if (!undeclared.has(local.name)) continue;
+    edits.push({ start: at, end: local.start, text: '' });
+    edits.push({ start: local.start, end: local.end, text: known(local.name) });
+    at = local.end;
+  }
+  return [...edits, { start: at, end, text: ';' }];
+}
+
 /**
  * Edits that take `export` away; a default that has no name is what the cell evaluates to. What stands
  * before and behind it stays other statements.
  */
-function exportEdits(code, { type, start, end, declaration }) {
-  if (!declaration) return [{ start, end, text: ';' }];
+function exportEdits(code, { type, start, end, declaration, specifiers }, undeclared) {
+  if (!declaration) return listEdits(start, end, specifiers, undeclared);
   const keyword = { start, end: declaration.start, text: '' };
   if (type === 'ExportNamedDeclaration') return [keyword];
   const declares = /^(?:Function|Class)Declaration$/.test(declaration.type) && declaration.id;
@@ -100,12 +120,12 @@ function exportEdits(code, { type, start, end, declaration }) {
 }
 
 /** Edits of statements. Imports happen where they stand, so that a cell can write what it imports. */
-function statementEdits(code, { body }) {
+function statementEdits(code, { body, undeclared }) {
   return body.flatMap((node) => {
     const { type, start, end, source } = node;
     if (type === 'ImportDeclaration') return [{ start, end, text: importStatement(node) }];
     if (!/^Export/.test(type)) return [];
-    return source ? [{ start, end, text: reexportStatement(node) }] : exportEdits(code, node);
+    return source ? [{ start, end, text: reexportStatement(node) }] : exportEdits(code, node, undeclared);
   });
 }
 

@@ -16,8 +16,16 @@ const requireInternal = nodeRequire(new Carrier(session), nodeModule);
 session.disconnect();
 const acorn = requireInternal(`${ACORN}acorn/dist/acorn`);
 const Parser = acorn.Parser.extend((Base) => class extends Base {
-  /** What a cell exports may be declared in another one. */
-  checkLocalExport() {}
+  /** What a cell exports may be declared in another one: the names of which that must be so. */
+  parseTopLevel(node) {
+    const program = super.parseTopLevel(node);
+    program.undeclared = new Set(Object.keys(this.undefinedExports));
+    return program;
+  }
+
+  raiseRecoverable(at, message) {
+    if (!/^Export '.*' is not defined$/.test(message)) super.raiseRecoverable(at, message);
+  }
 });
 const { simple: walk } = requireInternal(`${ACORN}acorn-walk/dist/walk`);
 

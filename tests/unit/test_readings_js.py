@@ -165,6 +165,22 @@ def test_exports_stay_statements(shared: Guest, code: str, result: str) -> None:
     assert shared.value(code) == result
 
 
+def test_what_is_exported_has_to_be_declared(guest: Guest) -> None:
+    guest.value("const earlier = 1; globalThis.loose = undefined")
+    own = "export { a, b as c, f, K, d }; let a; const { b } = {}; function f() {}; class K {}; var d"
+    assert guest.value(f"5; export {{ earlier, loose }}; {own}") == "5"
+    code = "const mine = 1\nexport { mine, earlier, missing as other, missing as another }"
+    assert guest.error(code)["traceback"] == [
+        "cell 7:2:25",
+        code.split("\n")[1],
+        " " * 24 + "^",
+        "SyntaxError: Export 'missing' is not defined in module",
+        "    at cell 7:2:25",
+        "hint: if missing is a type, write: export type { missing }",
+    ]
+    assert guest.value("interface P { p: 1 }; export type { P }; 5") == "5"
+
+
 def test_export_all_declares_what_the_module_exports(guest: Guest) -> None:
     guest.value(
         "require('fs').writeFileSync('m.mjs', 'export default 5; export const a = 1, b = 2, c = 3;"
@@ -176,9 +192,10 @@ def test_export_all_declares_what_the_module_exports(guest: Guest) -> None:
     assert guest.value(f"{unnamed}.filter((name) => name in globalThis)") == "[]"
     assert guest.value("c = 9") == "9"
     guest.value("const fixed = 1; require('fs').writeFileSync('n.mjs', 'export let fixed = 2')")
-    error = guest.error("export * from './n.mjs'")
-    assert error["message"] == "export * cannot declare fixed: Assignment to constant variable."
-    assert error["traceback"][-1] == "    at cell 7:1:1"
+    assert guest.value("export * from './n.mjs'; fixed") == "2", "as an import declares it again"
+    assert guest.value("fixed") == "2"
+    assert "constant" in guest.error("fixed = 3")["message"]
+    assert guest.value("'import_value' in globalThis") == "false"
 
 
 def test_code_that_is_too_much_for_the_parser_does_not_spoil_it(guest: Guest) -> None:
