@@ -196,7 +196,7 @@ function execute(request) {
   setAudience(request.audience, request.colors);
   followDirectory();
   imports.prepare(code, { session, carrier, symbols: privateSymbols, restack });
-  cells.remember(cell, typed, layers);
+  cells.remember(cell, source, layers); // magics and all: in `typed` they are blanks
   const group = { name: `cell ${id}`, holds: false };
   const run = { id, group };
   const fail = (error, refused = false) => afterDisplays(() => {
@@ -216,8 +216,8 @@ function execute(request) {
     if (error) fail(error);
     else succeed(keys(data).length ? { data, metadata } : null);
   });
-  const measured = measure && measuring.begin();
-  evaluate({ code, typed, label: cell, group }, ({ error, thrown, refused, value }) => {
+  const measured = measure?.kind === 'time' ? measuring.begin() : null;
+  evaluate({ code, typed: source, label: cell, group }, ({ error, thrown, refused, value }) => {
     run.measured = measured?.();
     if (error) {
       results.takeError(thrown);

@@ -104,7 +104,7 @@ async function run(request) {
  * once: only of what V8 refused to compile is another form tried.
  */
 async function runAsCell(request) {
-  const { code, typed = code, layers = [] } = request;
+  const { code, typed = code, source = typed, layers = [] } = request;
   const under = (made) => made && { ...made, layers: [...layers, ...made.layers] };
   const angles = Array.from(code.matchAll(TYPE_ARGUMENTS), ({ index }) => index + 1);
   const doubtful = angles.length > 0 || beginsWithBrace(code);
@@ -114,7 +114,7 @@ async function runAsCell(request) {
   const other = language().translate(code);
   if (other?.complaint) {
     const at = typedPosition(layers, other.complaint);
-    return refused(typed, request.cell, { ...other.complaint, ...at });
+    return refused(source, request.cell, { ...other.complaint, ...at });
   }
   if (other?.code === undefined) return answer;
   return run({ ...request, ...under(other), typed, again: true });

@@ -91,12 +91,17 @@ def test_errors_point_where_the_code_was_typed(kernel: Kernel, code: str, place:
     assert result.error == "ReferenceError: nowhere is not defined"
     assert f"cell {result.count}{place}" in result.traceback
     assert "/guest/" not in result.traceback
+    line = code.split("\n")[int(place.split(":")[1]) - 1]
+    assert result.traceback.split("\n")[1] == line, "the magic is shown, too"
+    assert ("wall" in result.shown) == bool(re.search(r"^%%?time\b", code, re.M))
 
 
 def test_syntax_errors_point_where_the_code_was_typed(kernel: Kernel) -> None:
     result = kernel.fails("%timeit await = = 3")
     assert result.error.startswith("SyntaxError")
     assert f"cell {result.count}:1:15" in result.traceback
+    assert result.traceback.split("\n")[1] == "%timeit await = = 3"
+    assert kernel.fails("%time let n: number = = 3").traceback.split("\n")[1].startswith("%time let")
 
 
 def test_a_cell_that_fails_is_measured_too(kernel: Kernel) -> None:
