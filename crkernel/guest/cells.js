@@ -5,6 +5,8 @@
 const { typedPosition } = require('./mappings.js');
 
 const SCRIPT = /cell%20([^\s:()]+):(\d+)(?::(\d+))?/g;
+const NAME = /^cell%20([^\s:()]+)$/;
+const MAKER = /^(?:new\b|eval\b|\w*Function\b|\()/;
 const KEPT = 1000; // cells, the newest ones
 const WIDTH = 160; // of a line of code that is shown; of a longer one the part around the spot
 const BEFORE = 5000; // units of code before a function, in which a comment on it may be
@@ -57,6 +59,17 @@ function rename(text) {
     const place = `cell ${decode(key)}:${at.line}`;
     return column === undefined ? place : `${place}:${at.column}`;
   }]);
+}
+
+/** Where a cell makes code of text, of a script's name and a position in it; null if it does not there. */
+function makerAt(name, line, column) {
+  const key = apply(exec, NAME, [name])?.[1];
+  const code = key && apply(get, cells, [key])?.code;
+  if (!code) return null;
+  const at = typed(key, { line, column });
+  const text = apply(split, code, ['\n'])[at.line - 1] ?? '';
+  if (!apply(exec, MAKER, [apply(slice, text, [at.column - 1])])) return null;
+  return `cell ${decode(key)}:${at.line}:${at.column}`;
 }
 
 /** The code of a cell as it was typed; undefined if it is not kept. */
@@ -122,4 +135,4 @@ function pointAt(code, line, column) {
   return [text, `${indent}^`];
 }
 
-module.exports = { codeOf, original, pointAt, remember, rename, scriptName, typedAs };
+module.exports = { codeOf, makerAt, original, pointAt, remember, rename, scriptName, typedAs };

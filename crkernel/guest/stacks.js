@@ -4,10 +4,11 @@
 const path = require('node:path');
 const { findSourceMap } = require('node:module');
 const { inspect, types } = require('node:util');
-const { rename } = require('./cells.js');
+const { makerAt, rename } = require('./cells.js');
 
 const HERE = __dirname + path.sep;
 const IMPORT = 'crkernelImport'; // stands in for a static import, see modules.js
+const NAMELESS = / \(:(\d+):(\d+)\)/; // where in a script without a name
 const { apply } = Reflect;
 const { exec } = RegExp.prototype;
 const { replace, startsWith } = String.prototype;
@@ -33,6 +34,21 @@ function frameOf(site, file) {
   return apply(replace, text, [/:\d+:\d+(?=\)?$)/, typed]);
 }
 
+/**
+ * A frame of code that was made of text, as by new Function. V8 has no name for the cell that made it, so
+ * it is looked for among those that called it.
+ */
+function withMaker(frame, sites, own) {
+  const nameless = apply(exec, NAMELESS, [frame]);
+  if (!nameless) return frame;
+  let place = null;
+  for (let i = own + 1; i < sites.length && !place; i++) {
+    const name = sites[i].getScriptNameOrSourceURL?.() ?? '';
+    place = makerAt(name, +nameless[1], +nameless[2]);
+  }
+  return apply(replace, frame, [NAMELESS, () => (place ? ` (${place})` : '')]);
+}
+
 /** The frames a user should see, as text; everything below the harness's entry is cut. */
 function userFrames(sites) {
   const frames = [];
@@ -45,7 +61,7 @@ function userFrames(sites) {
       continue;
     }
     if (apply(startsWith, file, ['node:']) || name === IMPORT) continue;
-    frames[frames.length] = frameOf(site, file);
+    frames[frames.length] = withMaker(frameOf(site, file), sites, i);
   }
   return frames;
 }

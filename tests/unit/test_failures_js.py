@@ -390,6 +390,19 @@ def test_names_of_other_kernels_are_told(guest: Guest, code: str, hint: str | No
     assert last.startswith(hint or "    at cell ")
 
 
+def test_code_made_of_text_names_the_cell_that_made_it(guest: Guest) -> None:
+    for code, maker, frame in [
+        ("0; new Function('throw new Error(1)')()", "7:1:4", ", <anonymous>:3:7)"),
+        ("1; eval('throw new Error(2)')", "7:1:4", ", <anonymous>:1:7)"),
+        ("let n: number = 1\neval('null.x')", "7:2:1", ", <anonymous>:1:6)"),
+    ]:
+        lines = guest.error(code)["traceback"]
+        assert f"    at eval (eval at <anonymous> (cell {maker}){frame}" in lines
+    guest.value("const made = new Function('throw new Error(3)')")
+    lines = guest.error("\n  made()", cell="8")["traceback"]
+    assert "    at eval (eval at <anonymous>, <anonymous>:3:7)" in lines, "cell 8 did not make it"
+
+
 def test_what_assert_compares_has_colours_in_the_traceback_alone(guest: Guest) -> None:
     guest.colors = "all"
     error = guest.error("require('assert').deepStrictEqual({ a: 1 }, { a: 2 })")
