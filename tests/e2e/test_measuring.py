@@ -101,7 +101,9 @@ def test_syntax_errors_point_where_the_code_was_typed(kernel: Kernel) -> None:
     assert result.error.startswith("SyntaxError")
     assert f"cell {result.count}:1:15" in result.traceback
     assert result.traceback.split("\n")[1] == "%timeit await = = 3"
-    assert kernel.fails("%time let n: number = = 3").traceback.split("\n")[1].startswith("%time let")
+    assert (
+        kernel.fails("%time let n: number = = 3").traceback.split("\n")[1].startswith("%time let")
+    )
 
 
 def test_a_cell_that_fails_is_measured_too(kernel: Kernel) -> None:

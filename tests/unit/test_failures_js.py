@@ -140,7 +140,12 @@ def test_a_syntax_error_at_run_time_runs_nothing_twice(guest: Guest) -> None:
 def test_a_syntax_error_in_a_file_shows_its_spot(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "bad.js").write_text("\nlet x = = 5\n")
     (tmp_path / "uses.js").write_text("require('./bad.js')")
-    shown = [f"{tmp_path}/bad.js:2", "let x = = 5", "        ^", "SyntaxError: Unexpected token '='"]
+    shown = [
+        f"{tmp_path}/bad.js:2",
+        "let x = = 5",
+        "        ^",
+        "SyntaxError: Unexpected token '='",
+    ]
     for code, column in [
         ("0; require('./bad.js')", 12),
         ("0; import fs from 'fs'; import './bad.js'", 32),

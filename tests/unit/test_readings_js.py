@@ -167,7 +167,9 @@ def test_exports_stay_statements(shared: Guest, code: str, result: str) -> None:
 
 def test_what_is_exported_has_to_be_declared(guest: Guest) -> None:
     guest.value("const earlier = 1; globalThis.loose = undefined")
-    own = "export { a, b as c, f, K, d }; let a; const { b } = {}; function f() {}; class K {}; var d"
+    own = (
+        "export { a, b as c, f, K, d }; let a; const { b } = {}; function f() {}; class K {}; var d"
+    )
     assert guest.value(f"5; export {{ earlier, loose }}; {own}") == "5"
     code = "const mine = 1\nexport { mine, earlier, missing as other, missing as another }"
     assert guest.error(code)["traceback"] == [
