@@ -90,8 +90,8 @@ function spotOf(value, plain, arrow, { details, refused, code, label }) {
 function importing({ name }, plain, before, { code, label }) {
   const inFile = name === 'SyntaxError' && apply(exec, OF_FILE, [before[0]]);
   if (!inFile || code === undefined || apply(exec, FROM_CELL, [plain])) return [];
-  const [place] = spots.ofImport(before[0], code, label);
-  return place === undefined ? [] : [`    at ${place}`];
+  const spot = spots.ofImport(before[0], code, label);
+  return spot.length ? [`    at ${spot[0]}`] : [];
 }
 
 /** What is to be said of the line of a file that does not compile, or null. */

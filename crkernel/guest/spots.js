@@ -90,14 +90,14 @@ function ofImport(message, code, label) {
 
 /** Where a cell names what a module turned out not to export; of another error nothing. */
 function ofExport(message, code, label) {
-  const [, module, name] = apply(exec, NO_EXPORT, [message]) ?? [];
-  if (module === undefined) return [];
+  const told = apply(exec, NO_EXPORT, [message]);
+  if (!told) return [];
   for (const match of apply(matchAll, code, [IMPORT])) {
-    if ((match[1] ?? match[2]) !== module) continue;
+    if ((match[1] ?? match[2]) !== told[1]) continue;
     const begin = apply(search, apply(slice, code, [0, match.index]), [CLAUSE]);
     if (begin < 0) continue;
     for (const word of apply(matchAll, apply(slice, code, [begin, match.index]), [WORD])) {
-      if (word[0] === name) return ofOffset(begin + word.index, code, label);
+      if (word[0] === told[2]) return ofOffset(begin + word.index, code, label);
     }
   }
   return ofImport(message, code, label);

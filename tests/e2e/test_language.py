@@ -85,6 +85,28 @@ def test_lines_of_magics_count(kernel: Kernel) -> None:
     assert syntax.reply["traceback"][0] == f"cell {syntax.count}:2:17"
 
 
+# -- errors ------------------------------------------------------------------------------------
+
+
+def test_what_fails_where_it_is_awaited_is_pointed_at(kernel: Kernel) -> None:
+    code = "import { readFile } from 'fs/promises'\nconst text = await readFile('none.csv')"
+    failed = kernel.fails(code)
+    assert failed.reply["traceback"][:3] == [
+        f"cell {failed.count}:2:14",
+        "const text = await readFile('none.csv')",
+        " " * 13 + "^",
+    ]
+
+
+def test_a_name_that_a_failed_import_left_behind(kernel: Kernel) -> None:
+    kernel.fails("import left from 'not-there'")
+    hint = kernel.fails("let left = 1").reply["traceback"][-1]
+    assert hint.startswith("hint: left is a const of a cell that failed, ")
+    assert "left" not in kernel.ok("%whos").shown
+    kernel.ok("const left = 1")
+    assert kernel.value("left") == 1
+
+
 # -- limits ------------------------------------------------------------------------------------
 
 
