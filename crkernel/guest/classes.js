@@ -62,7 +62,7 @@ function lastOf(tokens, at, end) {
 
 /**
  * The class whose `this` the end of `tokens` would see; `rest` is the code that follows. {names,
- * privates, base}: what it declares, and the expression of the class that it extends; else null.
+ * privates, base}: what it declares, and the chain of the class that it extends, if any; else null.
  */
 function classAround(tokens, rest) {
   let depth = 0;
@@ -87,11 +87,12 @@ function classAround(tokens, rest) {
   return null;
 }
 
-/** The expression for the names with dots between them that begin at `at`. */
+/** The names with dots between them that begin at `at`; null if none does. */
 function chainAt(tokens, at) {
   let i = at;
   while (is(tokens[i + 1], '.') && tokens[i + 2]?.kind === 'name') i += 2;
-  return tokens.slice(at, i + 1).filter(({ kind }) => kind === 'name').map(({ text }) => text).join('?.');
+  const names = tokens.slice(at, i + 1).filter(({ kind }) => kind === 'name');
+  return names.length ? names.map(({ text }) => text) : null;
 }
 
 module.exports = { classAround };

@@ -3,7 +3,7 @@
 
 const { tokenize, IDENTIFIER } = require('./tokens.js');
 const {
-  operand, expressionOf, declarations, foreseen, is, isWord,
+  operand, chainOf, unquoted, declarations, foreseen, is, isWord,
 } = require('./outline.js');
 const { listedFrom } = require('./lists.js');
 const { classAround } = require('./classes.js');
@@ -38,11 +38,9 @@ function entry([text, source, rank], otherwise = 'property') {
   return { text, type: typeOf(source, otherwise), signature: source && signatureOf(source), rank };
 }
 
-/** The properties of an expression's value, one entry each. */
-async function members(probe, expression, prefix) {
-  const steps = expression.split(/\??\./);
-  const plain = steps.every((step) => IDENTIFIER.test(step)) ? steps : null;
-  return (await probe('properties', expression, prefix, plain) ?? NOTHING).map((row) => entry(row));
+/** The properties of what a chain leads to, one entry each. */
+async function members(probe, chain, prefix) {
+  return (await probe('properties', chain, prefix) ?? NOTHING).map((row) => entry(row));
 }
 
 const plain = (names, type) => names.map((text) => ({ text, type, rank: 0 }));
@@ -50,14 +48,14 @@ const plain = (names, type) => names.map((text) => ({ text, type, rank: 0 }));
 /** The properties of an operand as `foreseen` gives it; none if it cannot be looked at yet. */
 async function ofForeseen(probe, value, prefix) {
   if (value?.module) return exportsOf(probe, value.module, value.path, prefix);
-  if (!value?.keys) return value ? members(probe, expressionOf(value), prefix) : NOTHING;
-  const inherited = await members(probe, 'Object.prototype', prefix);
+  if (!value?.keys) return value ? members(probe, chainOf(value), prefix) : NOTHING;
+  const inherited = await members(probe, ['Object', 'prototype'], prefix);
   return [...plain(value.keys, 'property'), ...inherited.map((e) => ({ ...e, rank: 1 }))];
 }
 
 /** What a class whose body the cursor is in, and those that it extends, give to `this`. */
 async function ofThis(probe, { names, base }, prefix) {
-  const inherited = await members(probe, base ? `${base}?.prototype` : 'Object.prototype', prefix);
+  const inherited = await members(probe, [...base ?? ['Object'], 'prototype'], prefix);
   return [...plain(names, 'property'), ...inherited.filter(({ text }) => !names.includes(text))];
 }
 
@@ -80,7 +78,7 @@ async function afterDot(probe, tokens, last, prefix, behind) {
 /** The properties of an operand: of what this cell makes of it, else of what there is. */
 async function ofHolder(probe, tokens, holder, prefix) {
   const found = await ofForeseen(probe, foreseen(tokens, holder), prefix);
-  return found.length ? found : members(probe, expressionOf(holder), prefix);
+  return found.length ? found : members(probe, chainOf(holder), prefix);
 }
 
 /** What a bare name can be. */
@@ -115,11 +113,6 @@ async function exportsOf(probe, name, path, prefix) {
 function quoted(text, quote) {
   const special = quote === '`' ? /`|\$(?=\{)/g : new RegExp(quote, 'g');
   return JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replace(special, '\\$&');
-}
-
-/** What is written in a string so far, without its backslashes; escapes by number are left alone. */
-function unquoted(text) {
-  return text.replace(/\\([^ux\d])/g, (_, character) => ({ n: '\n', t: '\t' })[character] ?? character);
 }
 
 /** What can stand in the string whose token is the last: a key, a module or a path. */

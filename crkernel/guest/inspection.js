@@ -2,7 +2,7 @@
 // Inspection: what the name under the cursor is, or the function whose call the cursor is in.
 
 const { tokenize, nameBehind } = require('./tokens.js');
-const { operand, expressionOf, callee, declarations, valueAt, is } = require('./outline.js');
+const { operand, chainOf, callee, declarations, valueAt, is } = require('./outline.js');
 const { listedFrom } = require('./lists.js');
 const { signatureOf, isClass } = require('./signature.js');
 const { commentAtEnd } = require('./jsdoc.js');
@@ -43,31 +43,6 @@ function targets(code, cursor) {
     .map((target) => ({ ...target, root: target.root ?? `${target.literal}.prototype`, tokens }));
 }
 
-function previewOf(remote) {
-  if (remote.type === 'string') {
-    const text = JSON.stringify(remote.value);
-    return remote.length > remote.value.length ? `${text}... (${remote.length} characters)` : text;
-  }
-  const { preview, description } = remote;
-  if (!preview || ['error', 'regexp'].includes(preview.subtype)) {
-    return description ?? String(remote.unserializableValue ?? remote.value);
-  }
-  const isTyped = preview.subtype === 'typedarray';
-  const isList = isTyped || preview.subtype === 'array';
-  const show = ({ type, value, subtype }) => (type === 'string' ? JSON.stringify(value)
-    : value || subtype || type);
-  const parts = preview.entries
-    ? preview.entries.map(({ key, value }) => (key
-      ? `${key.description} => ${value.description}` : value.description))
-    : preview.properties.filter(({ name }) => !isTyped || /^\d+$/.test(name))
-      .map((property) => (isList ? show(property) : `${property.name}: ${show(property)}`));
-  const all = isTyped ? +/\((\d+)\)$/.exec(description)?.[1] : 0; // it overflows with what is no element
-  if (isTyped ? parts.length < all : preview.overflow) parts.push('...');
-  if (preview.subtype && !isList && !parts.length) return description;
-  const body = parts.length ? ` ${parts.join(', ')} ` : '';
-  return isList ? `${description} [${body}]` : `${description} {${body}}`;
-}
-
 /** The name that a module or a member of one has in the typings, if this cell brings it. */
 function importedKey({ root, path, tokens, module: required }) {
   const declared = declarations(tokens).get(root);
@@ -83,13 +58,13 @@ function documented(target, info) {
   const { root, path } = target;
   const last = path.at(-1)?.key;
   const keys = [...info?.origins ?? []];
-  const source = info?.remote?.type === 'function' ? info.remote.description : null;
   // Inherited from a prototype that has no name, or behind a getter: what else could it be?
-  const { holder } = info ?? {};
-  if (holder && last && (!source || NATIVE.test(source))) {
+  const { holder, source, typed } = info ?? {};
+  const foreign = !source || NATIVE.test(source) || (info.kind === 'accessor' && !typed);
+  if (holder && last && foreign) {
     keys.push(`${holder[0].toUpperCase()}${holder.slice(1)}.prototype.${last}`);
   }
-  if (!info?.remote) keys.push(importedKey(target), [root, ...path.map(({ key }) => key)].join('.'));
+  if (!info?.kind) keys.push(importedKey(target), [root, ...path.map(({ key }) => key)].join('.'));
   // Of several names for the same the one that was used.
   const used = (key) => key.endsWith(`.${last}`);
   const known = keys.filter(Boolean);
@@ -103,20 +78,25 @@ function partsOf(target, info, detail) {
     return key === undefined ? `${holder}[${computed}]` : `${holder}.${key}`;
   }, target.root);
   const known = documented(target, info);
-  const { remote, typed } = info ?? {};
-  if (!remote) {
+  // Of an accessor that is not the user's there is no source to show.
+  if (!info?.kind || (known && info.kind === 'accessor' && !info.typed)) {
     return known && { title: `${title}: ${known.kind}`, code: known.signatures, text: known.text };
   }
-  if (remote.type !== 'function') {
-    const kind = remote.type === 'object' ? remote.className ?? remote.subtype : remote.type;
-    const text = known?.text ?? '';
-    return { title: `${title}: ${kind}`, code: [previewOf(remote)], text };
+  const { kind, preview, source, typed } = info;
+  const comment = () => commentAtEnd(typed?.before ?? '');
+  if (kind === 'accessor') {
+    return { title: `${title}: ${kind}`, code: [typed?.text ?? source], text: comment() };
   }
-  const source = remote.description;
+  if (kind !== 'function') {
+    return { title: `${title}: ${kind}`, code: [preview], text: known?.text ?? '' };
+  }
+  return ofFunction(title, { source, written: typed?.text ?? source, comment }, known, detail);
+}
+
+function ofFunction(title, { source, written, comment }, known, detail) {
   const kind = isClass(source) ? 'class' : 'function';
   const native = NATIVE.test(source);
-  const text = known ? known.text : commentAtEnd(typed?.before ?? '');
-  const written = typed?.text ?? source;
+  const text = known ? known.text : comment();
   const head = known ? known.signatures : [native ? source : headOf(kind, title, source, written)];
   const more = detail > 0 && !native ? written : '';
   const named = known?.kind ?? `${kind}${native ? ' (native)' : ''}`;
@@ -149,12 +129,10 @@ function markdown({ title, code, text, more }) {
 /** The answer to inspect; `cursor` counts UTF-16 units. */
 async function inspect(probe, { code, cursor = code.length, detail = 0 }) {
   for (const target of targets(code, cursor)) {
-    const { path, literal } = target;
-    const holder = path.length ? expressionOf({ ...target, path: path.slice(0, -1) }) : null;
-    const info = target.module ? null // to look would be to call
-      : await probe('describe', expressionOf(target), holder, path.at(-1)?.key ?? '');
+    // To look at what a module gives would be to call.
+    const info = target.module ? null : await probe('describe', chainOf(target));
     // A literal's own value is not there to look at, only what all of its kind have.
-    if (literal && info?.remote?.type !== 'function') delete info?.remote;
+    if (target.literal && info?.kind !== 'function') delete info?.kind;
     const parts = partsOf(target, info, detail);
     if (!parts) continue;
     return {

@@ -23,19 +23,39 @@ class Carrier {
   #session;
   #id;
   #value;
+  #getter;
 
   constructor(session) {
     this.#session = session;
-    const box = { take: (value) => (this.#value = value), give: () => this.#value };
+    const box = {
+      take: (value) => (this.#value = value),
+      give: () => this.#value,
+      get: () => apply(this.#getter, this.#value, []),
+    };
     realm.crkernelCarrier = box;
     this.#id = ask(session, 'Runtime.evaluate', { expression: 'crkernelCarrier' }).result.objectId;
     delete realm.crkernelCarrier;
   }
 
-  #call(functionDeclaration, args, group) {
+  #call(functionDeclaration, args, group, throwOnSideEffect = false) {
     return ask(this.#session, 'Runtime.callFunctionOn', {
       objectId: this.#id, functionDeclaration, arguments: args, silent: true, objectGroup: group,
+      throwOnSideEffect,
     });
+  }
+
+  /** What a getter gives of a holder: {value}; null if it throws or would have a side effect. */
+  read(getter, holder) {
+    const objectGroup = 'read';
+    this.#getter = getter;
+    this.#value = holder;
+    const answer = this.#call('function () { return this.get(); }', [], objectGroup, true);
+    this.#getter = undefined;
+    this.#value = undefined;
+    if (!answer || answer.exceptionDetails) return null;
+    const value = this.valueOf(answer.result);
+    ask(this.#session, 'Runtime.releaseObjectGroup', { objectGroup });
+    return { value };
   }
 
   /** The value behind a RemoteObject. */

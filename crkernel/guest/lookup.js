@@ -43,9 +43,9 @@ function asking(post, objectId) {
 /** Reads off this thread what the main thread has as well, unless the user changed it. */
 const alike = {
   __proto__: null,
-  properties(expression, prefix) {
+  properties(chain, prefix) {
     let value = globalThis;
-    for (const name of expression.split('?.')) {
+    for (const name of chain) {
       const owner = Object(value);
       value = Object.getOwnPropertyDescriptor(owner, name)?.value;
       if (value === undefined) return null;

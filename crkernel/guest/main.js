@@ -63,7 +63,7 @@ session.connect();
 const carrier = new Carrier(session);
 const internalBinding = carrier.variable(util._extend, 'internalBinding');
 const unwinder = makeUnwinder(internalBinding);
-const { privateSymbols } = internalBinding('util');
+const { getPromiseDetails, privateSymbols } = internalBinding('util');
 const stackTools = {
   setPrepare: carrier.variable(findSourceMap, 'setInternalPrepareStackTrace'),
   prepare: carrier.variable(findSourceMap, 'defaultPrepareStackTrace'),
@@ -385,7 +385,7 @@ followDirectory();
 // at the user's values with.
 define('crkernelUnwind', unwinder.loosen);
 const { map: builtins } = carrier.variable(process.getBuiltinModule, 'BuiltinModule');
-define('crkernelProbe', makeProbe(session, carrier, builtins));
+define('crkernelProbe', makeProbe(session, carrier, builtins, getPromiseDetails));
 port.on('message', (request) => {
   if (handling) endHandler(); // its microtasks have run: more than one request may come in a turn
   try {

@@ -99,11 +99,22 @@ function endsValue(token) {
   return isName(token) || is(token, ')', ']', '!') || token?.kind in LITERALS;
 }
 
-/** An operand as an expression without calls; every step is optional. */
-function expressionOf({ literal, root, path = [] }) {
-  return path.reduce((holder, { key, computed }) => {
-    return key === undefined ? `${holder}?.[${computed}]` : `${holder}?.${key}`;
-  }, literal ? `${literal}.prototype` : root);
+/**
+ * An operand as the chain of names that leads to its value, for the probe: first a name, then keys, or
+ * {name} for what that one holds.
+ */
+function chainOf({ literal, root, path = [] }) {
+  const steps = path.map(({ key, computed }) => {
+    if (key !== undefined) return key;
+    if (/^["']/.test(computed)) return unquoted(computed.slice(1, -1));
+    return /^[\d.]/.test(computed) ? `${Number(computed.replace(/_|n$/g, ''))}` : { name: computed };
+  });
+  return [...(literal ? [literal, 'prototype'] : [root]), ...steps];
+}
+
+/** What is written in a string so far, without its backslashes; escapes by number are left alone. */
+function unquoted(text) {
+  return text.replace(/\\([^ux\d])/g, (_, character) => ({ n: '\n', t: '\t' })[character] ?? character);
 }
 
 /** The index of the token before the parenthesis of the call that code is in at the end, or -1. */
@@ -330,5 +341,5 @@ function keysOf(tokens, open) {
 }
 
 module.exports = {
-  operand, expressionOf, callee, declarations, foreseen, valueAt, opening, behind, is, isWord, isName,
+  operand, chainOf, unquoted, callee, declarations, foreseen, valueAt, opening, behind, is, isWord, isName,
 };

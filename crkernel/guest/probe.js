@@ -1,13 +1,13 @@
 'use strict';
 // Looks at the user's values for completion and inspection, on the main thread, where they are. The
 // worker calls it by its own inspector session, also between two steps of a running cell. Nothing of
-// the user's runs in here: expressions are evaluated by an inspector session that refuses side
-// effects, properties are read off descriptors, proxies are left alone, and whatever is called was
-// captured when the guest came up.
+// the user's runs in here: values are found by chains of names and read off descriptors, proxies and
+// the user's accessors are left alone, and whatever is called was captured when the guest came up.
 
 const { types } = require('node:util');
 const { typedAs } = require('./cells.js');
 const { ask } = require('./internals.js');
+const { kindOf, makePreview, own } = require('./preview.js');
 
 const realm = globalThis;
 const { apply } = Reflect;
@@ -20,13 +20,16 @@ const { isProxy } = types;
 const { startsWith, slice } = String.prototype;
 const { toString: sourceOf } = Function.prototype;
 const { forEach } = Map.prototype;
+const { add, has } = Set.prototype;
+const { includes, slice: sliceArray } = Array.prototype;
+const ErrorClass = Error;
+const { prepareStackTrace: formatter } = Error;
 const { eval: valueOfName } = globalThis; // called by another name, it sees what all cells see
 
-const PATIENCE = 100; // ms that an expression may take
 const MANY = 1000; // elements from which on an array's indices are left out; rows of an answer
 const HEAD = 300; // UTF-16 units of a function's source that hold its parameters
-const SOURCE = 10_000; // units of source or text that an inspection shows
-const GROUP = 'probe';
+const SOURCE = 10_000; // units of source that an inspection shows
+const NO_NATIVE = 'flags'; // of a RegExp: reads other properties, which may be the user's
 const PROTOTYPES = {
   __proto__: null,
   string: String.prototype,
@@ -50,49 +53,27 @@ function nextHolder(object) {
   return holderOf(getPrototypeOf(object));
 }
 
-/** The value of an own property that is no accessor, else undefined. */
-function own(object, name) {
-  try {
-    const found = getOwnPropertyDescriptor(object, name);
-    return found && hasOwn(found, 'value') ? found.value : undefined;
-  } catch {
-    return undefined; // a binding of a module that is not initialized yet
-  }
-}
-
-/** What a property holds, own or inherited: {value}; null if that is not there to be read. */
-function dataOf(value, name) {
+/** The descriptor of a property, own or inherited; null if there is none, or a proxy is in the way. */
+function propertyOf(value, name) {
   let object = isObject(value) ? value : PROTOTYPES[typeof value] ?? null;
   for (; object !== null && !isProxy(object); object = getPrototypeOf(object)) {
     const found = getOwnPropertyDescriptor(object, name);
-    if (found) return hasOwn(found, 'value') ? found : null;
+    if (found) return found;
   }
   return null;
 }
 
-/** Whether reading a name in the global scope can run anything: a getter, a proxy's trap. */
-function isPlain(name) {
-  let object = realm;
-  for (; object !== null && !isProxy(object); object = getPrototypeOf(object)) {
-    const found = getOwnPropertyDescriptor(object, name);
-    if (found) return hasOwn(found, 'value');
-  }
-  return object === null;
+/** Whether errors, such as that of a getter that is refused, are formatted by code of the user's. */
+function formatsErrors() {
+  const found = getOwnPropertyDescriptor(ErrorClass, 'prepareStackTrace');
+  return Boolean(found) && found.value !== formatter;
 }
 
-/**
- * What a chain of names leads to, if all of it is plain data: {value}, else null. Ten times as fast
- * as to have it evaluated, which still is the way for all else.
- */
-function follow(steps) {
-  try {
-    if (!isPlain(steps[0])) return null;
-    let found = { value: valueOfName(steps[0]) };
-    for (let i = 1; i < steps.length && found; i++) found = dataOf(found.value, steps[i]);
-    return found;
-  } catch {
-    return null; // a name that is not initialized yet, or no name after all
-  }
+/** Whether a proxy is among an object and those that it inherits from. */
+function meetsProxy(object) {
+  let at = object;
+  while (at !== null && !isProxy(at)) at = getPrototypeOf(at);
+  return at !== null;
 }
 
 function namesOf(object) {
@@ -124,35 +105,33 @@ function propertiesOf(value, prefix) {
   return rows;
 }
 
+/** Gives the accessors of an object and of those that it inherits from. */
+function eachGetter(object, visit) {
+  for (let at = object; isObject(at) && !isProxy(at); at = getPrototypeOf(at)) {
+    const names = getOwnPropertyNames(at);
+    for (let i = 0; i < names.length; i++) {
+      const { get } = getOwnPropertyDescriptor(at, names[i]);
+      if (get && names[i] !== NO_NATIVE) visit(get);
+    }
+  }
+}
+
 /**
  * Makes the function that the worker calls, (operation, ...arguments) -> what can go over the wire.
- * `builtins` is Node's own table of its modules.
+ * `builtins` is Node's own table of its modules, `promiseDetails` its own look into a promise.
  */
-function makeProbe(session, carrier, builtins) {
+function makeProbe(session, carrier, builtins, promiseDetails) {
+  const previewOf = makePreview(promiseDetails);
   const globals = getOwnPropertyNames(realm);
   const values = [];
   const isBuiltin = create(null);
-  let evaluated = false;
+  const natives = new Set(); // getters that are not the user's
   for (let i = 0; i < globals.length; i++) {
     const name = globals[i];
     // These two are behind accessors; the others that are come with the module that makes them.
     const known = name === 'process' || name === 'Buffer';
     values[i] = known ? realm[name] : own(realm, name);
     isBuiltin[name] = true;
-  }
-
-  /** The RemoteObject of an expression that has no side effects, else null. */
-  function evaluate(expression, generatePreview = false) {
-    evaluated = true;
-    const answer = ask(session, 'Runtime.evaluate', {
-      expression,
-      generatePreview,
-      objectGroup: GROUP,
-      throwOnSideEffect: true,
-      timeout: PATIENCE,
-      silent: true,
-    });
-    return !answer || answer.exceptionDetails ? null : answer.result;
   }
 
   /** Calls visit(object, key) for each public module of Node that is loaded. */
@@ -163,6 +142,76 @@ function makeProbe(session, carrier, builtins) {
       // It is there as fs.promises before anyone has asked for it by its own name.
       if (id === 'internal/fs/promises') visit(module.exports.exports, 'node:fs/promises');
     }]);
+  }
+
+  /** Notes the getters of all that is there before any code of the user's, and of its classes. */
+  function noteGetters() {
+    const note = (get) => apply(add, natives, [get]);
+    const noteClass = (value) => {
+      eachGetter(value, note);
+      if (typeof value === 'function') eachGetter(own(value, 'prototype'), note);
+    };
+    const noteMembers = (object) => {
+      noteClass(object);
+      const names = isObject(object) ? getOwnPropertyNames(object) : [];
+      for (let i = 0; i < names.length; i++) {
+        const member = own(object, names[i]);
+        if (typeof member === 'function') noteClass(member);
+      }
+    };
+    eachGetter(realm, note);
+    for (let i = 0; i < values.length; i++) noteMembers(values[i]);
+    eachModule(noteMembers);
+  }
+  noteGetters();
+
+  /** What a property of a value is: {value}, {accessor}; null if there is none to be read. */
+  function read(value, name) {
+    const found = propertyOf(value, name);
+    if (!found) return null;
+    if (hasOwn(found, 'value')) return found;
+    const native = found.get && apply(has, natives, [found.get]);
+    if (!native) return { accessor: found };
+    return formatsErrors() ? null : carrier.read(found.get, value);
+  }
+
+  /** What a bare name is, likewise. A declared one hides the property of the global object. */
+  function readName(name) {
+    const found = propertyOf(realm, name);
+    const plain = found ? hasOwn(found, 'value') : !meetsProxy(realm);
+    const isDeclared = () => {
+      const declared = ask(session, 'Runtime.globalLexicalScopeNames')?.names ?? [];
+      return apply(includes, declared, [name]);
+    };
+    return plain || isDeclared() ? { value: valueOfName(name) } : read(realm, name);
+  }
+
+  /** The key that a step means: its own, or what the name in its brackets holds; null if none. */
+  function keyOf(step) {
+    if (typeof step === 'string') return step;
+    const value = readName(step.name)?.value;
+    if (typeof value === 'symbol') return value;
+    return typeof value === 'string' || typeof value === 'number' ? `${value}` : null;
+  }
+
+  /** What a chain of names leads to: {value}; {accessor} if it ends at one of the user's; else null. */
+  function follow(steps) {
+    try {
+      let found = readName(steps[0]);
+      for (let i = 1; i < steps.length && found; i++) {
+        const key = found.accessor ? null : keyOf(steps[i]);
+        found = key === null ? null : read(found.value, key);
+      }
+      return found;
+    } catch {
+      return null; // a name that is not initialized yet, or no name after all
+    }
+  }
+
+  /** The same, for what is no accessor. */
+  function valueAt(steps) {
+    const found = follow(steps);
+    return found && !found.accessor ? found : null;
   }
 
   /** The names under which Node or the language offer a value, like "Array.prototype.map". */
@@ -202,12 +251,10 @@ function makeProbe(session, carrier, builtins) {
   const operations = {
     __proto__: null,
 
-    /** Rows of properties of an expression's value; null if it cannot be had. */
-    properties(expression, prefix, steps) {
-      const plain = steps && follow(steps);
-      if (plain) return propertiesOf(plain.value, prefix);
-      const remote = evaluate(expression);
-      return remote && propertiesOf(carrier.valueOf(remote), prefix);
+    /** Rows of properties of what a chain leads to; null if it cannot be had. */
+    properties(steps, prefix) {
+      const found = valueAt(steps);
+      return found && propertiesOf(found.value, prefix);
     },
 
     /** Rows of what a module of Node exports; null if it is not loaded. */
@@ -226,37 +273,33 @@ function makeProbe(session, carrier, builtins) {
       return { names: ask(session, 'Runtime.globalLexicalScopeNames')?.names ?? [], rows };
     },
 
-    /** What there is to tell of an expression's value, and of the property `name` of `holder`. */
-    describe(expression, holder, name) {
-      const remote = evaluate(expression, true);
-      const container = holder ? evaluate(holder) : null;
-      if (!remote && !container) return null;
-      const value = remote ? carrier.valueOf(remote) : undefined;
-      const owner = container ? ownerOf(carrier.valueOf(container), name) : null;
+    /**
+     * What there is to tell of what a chain leads to: its kind, a preview, a function's source or
+     * that of an accessor, as it was typed too, the names it goes by, and what kind its holder is.
+     */
+    describe(steps) {
+      const found = follow(steps);
+      const container = steps.length > 1 ? valueAt(apply(sliceArray, steps, [0, -1])) : null;
+      if (!found && !container) return null;
+      const { value, accessor } = found ?? {};
+      const last = container ? keyOf(steps[steps.length - 1]) : null;
+      const owner = container && last !== null ? ownerOf(container.value, last) : null;
       const origins = isObject(value) ? originsOf(value) : [];
-      const owners = owner ? originsOf(owner) : [];
-      for (let i = 0; i < owners.length; i++) origins[origins.length] = `${owners[i]}.${name}`;
-      const written = typeof value === 'function' ? source(value, SOURCE) : null;
-      if (remote && written) remote.description = written;
-      if (remote && typeof value === 'string') {
-        remote.value = apply(slice, value, [0, SOURCE]);
-        remote.length = value.length;
-      }
+      const owners = owner && typeof last === 'string' ? originsOf(owner) : [];
+      for (let i = 0; i < owners.length; i++) origins[origins.length] = `${owners[i]}.${last}`;
+      const written = source(accessor ? accessor.get ?? accessor.set : value, SOURCE);
       return {
-        remote, origins, typed: written && typedAs(written),
-        holder: container && (container.className ?? container.type),
+        kind: accessor ? 'accessor' : found && kindOf(value),
+        preview: found && !written ? previewOf(value) : null,
+        source: written,
+        typed: written && typedAs(written),
+        origins,
+        holder: container && kindOf(container.value),
       };
     },
   };
 
-  return (operation, a, b, c) => {
-    try {
-      return operations[operation](a, b, c);
-    } finally {
-      if (evaluated) ask(session, 'Runtime.releaseObjectGroup', { objectGroup: GROUP });
-      evaluated = false;
-    }
-  };
+  return (operation, ...rest) => apply(operations[operation], operations, rest);
 }
 
 module.exports = { makeProbe, propertiesOf };

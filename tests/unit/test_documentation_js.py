@@ -158,7 +158,7 @@ def test_inspect_knows_what_is_being_imported(documented: Guest) -> None:
 def test_inspect_takes_nothing_of_the_users_for_a_builtin(documented: Guest) -> None:
     for code, text in [
         ("own.has", "own.has: function\nfunction has(x)"),
-        ("own.size", "own.size: number\n7"),
+        ("own.size", "own.size: accessor\nget size() { return 7 }"),
         ("const fetch = 5; fetc", None),
     ]:
         data = documented.call("inspect", code=code, cursor=len(code), detail=0)["data"]
