@@ -32,17 +32,25 @@ function stepOf(code) {
   return ' '.repeat(Math.min(...blanks, 4) === 4 && blanks.length ? 4 : 2);
 }
 
-/** Whether what follows the last token belongs one step further in. */
-function goesInwards(tokens) {
+/** How many brackets that are opened on the last line are open at its end. */
+function openedOnLine(tokens) {
+  let open = 0;
+  for (let i = tokens.findLastIndex(({ line }) => line); i < tokens.length; i++) {
+    if (is(tokens[i], '(', '[', '{')) open += 1;
+    else if (is(tokens[i], ')', ']', '}') && open > 0) open -= 1;
+  }
+  return open;
+}
+
+/** How many steps further in what follows the last token belongs. */
+function stepsInwards(tokens) {
   const last = tokens.length - 1;
   const token = tokens[last];
-  if (is(token, '(', '[', '{', '=>') || isWord(token, 'else', 'do')) return true;
-  if (is(token, ':')) {
-    return tokens.findLast(({ line }) => line).text.match(/^(?:case|default)$/) !== null;
-  }
-  if (!is(token, ')')) return false;
+  if (is(token, '(', '[', '{', '=>') || isWord(token, 'else', 'do')) return 1;
+  if (is(token, ':')) return Number(/^(?:case|default)$/.test(tokens.findLast(({ line }) => line).text));
+  if (!is(token, ')')) return openedOnLine(tokens);
   const open = opening(tokens, last);
-  return open > 0 && isWord(tokens[open - 1], ...HEADS);
+  return Number(open > 0 && isWord(tokens[open - 1], ...HEADS)) || openedOnLine(tokens);
 }
 
 function incomplete(code) {
@@ -52,8 +60,8 @@ function incomplete(code) {
   if (open && kind !== 'comment') return { status: 'incomplete', indent: '' };
   const indent = /^[ \t]*/.exec(code.trimEnd().split('\n').pop())[0];
   const within = open && text.startsWith('/*');
-  const further = !within && goesInwards(withoutComments(all)) ? stepOf(code) : '';
-  return { status: 'incomplete', indent: indent + further };
+  const steps = within ? 0 : stepsInwards(withoutComments(all));
+  return { status: 'incomplete', indent: indent + stepOf(code).repeat(steps) };
 }
 
 /** Whether code holds an element of JSX, which TypeScript's parser may take for a type assertion. */
