@@ -21,14 +21,19 @@ Settings = Callable[[], Mapping[str, Sequence[str]]]
 
 
 _NAME = r"(?:[^\W\d]|\$)[\w$]*"
-_ASKED = re.compile(rf"\s*(?P<name>{_NAME}(?:\??\.{_NAME})*)(?P<marks>\?{{1,2}})\s*")
+_CHAIN = rf"{_NAME}(?:\??\.{_NAME})*"
+_ASKED = re.compile(
+    rf"\s*(?:(?P<name>{_CHAIN})(?P<marks>\?{{1,2}})|(?P<before>\?{{1,2}})\s*(?P<asked>{_CHAIN}))\s*"
+)
 
 
 def asked_about(cell: str) -> tuple[str, int] | None:
-    """The name that a cell like `name?` asks about, which is no JavaScript, and the level of
-    detail: 1 for `name??`, which wants the source."""
+    """The name that a cell like `name?` or `?name` asks about, which is no JavaScript, and the
+    level of detail: 1 for `name??`, which wants the source."""
     match = _ASKED.fullmatch(cell)
-    return (match["name"], len(match["marks"]) - 1) if match else None
+    if match is None:
+        return None
+    return match["name"] or match["asked"], len(match["marks"] or match["before"]) - 1
 
 
 def help_text(name: str) -> str:

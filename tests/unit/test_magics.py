@@ -9,7 +9,7 @@ import pytest
 
 from crkernel.checkpoint import Checkpoint
 from crkernel.errors import BadMagic
-from crkernel.magic_help import complete, help_text, lsmagic_text
+from crkernel.magic_help import asked_about, complete, help_text, lsmagic_text
 from crkernel.magic_syntax import Command, misplaced, parse
 from crkernel.magic_table import MAGICS, Magic
 from crkernel.timeline import Timeline
@@ -224,6 +224,20 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
         assert all(command.name in MAGICS for command in parsed.commands)
         if parsed.code:
             assert parsed.code.count("\n") == cell.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("cell", "asked"),
+    [
+        ("add?", ("add", 0)),
+        ("?add", ("add", 0)),
+        ("??add.call", ("add.call", 1)),
+        ("?add?", None),
+        ("?%undo", None),
+    ],
+)
+def test_a_question_mark_before_a_name_asks_too(cell: str, asked: tuple[str, int] | None) -> None:
+    assert asked_about(cell) == asked
 
 
 # -- help --------------------------------------------------------------------------------------
