@@ -23,6 +23,16 @@ const members = Object.entries(family).map(([name, type]) => {
   return [`display.${name}`, entry(`display.${name}(value: any, ${options}): Handle`, shown(type))];
 });
 
+const clears = (name) => entry(
+  `${name}(wait = false): void`,
+  'Removes what the cell has shown; with `wait`, when there is something new to show.',
+);
+const turns = (name) => entry(
+  `${name}(what: number | Iterable, options?: { label?: string, total?: number })`,
+  'A bar. Of a total it is turned by hand: update(n), tick(), done(), stop(). Of something to '
+  + 'iterate it turns with the loop.',
+);
+
 module.exports = {
   __proto__: null,
   ...Object.fromEntries(members),
@@ -32,15 +42,10 @@ module.exports = {
     + 'like), or as the MIME type says. The handle has update(value) and clear().',
   ),
   'display.table': entry(`display.table(${table}): Handle`, shown(family.table)),
-  'display.progress': entry(
-    'display.progress(what: number | Iterable, options?: { label?: string, total?: number })',
-    'A bar. Of a total it is turned by hand: update(n), tick(), done(), stop(). Of something to '
-    + 'iterate it turns with the loop.',
-  ),
-  clearOutput: entry(
-    'clearOutput(wait = false): void',
-    'Removes what the cell has shown; with `wait`, when there is something new to show.',
-  ),
+  'display.progress': turns('display.progress'),
+  progress: turns('progress'),
+  clearOutput: clears('clearOutput'),
+  clear_output: clears('clear_output'),
   input: entry('input(prompt = ""): Promise<string>', 'Asks the person at the front end.'),
   'input.password': entry(
     'input.password(prompt = ""): Promise<string>', 'Asks, and shows nothing of the answer.',

@@ -68,7 +68,8 @@ function documented(target, info) {
   // Of several names for the same the one that was used.
   const used = (key) => key.endsWith(`.${last}`);
   const known = keys.filter(Boolean);
-  const ours = known.find((key) => key in ownGlobals);
+  const asked = [root, ...path.map(({ key }) => key)].join('.');
+  const ours = [asked, ...known].find((key) => known.includes(key) && key in ownGlobals);
   return ours ? ownGlobals[ours] : typings.find([...known.filter(used), ...known]);
 }
 

@@ -135,6 +135,8 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         ("const z = require('zlib'); z.gzipSync", "gzipSync(buf: InputType", "Compress a chunk"),
         ("require('zlib').gzipSync", "gzipSync(buf: InputType", "Compress a chunk"),
         ("new (require('node:events').EventEmitter", "", "EventEmitter"),
+        ("progress(", "progress: function\nprogress(what", "A bar."),
+        ("clear_output", "clear_output: function\nclear_output(wait", "Removes"),
         ("display.html", "display.html(value: any", "Shows HTML"),
         ("display.table", "columns?: string[], rows?: number", "Shows records"),
         ("input(", "input(prompt", "Asks the person"),
