@@ -3,7 +3,7 @@
 
 const { tokenize, IDENTIFIER } = require('./tokens.js');
 const {
-  operand, chainOf, unquoted, declarations, foreseen, is, isWord,
+  operand, chainOf, unquoted, moduleEndingAt, declarations, foreseen, is, isWord,
 } = require('./outline.js');
 const { listedFrom } = require('./lists.js');
 const { classAround } = require('./classes.js');
@@ -66,6 +66,8 @@ async function afterDot(probe, tokens, last, prefix, behind) {
   if (around && isWord(tokens[last], 'this') && !is(tokens[last - 1], '.', '?.')) {
     return ofThis(probe, around, prefix);
   }
+  const module = moduleEndingAt(tokens, last);
+  if (module) return exportsOf(probe, module.module, module.path, prefix);
   const holder = operand(tokens, last);
   if (!holder) return NOTHING;
   if (holder.root === 'import') {

@@ -81,6 +81,25 @@ function operand(tokens, last) {
   }
 }
 
+/**
+ * The module that `require('a')` or `(await import('a'))` gives, and the path of names behind that, of
+ * what ends with the token at `last`: {module, path}; else null.
+ */
+function moduleEndingAt(tokens, last) {
+  const path = [];
+  let close = last;
+  for (; tokens[close]?.kind === 'name' && is(tokens[close - 1], '.', '?.'); close -= 2) {
+    path.unshift({ key: tokens[close].text });
+  }
+  if (!is(tokens[close], ')')) return null;
+  const open = opening(tokens, close);
+  const called = isWord(tokens[open - 1], 'require') && !is(tokens[open - 2], '.', '?.');
+  const from = called ? open - 1 : open + 1;
+  if (!called && (open < 0 || endsValue(tokens[open - 1]) || !isWord(tokens[from], 'await'))) return null;
+  const found = valueAt(tokens.slice(0, called ? close + 1 : close), from);
+  return found?.module === undefined ? null : { module: found.module, path };
+}
+
 /** The operand `(a.b)` or `new A(...)` that the parenthesis at `close` ends, with a path behind it. */
 function inParentheses(tokens, close, path) {
   const open = opening(tokens, close);
@@ -341,5 +360,5 @@ function keysOf(tokens, open) {
 }
 
 module.exports = {
-  operand, chainOf, unquoted, callee, declarations, foreseen, valueAt, opening, behind, is, isWord, isName,
+  operand, moduleEndingAt, chainOf, unquoted, callee, declarations, foreseen, valueAt, opening, behind, is, isWord, isName,
 };
