@@ -5,6 +5,7 @@ const { tokenize, nameBehind } = require('./tokens.js');
 const { operand, chainOf, callee, declarations, valueAt, is } = require('./outline.js');
 const { listedFrom } = require('./lists.js');
 const { signatureOf, isClass } = require('./signature.js');
+const { declaredAs } = require('./declared.js');
 const { commentAtEnd } = require('./jsdoc.js');
 const typings = require('./typings.js');
 const ownGlobals = require('./globals.js');
@@ -104,6 +105,15 @@ function ofFunction(title, { source, written, comment }, known, detail) {
   return { title: `${title}: ${named}`, code: head, text, more };
 }
 
+/** The same of what the cell itself is about to declare; null if it declares nothing of that name. */
+function ofCell(code, target, info, detail) {
+  const { root, path } = target;
+  const found = path.length || info?.kind || importedKey(target) ? null : declaredAs(code, root);
+  if (!found) return null;
+  const more = detail > 0 && found.text !== found.head ? found.text : '';
+  return { title: `${root}: ${found.kind}`, code: [found.head], text: found.comment, more };
+}
+
 /** The line that declares a function: its keyword, name and parameters, with the types as typed. */
 function headOf(kind, title, source, typed) {
   const name = title.slice(title.lastIndexOf('.') + 1);
@@ -134,7 +144,7 @@ async function inspect(probe, { code, cursor = code.length, detail = 0 }) {
     const info = target.module ? null : await probe('describe', chainOf(target));
     // A literal's own value is not there to look at, only what all of its kind have.
     if (target.literal && info?.kind !== 'function') delete info?.kind;
-    const parts = partsOf(target, info, detail);
+    const parts = ofCell(code, target, info, detail) ?? partsOf(target, info, detail);
     if (!parts) continue;
     return {
       found: true,

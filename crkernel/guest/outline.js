@@ -186,15 +186,17 @@ function behind(tokens, open) {
 }
 
 /**
- * The names that code declares, in whatever scope: name -> {kind, from?, each?, within?, module?,
- * member?}. `from` is the index of the first token of its value, `each` and `within` those of the
+ * The names that code declares, in whatever scope: name -> {kind, at, from?, each?, within?, module?,
+ * member?}. `at` is the index of the token that tells, like `function`, `from` the index of the first token of its value, `each` and `within` those of the
  * first and the last token of something whose elements it holds; `member` is what of it it is.
  */
 function declarations(tokens) {
   const found = new Map();
-  const add = (name, kind, more = {}) => found.set(name, { kind, ...more });
+  let at = 0;
+  const add = (name, kind, more = {}) => found.set(name, { kind, at, ...more });
   for (let i = 0; i < tokens.length; i++) {
     const token = tokens[i];
+    at = i;
     if (is(tokens[i - 1], '.', '?.')) continue;
     if (isWord(token, 'const', 'let', 'var')) declared(tokens, i + 1, add);
     else if (isWord(token, 'import')) imported(tokens, i + 1, add);
@@ -209,9 +211,9 @@ function declarations(tokens) {
       const end = behind(tokens, i);
       if (isWord(tokens[i - 1], ...CONTROL) || !is(tokens[end], '{', '=>', ':')) continue;
       const source = elementsBefore(tokens, i);
-      for (const at of bound(tokens, i + 1, end - 1)) {
-        const first = at === i + 1 || isWord(tokens[source.within + 2], ...SORTING);
-        add(tokens[at].text, 'param', first ? source : partOf(tokens, i + 1, at, source));
+      for (const k of bound(tokens, i + 1, end - 1)) {
+        const first = k === i + 1 || isWord(tokens[source.within + 2], ...SORTING);
+        add(tokens[k].text, 'param', first ? source : partOf(tokens, i + 1, k, source));
       }
     }
   }

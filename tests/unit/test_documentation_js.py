@@ -59,6 +59,28 @@ def test_inspect_shows_source_and_comment(tmp_path: Path) -> None:
     guest.close()
 
 
+@pytest.mark.parametrize(
+    ("code", "name", "text"),
+    [
+        (
+            "/** Adds. */ function later(a: number): void { return 1 };\nlater(1)",
+            "later",
+            "function\nfunction later(a: number): void\n\nAdds.",
+        ),
+        ("async function soon(a) {}; soon(1)", "soon", "function\nasync function soon(a)"),
+        ("class New extends Map { x = 1 }; New", "New", "class\nclass New extends Map"),
+        ("enum Way { Up }; Way", "Way", "enum\nenum Way { Up }"),
+        ("const plus = (a) => a\nplus(1)", "plus", "declared here\nconst plus = (a) => a"),
+    ],
+)
+def test_inspect_knows_what_the_cell_declares(
+    documented: Guest, code: str, name: str, text: str
+) -> None:
+    cursor = code.rindex(name) + 1
+    reply = documented.call("inspect", code=code, cursor=cursor, detail=0)
+    assert reply["data"]["text/plain"] == f"{name}: {text}"
+
+
 _TYPED = """
 /** Global. */ function open() { return 1 }
 const door = { open() { return 1 }, /** Shuts. */ shut() {} };
