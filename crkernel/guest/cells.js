@@ -120,6 +120,16 @@ function typedAs(source) {
   return null;
 }
 
+/** The names of types that cells declare, as far as they are kept. */
+function typeNames() {
+  const names = [];
+  apply(forEach, cells, [({ code }) => {
+    const pattern = /\b(?:type|interface|enum|class)\s+([\p{ID_Start}$_][\p{ID_Continue}$]*)\s*[=<{]/gu;
+    for (let found; (found = apply(exec, pattern, [code]));) names[names.length] = found[1];
+  }]);
+  return names;
+}
+
 /** A line of code and a caret below the column, 1-based. */
 function pointAt(code, line, column) {
   let text = apply(split, code, ['\n'])[line - 1];
@@ -135,4 +145,6 @@ function pointAt(code, line, column) {
   return [text, `${indent}^`];
 }
 
-module.exports = { codeOf, makerAt, original, pointAt, remember, rename, scriptName, typedAs };
+module.exports = {
+  codeOf, makerAt, original, pointAt, remember, rename, scriptName, typedAs, typeNames,
+};

@@ -9,6 +9,7 @@ const { listedFrom } = require('./lists.js');
 const { classAround } = require('./classes.js');
 const { builtinModules, specifiers, paths } = require('./files.js');
 const { propertiesOf } = require('./probe.js');
+const { wantsType, typeEntries } = require('./types.js');
 const { signatureOf, isClass } = require('./signature.js');
 
 const KEYWORDS = ('abstract async await break case catch class const continue debugger declare '
@@ -83,13 +84,17 @@ async function ofHolder(probe, tokens, holder, prefix) {
   return found.length ? found : members(probe, chainOf(holder), prefix);
 }
 
-/** What a bare name can be. */
-async function names(probe, tokens, prefix) {
-  const { names: lexical, rows } = await probe('scope', prefix) ?? { names: NOTHING, rows: NOTHING };
+/** What a bare name can be, behind `tokens`; `code` is what they and the rest of the cell are. */
+async function names(probe, tokens, prefix, code) {
+  const typed = wantsType(tokens, tokens.length - 1);
+  const { names: lexical, rows, types } = await probe('scope', prefix, typed)
+    ?? { names: NOTHING, rows: NOTHING, types: NOTHING };
   const found = new Map();
   const add = (item) => {
     if (!found.has(item.text)) found.set(item.text, item);
   };
+  const all = typed ? tokenize(code).filter(({ kind }) => kind !== 'comment') : NOTHING;
+  for (const item of typed ? typeEntries(all, types) : NOTHING) add(item);
   for (const [text, { kind }] of declarations(tokens)) add({ text, type: kind, rank: 0 });
   for (const text of lexical) add({ text, type: 'variable', rank: 1 });
   for (const [text, source, depth, builtin] of rows) {
@@ -163,7 +168,7 @@ async function find(probe, code, behind) {
     return { entries: entries.filter((e) => IDENTIFIER.test(e.text)), written: prefix };
   }
   if (isWord(tokens[before], ...DECLARING) || prefix.startsWith('#')) return nothing;
-  return { entries: await names(probe, tokens.slice(0, before + 1), prefix), written: prefix };
+  return { entries: await names(probe, tokens.slice(0, before + 1), prefix, code + behind), written: prefix };
 }
 
 /** The answer to complete; `cursor` counts UTF-16 units. */

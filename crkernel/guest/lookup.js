@@ -54,7 +54,7 @@ const alike = {
   },
   scope(prefix) {
     const rows = propertiesOf(globalThis, prefix).map(([...row]) => [...row, true]);
-    return { names: lexical, rows };
+    return { names: lexical, rows, types: [] };
   },
 };
 

@@ -5,7 +5,7 @@
 // the user's accessors are left alone, and whatever is called was captured when the guest came up.
 
 const { types } = require('node:util');
-const { typedAs } = require('./cells.js');
+const { typedAs, typeNames } = require('./cells.js');
 const { ask } = require('./internals.js');
 const { kindOf, makePreview, own } = require('./preview.js');
 
@@ -266,11 +266,12 @@ function makeProbe(session, carrier, builtins, promiseDetails) {
       return rows;
     },
 
-    /** What a bare name can mean: names of the script's scope, rows of the global object's. */
-    scope(prefix) {
+    /** What a bare name can mean: names of the script's scope, rows of the global object's, types. */
+    scope(prefix, wantsType) {
       const rows = propertiesOf(realm, prefix);
       for (let i = 0; i < rows.length; i++) rows[i][3] = isBuiltin[rows[i][0]] === true;
-      return { names: ask(session, 'Runtime.globalLexicalScopeNames')?.names ?? [], rows };
+      const types = wantsType ? typeNames() : [];
+      return { names: ask(session, 'Runtime.globalLexicalScopeNames')?.names ?? [], rows, types };
     },
 
     /**

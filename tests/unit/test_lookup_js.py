@@ -53,6 +53,7 @@ def shared(folder: Path) -> Iterator[Guest]:
     """One guest for tests that only look."""
     guest = Guest(find_node(), folder)
     guest.value(_SCOPE)
+    guest.run("interface Kept { a: number }", cell="99")
     yield guest
     assert guest.output() == []  # nothing of the user's was run
     guest.close()
@@ -182,6 +183,31 @@ def test_complete(shared: Guest, code: str, name: str) -> None:
 )  # fmt: skip
 def test_nothing_to_complete(shared: Guest, code: str) -> None:
     assert _complete(shared, code) == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [
+        ("let t: stri", "string"),
+        ("type Foo = 1; let z: Fo", "Foo"),
+        ("let z: Kep", "Kept"),
+        ("function f(a: numb", "number"),
+        ("function f(a?: numb", "number"),
+        ("function f(a): vo", "void"),
+        ("const g = (a: boo", "boolean"),
+        ("x as unk", "unknown"),
+        ("x satisfies Par", "Parameters"),
+        ("new Map<stri", "string"),
+        ("class A extends Kep", "Kept"),
+    ],
+)
+def test_types_come_first_where_one_is_wanted(shared: Guest, code: str, first: str) -> None:
+    assert next(iter(_complete(shared, code))) == first
+
+
+@pytest.mark.parametrize("code", ["({ a: boo", "x ? y : boo", "a < boo", "case f(x): boo"])
+def test_types_are_not_offered_where_a_value_stands(shared: Guest, code: str) -> None:
+    assert "boolean" not in _complete(shared, code)
 
 
 def test_completion_says_what_it_offers(shared: Guest) -> None:
