@@ -367,7 +367,7 @@ class CRKernel(Settings, Kernel):
         omit_sections: Any = (),  # noqa: ARG002
     ) -> dict[str, Any]:
         """What is known of the name under the cursor."""
-        return await self._lookup.inspect(code, cursor_pos, detail_level)
+        return await self._lookup.inspect(code, cursor_pos, detail_level, self.explanations)
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """Whether Enter runs the cell."""

@@ -44,10 +44,12 @@ class Lookup:
             return _completions(cursor, cursor, [])
         return _completions(start, end, rows)
 
-    async def inspect(self, code: str, cursor: int, detail: int) -> Json:
+    async def inspect(
+        self, code: str, cursor: int, detail: int, settings: magic_help.Explanations = dict
+    ) -> Json:
         """The content of an inspect_reply."""
         cursor = min(max(cursor, 0), len(code))
-        text = magic_help.help_at(code, cursor)
+        text = magic_help.help_at(code, cursor, settings)
         if text is not None:
             return {"status": "ok", "found": True, "data": {"text/plain": text}, "metadata": {}}
         script = magic_help.without_magics(code)

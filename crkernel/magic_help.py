@@ -20,6 +20,9 @@ Settings = Callable[[], Mapping[str, Sequence[str]]]
 """Gives the kernel's settings, and of each the words that it takes if it takes no others."""
 
 
+Explanations = Callable[[], Mapping[str, str]]
+"""Gives of each of the kernel's settings what it is for."""
+
 _NAME = r"(?:[^\W\d]|\$)[\w$]*"
 _CHAIN = rf"{_NAME}(?:\??\.{_NAME})*"
 _ASKED = re.compile(
@@ -49,14 +52,19 @@ def lsmagic_text() -> str:
     return "\n".join([*lines, "", "%name? explains a magic."])
 
 
-def help_at(cell: str, cursor: int) -> str | None:
-    """The help for the magic that the cursor is in; None where it is in none."""
+def help_at(cell: str, cursor: int, settings: Explanations = dict) -> str | None:
+    """The help for the magic or the setting that the cursor is in; None where it is in none."""
     line = _magic_before(cell[:cursor])
     if line is None:
         return None
     rest = re.match(r"\w*", cell[cursor:])
-    name = re.match(r"(?:\?\s*)?%{1,2}(\w+)", line + (rest[0] if rest else ""))
-    return help_text(name[1]) if name and name[1] in MAGICS else None
+    line += rest[0] if rest else ""
+    name = re.match(r"(?:\?\s*)?%{1,2}(\w+)", line)
+    if not name or name[1] not in MAGICS:
+        return None
+    word = re.fullmatch(r"%\w+\s+(\w+)", line) if MAGICS[name[1]].argument == "setting" else None
+    explained = settings().get(word[1]) if word else None
+    return f"{word[1]}: {explained}" if word and explained else help_text(name[1])
 
 
 @dataclass(frozen=True, slots=True)

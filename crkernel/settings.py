@@ -192,6 +192,10 @@ class Settings(Configurable):
         """All of them, and of each the words that it takes; none where those are many."""
         return {name: getattr(t, "words", ()) for name, t in self._configurable().items()}
 
+    def explanations(self) -> dict[str, str]:
+        """What each of them is for."""
+        return {name: trait.help for name, trait in self._configurable().items()}
+
     def change_setting(self, name: str, text: str) -> str:
         """Set one and say from when it holds. Raises UserError."""
         trait = self._configurable().get(name)

@@ -9,7 +9,7 @@ import pytest
 
 from crkernel.checkpoint import Checkpoint
 from crkernel.errors import BadMagic
-from crkernel.magic_help import asked_about, complete, help_text, lsmagic_text
+from crkernel.magic_help import asked_about, complete, help_at, help_text, lsmagic_text
 from crkernel.magic_syntax import Command, misplaced, parse
 from crkernel.magic_table import MAGICS, Magic
 from crkernel.timeline import Timeline
@@ -224,6 +224,15 @@ def test_any_text_gives_a_cell_or_a_clear_error() -> None:
         assert all(command.name in MAGICS for command in parsed.commands)
         if parsed.code:
             assert parsed.code.count("\n") == cell.count("\n")
+
+
+def test_a_setting_is_explained_where_the_cursor_is_in_its_name() -> None:
+    def settings() -> dict[str, str]:
+        return {"colors": "Colours of values."}
+
+    assert help_at("%config colors", 11, settings) == "colors: Colours of values."
+    for cell, cursor in [("%config colors", 3), ("%config other", 11)]:
+        assert help_at(cell, cursor, settings) == help_text("config")
 
 
 @pytest.mark.parametrize(
