@@ -23,6 +23,7 @@ const { forEach } = Map.prototype;
 const { add, has } = Set.prototype;
 const { includes, slice: sliceArray } = Array.prototype;
 const ErrorClass = Error;
+const SetOfGetters = Set;
 const { prepareStackTrace: formatter } = Error;
 const { eval: valueOfName } = globalThis; // called by another name, it sees what all cells see
 
@@ -66,7 +67,7 @@ function propertyOf(value, name) {
 /** Whether errors, such as that of a getter that is refused, are formatted by code of the user's. */
 function formatsErrors() {
   const found = getOwnPropertyDescriptor(ErrorClass, 'prepareStackTrace');
-  return Boolean(found) && found.value !== formatter;
+  return found !== undefined && found.value !== formatter;
 }
 
 /** Whether a proxy is among an object and those that it inherits from. */
@@ -125,7 +126,7 @@ function makeProbe(session, carrier, builtins, promiseDetails) {
   const globals = getOwnPropertyNames(realm);
   const values = [];
   const isBuiltin = create(null);
-  const natives = new Set(); // getters that are not the user's
+  const natives = new SetOfGetters(); // getters that are not the user's
   for (let i = 0; i < globals.length; i++) {
     const name = globals[i];
     // These two are behind accessors; the others that are come with the module that makes them.
