@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -162,9 +163,10 @@ def own_golden_root() -> Iterator[None]:
         linked = [entry for entry in real.iterdir() if entry.name != "golden"]
         subprocess.run(["cp", "--archive", "--link", *linked, own], check=True)
         for root in (real / "golden").iterdir():
-            files = sorted(root.iterdir())
-            opened = [os.open(file, os.O_RDONLY) for file in files]
-            golden_store.store(str(own / "golden"), root.name, [f.name for f in files], opened)
+            with contextlib.suppress(FileNotFoundError):  # it has just been pushed out
+                files = sorted(root.iterdir())
+                opened = [os.open(file, os.O_RDONLY) for file in files]
+                golden_store.store(str(own / "golden"), root.name, [f.name for f in files], opened)
         yield
 
 
