@@ -21,6 +21,7 @@ const { startsWith, slice } = String.prototype;
 const { toString: sourceOf } = Function.prototype;
 const { forEach } = Map.prototype;
 const { add, has } = Set.prototype;
+const { exec } = RegExp.prototype;
 const { includes, slice: sliceArray } = Array.prototype;
 const ErrorClass = Error;
 const SetOfGetters = Set;
@@ -30,7 +31,9 @@ const { eval: valueOfName } = globalThis; // called by another name, it sees wha
 const MANY = 1000; // elements from which on an array's indices are left out; rows of an answer
 const HEAD = 300; // UTF-16 units of a function's source that hold its parameters
 const SOURCE = 10_000; // units of source that an inspection shows
+const NATIVE = /^function get (\S+)\(\) \{ \[native code\] \}$/; // no function of the user's is written so
 const NO_NATIVE = 'flags'; // of a RegExp: reads other properties, which may be the user's
+const URLS = [URL.prototype, URLSearchParams.prototype];
 const PROTOTYPES = {
   __proto__: null,
   string: String.prototype,
@@ -106,15 +109,20 @@ function propertiesOf(value, prefix) {
   return rows;
 }
 
-/** Gives the accessors of an object and of those that it inherits from. */
+/** Gives the own accessors of an object. */
 function eachGetter(object, visit) {
-  for (let at = object; isObject(at) && !isProxy(at); at = getPrototypeOf(at)) {
-    const names = getOwnPropertyNames(at);
-    for (let i = 0; i < names.length; i++) {
-      const { get } = getOwnPropertyDescriptor(at, names[i]);
-      if (get && names[i] !== NO_NATIVE) visit(get);
-    }
+  if (!isObject(object)) return;
+  const names = getOwnPropertyNames(object);
+  for (let i = 0; i < names.length; i++) {
+    const { get } = getOwnPropertyDescriptor(object, names[i]);
+    if (get) visit(get);
   }
+}
+
+/** Whether a getter is one of V8's or Node's in C++, and reads nothing that may be the user's. */
+function isNative(getter) {
+  const name = apply(exec, NATIVE, [apply(sourceOf, getter, [])])?.[1];
+  return name !== undefined && name !== NO_NATIVE;
 }
 
 /**
@@ -126,7 +134,7 @@ function makeProbe(session, carrier, builtins, promiseDetails) {
   const globals = getOwnPropertyNames(realm);
   const values = [];
   const isBuiltin = create(null);
-  const natives = new SetOfGetters(); // getters that are not the user's
+  const natives = new SetOfGetters(); // getters that are Node's, in JavaScript
   for (let i = 0; i < globals.length; i++) {
     const name = globals[i];
     // These two are behind accessors; the others that are come with the module that makes them.
@@ -145,24 +153,15 @@ function makeProbe(session, carrier, builtins, promiseDetails) {
     }]);
   }
 
-  /** Notes the getters of all that is there before any code of the user's, and of its classes. */
+  /**
+   * Notes getters of Node's own that are no native code: those of the global object, of modules and of
+   * URLs. To look through all classes would cost each guest some megabytes.
+   */
   function noteGetters() {
     const note = (get) => apply(add, natives, [get]);
-    const noteClass = (value) => {
-      eachGetter(value, note);
-      if (typeof value === 'function') eachGetter(own(value, 'prototype'), note);
-    };
-    const noteMembers = (object) => {
-      noteClass(object);
-      const names = isObject(object) ? getOwnPropertyNames(object) : [];
-      for (let i = 0; i < names.length; i++) {
-        const member = own(object, names[i]);
-        if (typeof member === 'function') noteClass(member);
-      }
-    };
     eachGetter(realm, note);
-    for (let i = 0; i < values.length; i++) noteMembers(values[i]);
-    eachModule(noteMembers);
+    for (let i = 0; i < URLS.length; i++) eachGetter(URLS[i], note);
+    eachModule((exported) => eachGetter(exported, note));
   }
   noteGetters();
 
@@ -171,7 +170,7 @@ function makeProbe(session, carrier, builtins, promiseDetails) {
     const found = propertyOf(value, name);
     if (!found) return null;
     if (hasOwn(found, 'value')) return found;
-    const native = found.get && apply(has, natives, [found.get]);
+    const native = found.get && (isNative(found.get) || apply(has, natives, [found.get]));
     if (!native) return { accessor: found };
     return formatsErrors() ? null : carrier.read(found.get, value);
   }
