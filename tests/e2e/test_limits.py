@@ -188,8 +188,8 @@ def test_staging_size(start_kernel: Start) -> None:
 
 def test_a_checkpoint_waits_for_those_before_it_to_be_made_small(start_kernel: Start) -> None:
     """In a row without a pause they come faster than they get small."""
-    kernel = start_kernel("--CRKernel.staging_size=96M")
-    for i in range(1, 41):
+    kernel = start_kernel("--CRKernel.staging_size=160M")
+    for i in range(1, 61):
         assert kernel.ok(f"let x{i} = {i}").stderr == ""
     kernel.rewind("38")
     assert kernel.value("[x1, x38, typeof x39]") == [1, 38, "undefined"]
