@@ -172,7 +172,7 @@ async def test_rested(engine: Engine) -> None:
     await sandbox.dump("ticking")
     await asyncio.sleep(0.3)
     assert not await sandbox.rested()
-    again = await restored(engine, "calm")
+    again = await restored(engine, f"calm{attempt}")
     assert await again.rested()
 
 
