@@ -5,7 +5,9 @@
 
 const { parse } = require('./parser.js');
 const { edit } = require('./mappings.js');
+const { globalProperties } = require('./variables.js');
 
+const GROUP = 'redeclaring';
 const REFUSED = /^Identifier '.*' has already been declared$/s;
 const FIXED = 'is a const of an earlier cell, which V8 never lets go: choose another name, '
   + 'or %rewind to before that cell';
@@ -43,11 +45,8 @@ function declarations({ body }) {
 }
 
 /** The names that only another `var` can declare: global properties which no one can delete. */
-async function variables(evaluate, post) {
-  const { result } = await evaluate('this'); // whatever globalThis means by now
-  const { objectId } = result;
-  const { result: own } = await post('Runtime.getProperties', { objectId, ownProperties: true });
-  await post('Runtime.releaseObject', { objectId });
+async function variables(post) {
+  const own = await globalProperties(post, GROUP);
   const fixed = own.filter(({ configurable, writable }) => !configurable && writable);
   return new Set(fixed.map(({ name }) => name));
 }
@@ -70,10 +69,10 @@ async function wayOf(name, evaluate) {
  */
 async function declaredBefore(names, post) {
   const evaluate = (expression, params) => {
-    return post('Runtime.evaluate', { expression, silent: true, ...params });
+    return post('Runtime.evaluate', { expression, objectGroup: GROUP, silent: true, ...params });
   };
   const lexical = new Set((await post('Runtime.globalLexicalScopeNames')).names);
-  const global = await variables(evaluate, post);
+  const global = await variables(post);
   const found = new Map();
   for (const name of names) {
     if (lexical.has(name)) {
@@ -82,6 +81,8 @@ async function declaredBefore(names, post) {
       found.set(name, 'var');
     }
   }
+  // Or the inspector would keep all values that it has seen.
+  await post('Runtime.releaseObjectGroup', { objectGroup: GROUP });
   return found;
 }
 

@@ -14,14 +14,17 @@ function plural(number, unit) {
   return `${number} ${unit === 'entry' ? 'entries' : `${unit}s`}`;
 }
 
+/** The own properties of the global object; the inspector holds their values for this group. */
+async function globalProperties(post, objectGroup) {
+  // `this`, since a cell may have declared globalThis.
+  const { result } = await post('Runtime.evaluate', { expression: 'this', objectGroup, silent: true });
+  const { objectId } = result;
+  return (await post('Runtime.getProperties', { objectId, ownProperties: true })).result;
+}
+
 /** Own enumerable names of the global object that are not among `builtins`. */
 async function globalNames(post, builtins) {
-  const { result } = await post('Runtime.evaluate', {
-    expression: 'this', objectGroup: GROUP, silent: true,
-  });
-  const { result: own } = await post('Runtime.getProperties', {
-    objectId: result.objectId, ownProperties: true,
-  });
+  const own = await globalProperties(post, GROUP);
   return own.filter(({ name, symbol, enumerable }) => !symbol && enumerable && !builtins.has(name))
     .map(({ name }) => name);
 }
@@ -99,4 +102,4 @@ async function list(post, builtins, described) {
   }
 }
 
-module.exports = { list };
+module.exports = { globalProperties, list };

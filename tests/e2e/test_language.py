@@ -140,3 +140,21 @@ def test_a_declaration_of_an_earlier_cell_stays_where_a_later_one_fails(
     fresh_kernel.ok("let display = 5")
     fresh_kernel.fails("display; throw new Error('display')")
     assert fresh_kernel.ok("display").text == "5"
+
+
+GONE = """
+big = null; input = null;
+const gc = (require('v8').setFlagsFromString('--expose-gc'), require('vm').runInNewContext('gc'));
+await new Promise((r) => setTimeout(r, 50)); gc();
+await new Promise((r) => setTimeout(r, 50)); gc();
+ref.deref() === undefined
+"""
+
+
+def test_a_value_is_not_held_by_who_looked_for_names(fresh_kernel: Kernel) -> None:
+    """A name that is declared in another way, and a cell that fails, have the inspector look."""
+    kernel = fresh_kernel
+    kernel.ok("globalThis.big = {}; globalThis.ref = new WeakRef(big); let input = big, way = 1")
+    kernel.ok("const way = 2")
+    kernel.fails("input; throw new Error('input')")
+    assert kernel.ok(GONE).text == "true"
