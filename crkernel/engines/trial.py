@@ -44,7 +44,7 @@ class Trial:
             # Of other threads, whose locks the child could find taken: it takes none.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._pid = os.fork()
-        if self._pid == _DONE:
+        if not self._pid:
             _report(report)
         os.close(report)
 
@@ -123,7 +123,7 @@ def _mount_proc() -> None:
     from crkernel.guest import syscalls as sc
 
     pid = os.fork()
-    if pid == _DONE:
+    if not pid:
         code = 1
         try:
             Path("/tmp/proc").mkdir()

@@ -3,11 +3,11 @@
 // them. The global `comm` opens them and names those that the front end may open.
 
 const { randomBytes } = require('node:crypto');
+const { define } = require('./define.js');
 const { emit } = require('./output.js');
 const { jsonOf } = require('./presentation.js');
 
-const realm = globalThis;
-const { Error, RangeError, TypeError } = realm;
+const { Error, RangeError, TypeError } = globalThis;
 const { apply } = Reflect;
 const { defineProperty, freeze } = Object;
 const { get, set, delete: remove } = Map.prototype;
@@ -182,9 +182,7 @@ function deliver({ kind, comm: id, target: name, ...rest }) {
 /** Defines the global; `tellOf(thrown)` reports what a handler throws. */
 function install(tellOf) {
   report = tellOf;
-  defineProperty(realm, 'comm', {
-    configurable: true, writable: true, enumerable: false, value: freeze({ open, target }),
-  });
+  define('comm', freeze({ open, target }));
 }
 
 module.exports = { install, deliver };

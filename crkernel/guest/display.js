@@ -9,17 +9,17 @@ const {
   DISPLAY, present, contentOf, jsonOf, cleanBundle, vegaBundle, standaloneSvg,
 } = require('./presentation.js');
 const { boxOf } = require('./console.js');
+const { define } = require('./define.js');
 const { checkImage, imageWords } = require('./images.js');
 const { makeProgress } = require('./progress.js');
 const { firstOf, tableOf } = require('./tables.js');
 
-const realm = globalThis;
-const { Boolean, TypeError } = realm;
+const { Boolean, TypeError } = globalThis;
 const { apply } = Reflect;
 const { hexSlice } = Buffer.prototype;
 const { isPromise } = types;
 const { isArray } = Array;
-const { assign, defineProperty, entries } = Object;
+const { assign, entries } = Object;
 const asString = String;
 
 // Ids of displays: a prefix drawn anew after each restore, so that two branches share none.
@@ -217,11 +217,7 @@ function install(report) {
   assign(display, family);
   const { progress } = family;
   const globals = { display, progress, clearOutput, clear_output: clearOutput };
-  for (const [name, value] of entries(globals)) {
-    defineProperty(realm, name, {
-      configurable: true, writable: true, enumerable: false, value,
-    });
-  }
+  for (const [name, value] of entries(globals)) define(name, value);
 }
 
 module.exports = { install, renewIds, takePending };

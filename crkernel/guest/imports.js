@@ -7,6 +7,7 @@ const fs = require('node:fs');
 const vm = require('node:vm');
 const Module = require('node:module');
 const { fileURLToPath, pathToFileURL } = require('node:url');
+const { define } = require('./define.js');
 const { ask, nodeRequire } = require('./internals.js');
 
 const META = 'import_meta'; // what modules.js writes for import.meta
@@ -163,12 +164,6 @@ function enableImports(symbols) {
   const importModuleDynamically = vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
   realm[symbols.host_defined_option_symbol] = importModuleDynamically;
   new vm.Script('import("node:fs")', { importModuleDynamically }).runInThisContext();
-}
-
-function define(name, value) {
-  defineProperty(realm, name, {
-    __proto__: null, configurable: true, writable: true, enumerable: false, value,
-  });
 }
 
 function defineMeta() {

@@ -5,10 +5,10 @@
 
 const { Readable } = require('node:stream');
 const { receiveMessageOnPort } = require('node:worker_threads');
+const { define } = require('./define.js');
 const { emit } = require('./output.js');
 
-const realm = globalThis;
-const { process, Promise } = realm;
+const { process, Promise } = globalThis;
 const { apply } = Reflect;
 const { wait, load } = Atomics;
 const { assign, defineProperty } = Object;
@@ -174,11 +174,7 @@ function install({ answers, arrived, fail }) {
   port.on('message', receive);
   port.unref();
   input.password = password;
-  for (const value of [input, prompt, confirm, alert]) {
-    defineProperty(realm, value.name, {
-      configurable: true, writable: true, enumerable: false, value,
-    });
-  }
+  for (const value of [input, prompt, confirm, alert]) define(value.name, value);
   installStdin();
 }
 

@@ -40,6 +40,7 @@ const { Carrier, ask } = require('./internals.js');
 const { emit, emitText, installStreams } = require('./output.js');
 const { audience, setAudience } = require('./audience.js');
 const consoles = require('./console.js');
+const { define } = require('./define.js');
 const displays = require('./display.js');
 const { present } = require('./presentation.js');
 const { makeProbe } = require('./probe.js');
@@ -48,7 +49,7 @@ const { leaveLine } = require('./progress.js');
 const realm = globalThis;
 const { apply } = Reflect;
 const { isPromise } = util.types;
-const { keys, defineProperty, getPrototypeOf } = Object;
+const { keys, getPrototypeOf } = Object;
 const { prototype: SyntaxErrors } = SyntaxError;
 const { exec } = RegExp.prototype;
 const { process } = realm;
@@ -74,12 +75,6 @@ let requireHere = null;
 let asked = null; // what waits for the worker to tell whether a result is muted
 let running = null; // the cell that runs, as an object that is equal to no other
 let handling = null; // the message of a comm whose handler runs, or left microtasks
-
-function define(name, value) {
-  defineProperty(realm, name, {
-    configurable: true, writable: true, enumerable: false, value,
-  });
-}
 
 /** Lets require and __dirname follow the working directory, unless the user replaced them. */
 function followDirectory() {

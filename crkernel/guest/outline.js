@@ -187,8 +187,9 @@ function behind(tokens, open) {
 
 /**
  * The names that code declares, in whatever scope: name -> {kind, at, from?, each?, within?, module?,
- * member?}. `at` is the index of the token that tells, like `function`, `from` the index of the first token of its value, `each` and `within` those of the
- * first and the last token of something whose elements it holds; `member` is what of it it is.
+ * member?}. `at` is the index of the token that tells, like `function`, `from` that of the first token
+ * of its value, `each` and `within` those of the first and the last token of something whose elements
+ * it holds; `member` is what of it it is.
  */
 function declarations(tokens) {
   const found = new Map();
@@ -362,5 +363,6 @@ function keysOf(tokens, open) {
 }
 
 module.exports = {
-  operand, moduleEndingAt, chainOf, unquoted, callee, declarations, foreseen, valueAt, opening, behind, is, isWord, isName,
+  operand, moduleEndingAt, chainOf, unquoted, callee, declarations, foreseen, valueAt, opening, behind,
+  is, isWord, isName,
 };

@@ -3,6 +3,7 @@
 // defined as `stack`, `splice` or `length`; this reads descriptors and what was captured at load.
 
 const { types } = require('node:util');
+const { own, propertyOf } = require('./descriptors.js');
 
 const { apply } = Reflect;
 const { getOwnPropertyDescriptor, getPrototypeOf, hasOwn, keys } = Object;
@@ -44,24 +45,10 @@ const BYTES = 20; // of a Buffer
 const PENDING = 0;
 const REJECTED = 2;
 
-/** The value of an own property that is no accessor, else undefined. */
-function own(object, name) {
-  try {
-    const found = getOwnPropertyDescriptor(object, name);
-    return found && hasOwn(found, 'value') ? found.value : undefined;
-  } catch {
-    return undefined; // a binding of a module that is not initialized yet
-  }
-}
-
 /** What a property that is text holds, own or inherited; '' if it is none or behind an accessor. */
 function textOf(object, name) {
-  for (let at = object; at !== null && !isProxy(at); at = getPrototypeOf(at)) {
-    if (!getOwnPropertyDescriptor(at, name)) continue;
-    const value = own(at, name);
-    return typeof value === 'string' ? value : '';
-  }
-  return '';
+  const found = propertyOf(object, name);
+  return found && hasOwn(found, 'value') && typeof found.value === 'string' ? found.value : '';
 }
 
 /** The name of an object's class. */
@@ -211,4 +198,4 @@ function makePreview(promiseDetails) {
   };
 }
 
-module.exports = { kindOf, makePreview, own };
+module.exports = { kindOf, makePreview };

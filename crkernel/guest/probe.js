@@ -6,8 +6,9 @@
 
 const { types } = require('node:util');
 const { typedAs, typeNames } = require('./cells.js');
+const { holderOf, isObject, nextHolder, own, propertyOf } = require('./descriptors.js');
 const { ask } = require('./internals.js');
-const { kindOf, makePreview, own } = require('./preview.js');
+const { kindOf, makePreview } = require('./preview.js');
 
 const realm = globalThis;
 const { apply } = Reflect;
@@ -34,38 +35,6 @@ const SOURCE = 10_000; // units of source that an inspection shows
 const NATIVE = /^function get (\S+)\(\) \{ \[native code\] \}$/; // no function of the user's is written so
 const NO_NATIVE = 'flags'; // of a RegExp: reads other properties, which may be the user's
 const URLS = [URL.prototype, URLSearchParams.prototype];
-const PROTOTYPES = {
-  __proto__: null,
-  string: String.prototype,
-  number: Number.prototype,
-  boolean: Boolean.prototype,
-  bigint: BigInt.prototype,
-  symbol: Symbol.prototype,
-};
-
-function isObject(value) {
-  return typeof value === 'function' || (typeof value === 'object' && value !== null);
-}
-
-/** The object that a property of a value is looked for first, or the next one; null at the end. */
-function holderOf(value) {
-  const object = isObject(value) ? value : PROTOTYPES[typeof value] ?? null;
-  return object === null || isProxy(object) ? null : object;
-}
-
-function nextHolder(object) {
-  return holderOf(getPrototypeOf(object));
-}
-
-/** The descriptor of a property, own or inherited; null if there is none, or a proxy is in the way. */
-function propertyOf(value, name) {
-  let object = isObject(value) ? value : PROTOTYPES[typeof value] ?? null;
-  for (; object !== null && !isProxy(object); object = getPrototypeOf(object)) {
-    const found = getOwnPropertyDescriptor(object, name);
-    if (found) return found;
-  }
-  return null;
-}
 
 /** Whether errors, such as that of a getter that is refused, are formatted by code of the user's. */
 function formatsErrors() {

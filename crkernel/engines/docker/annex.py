@@ -6,7 +6,6 @@ but for the network; see `crkernel.guest.annex`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -61,7 +60,7 @@ class Annex:
         try:
             annex = cls(daemon, created, await daemon.attach(created))
         except BaseException:
-            await _remove(daemon, created)
+            await container.remove(daemon, created)
             raise
         try:
             await daemon.ask("start", created)
@@ -83,12 +82,7 @@ class Annex:
         self.stream.writer.close()
         if self._ending is not None:
             await self._ending.forget()
-        await _remove(self._daemon, self._container)
-
-
-async def _remove(daemon: Daemon, created: str) -> None:
-    with contextlib.suppress(EngineError):  # it has gone, or the daemon has
-        await daemon.ask("remove_container", created, force=True)
+        await container.remove(self._daemon, self._container)
 
 
 async def courier(beside: Neighbour, host: bytes, at_work: set[Sandbox]) -> Sandbox:

@@ -115,24 +115,24 @@ async def succeed(daemon: Daemon, image: str, limits: Limits, name: str) -> str:
             raise
     # The kernel that was killed and is restarted as this one has it, or the container that was lost
     # and is just going.
-    with contextlib.suppress(DaemonRefused):
-        await daemon.ask("remove_container", name, force=True)
+    await remove(daemon, name)
     await daemon.find("wait", name, condition="removed")
     return await make()
 
 
 async def remove(daemon: Daemon, container: str) -> None:
-    """Have one go, whatever it does. Raises EngineError."""
-    for pause in _PAUSES:
-        try:
-            await daemon.find("remove_container", container, force=True)
-        except DaemonRefused as refused:
-            if refused.status == 409:
-                return  # it is just going
-            log.warning("a container could not be removed: %s", refused)
-            await asyncio.sleep(pause)
-        else:
-            return
+    """Have one go, whatever it does; a daemon that is gone itself has none left."""
+    with contextlib.suppress(EngineError):
+        for pause in _PAUSES:
+            try:
+                await daemon.find("remove_container", container, force=True)
+            except DaemonRefused as refused:
+                if refused.status == 409:
+                    return  # it is just going
+                log.warning("a container could not be removed: %s", refused)
+                await asyncio.sleep(pause)
+            else:
+                return
 
 
 async def enlarge(daemon: Daemon, container: str, limits: Limits) -> None:

@@ -246,8 +246,7 @@ class DockerEngine(NestEngine):
         name, self._container = self._container, ""
         uplinks, self._uplinks = self._uplinks, None
         if name and self._daemon is not None:
-            with contextlib.suppress(EngineError):  # the daemon has gone
-                await container.remove(self._daemon, name)
+            await container.remove(self._daemon, name)
         if uplinks is not None:
             await uplinks.end()
 
